@@ -1,0 +1,64 @@
+# corpusmill. `make run` shows the whole job on the embedded sample site; `make test` runs the hermetic suite.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+VENV := .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DATA ?= $(CORPUSMILL_TEST_DATA)
+
+.PHONY: run test test-slow test-data test-gpu test-browser check format bench bench-build bench-memory real-pages lock clean
+
+run: $(READY)
+	$(BIN)/corpusmill run
+
+test: $(READY)
+	$(BIN)/pytest -n 2
+
+test-slow: $(READY)
+	$(BIN)/pytest -m slow --timeout 3600
+
+test-data: $(READY)
+	CORPUSMILL_TEST_DATA="$(DATA)" $(BIN)/pytest -m real_data --timeout 1800
+
+test-gpu: $(READY)
+	$(BIN)/pytest -m gpu
+
+test-browser: $(READY)
+	$(BIN)/pytest -m browser
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: bench-build bench-memory
+
+bench-build: $(READY)
+	$(BIN)/python tests/benchmarks/bench_build.py
+
+bench-memory: $(READY)
+	$(BIN)/python tests/benchmarks/bench_memory.py
+
+real-pages: $(READY)
+	infra/fetch_debian_docs.sh pages
+	$(BIN)/corpusmill run infra/recipes/debian-docs.yaml
+
+lock:
+	infra/lock.sh
+
+clean:
+	rm -rf $(VENV) workspace build *.egg-info
+
+# The environment is made once, and again only when the lock file or the project file changes.
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "got Python %d.%d, wanted 3.11 or newer: pass PYTHON=python3.11" % sys.version_info[:2])'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $(READY)
