@@ -1,0 +1,1 @@
+"""Pages in, token shards out. Knows no orchestrator, no tracker and no torch."""

@@ -1,0 +1,159 @@
+"""Every Arrow schema of the pipeline, once.
+
+Names carry their unit (`num_bytes`, `fetched_at` in UTC). A field that is not nullable holds no
+null in any stored shard: pyarrow does not check that, the store does when it writes.
+"""
+
+import pyarrow as pa
+
+UTC_TIME = pa.timestamp("us", tz="UTC")
+MINHASH_NUM_PERMUTATIONS = 112
+"""14 bands of 8 rows (FineWeb, arXiv:2406.17557)."""
+
+
+def _required(name: str, kind: pa.DataType) -> pa.Field:
+    return pa.field(name, kind, nullable=False)
+
+
+def _counts(name: str, label: str) -> pa.Field:
+    return _required(name, pa.list_(pa.struct([_required(label, pa.string()), _required("count", pa.int32())])))
+
+
+PAGE = pa.schema(
+    [
+        pa.field("url", pa.string()),
+        pa.field("fetched_at", UTC_TIME),
+        _required("status", pa.int16()),
+        pa.field("content_type", pa.string()),  # the header as sent, with its charset parameter
+        _required("headers", pa.list_(pa.string())),  # "name: value", names in lower case, only those that carry rights
+        _required("payload", pa.binary()),
+        pa.field("record_offset", pa.int64()),  # of the WARC record or the text row, for lineage
+        pa.field("problem", pa.string()),  # set by a reader for what it could not read
+    ]
+)
+"""What a source yields: one row a fetched page, or one row for each damaged stretch of a file."""
+
+DOCUMENT = pa.schema(
+    [
+        _required("doc_id", pa.string()),
+        pa.field("url", pa.string()),
+        pa.field("fetched_at", UTC_TIME),
+        pa.field("record_offset", pa.int64()),
+        _required("num_page_bytes", pa.int64()),
+        pa.field("content_type", pa.string()),
+        pa.field("charset", pa.string()),
+        pa.field("declared_language", pa.string()),
+        pa.field("title", pa.string()),
+        pa.field("license_url", pa.string()),
+        _required("directives", pa.list_(pa.string())),  # "source: value" of each rights directive seen
+        pa.field("problem", pa.string()),  # null, or why there is no text
+        _required("text", pa.large_string()),
+    ]
+)
+
+SIGNALS = pa.schema(
+    [
+        _required("doc_id", pa.string()),
+        pa.field("url", pa.string()),
+        pa.field("fetched_at", UTC_TIME),
+        pa.field("problem", pa.string()),
+        _required("num_chars", pa.int64()),
+        _required("num_bytes", pa.int64()),
+        # language
+        pa.field("language", pa.string()),  # ISO 639 code
+        pa.field("language_score", pa.float32()),
+        pa.field("language_source", pa.string()),  # fasttext or langdetect
+        pa.field("script", pa.string()),  # ISO 15924: Latn, Hans, Hant, ...
+        # Gopher quality (arXiv:2112.11446, appendix A1)
+        _required("num_words", pa.int64()),
+        pa.field("mean_word_length", pa.float32()),
+        pa.field("hash_to_word_ratio", pa.float32()),
+        pa.field("ellipsis_to_word_ratio", pa.float32()),
+        pa.field("bullet_line_ratio", pa.float32()),
+        pa.field("ellipsis_line_ratio", pa.float32()),
+        pa.field("alpha_word_ratio", pa.float32()),
+        _required("num_stop_words", pa.int32()),
+        # Gopher repetition
+        pa.field("dup_paragraph_ratio", pa.float32()),
+        pa.field("dup_paragraph_char_ratio", pa.float32()),
+        pa.field("dup_line_ratio", pa.float32()),
+        pa.field("dup_line_char_ratio", pa.float32()),
+        *(pa.field(f"top_{n}_gram_char_ratio", pa.float32()) for n in (2, 3, 4)),
+        *(pa.field(f"dup_{n}_gram_char_ratio", pa.float32()) for n in (5, 6, 7, 8, 9, 10)),
+        # C4 (arXiv:1910.10683)
+        _required("num_sentences", pa.int32()),
+        _required("has_lorem_ipsum", pa.bool_()),
+        _required("has_curly_bracket", pa.bool_()),
+        pa.field("policy_line_ratio", pa.float32()),
+        # FineWeb (arXiv:2406.17557)
+        pa.field("line_punctuation_ratio", pa.float32()),
+        pa.field("short_line_ratio", pa.float32()),
+        pa.field("dup_char_ratio", pa.float32()),
+        pa.field("newline_to_word_ratio", pa.float32()),
+        # compliance, abuse, identity, personal data
+        _required("rights", pa.string()),  # allow, disallow or unknown
+        _required("rights_evidence", pa.list_(pa.string())),
+        pa.field("license", pa.string()),  # SPDX identifier
+        _counts("keyword_counts", "category"),
+        _counts("identity_counts", "group"),
+        _counts("pii_counts", "kind"),
+        # duplicates
+        pa.field("text_digest", pa.binary(16)),  # of the normalised text; null where there is no text
+        pa.field("minhash", pa.list_(pa.uint32(), MINHASH_NUM_PERMUTATIONS)),
+    ]
+)
+"""Everything measured about a document, once. A ratio is null where it has no denominator."""
+
+DECISION = pa.schema(
+    [
+        _required("doc_id", pa.string()),
+        _required("decision", pa.string()),  # keep or drop
+        pa.field("reason", pa.string()),  # the first rule that failed; null exactly where the decision is keep
+        pa.field("value", pa.float64()),  # what that rule measured
+        pa.field("threshold", pa.float64()),
+        _required("failed_rules", pa.list_(pa.string())),  # every rule that failed, in rule order
+    ]
+)
+"""The policy's verdict on each document."""
+
+OUTCOME = pa.schema(
+    [
+        _required("doc_id", pa.string()),
+        _required("decision", pa.string()),  # keep or drop, final
+        pa.field("reason", pa.string()),
+        pa.field("duplicate_of", pa.string()),  # doc_id of the document that stays
+        pa.field("similarity", pa.float32()),  # estimated Jaccard similarity to it
+        _required("split", pa.string()),  # train or validation
+    ]
+)
+"""The final outcome of each page: the policy's drop, or a duplicate's, or keep."""
+
+SAMPLE = pa.schema([_required("doc_id", pa.string()), _required("text", pa.large_string())])
+"""What the tokenizer is trained on."""
+
+TOKENIZER = pa.schema([_required("tokenizer_json", pa.large_string())])
+"""One row: a tokenizer in the Hugging Face tokenizer.json format."""
+
+
+def tokens_schema(vocab_size: int) -> pa.Schema:
+    """TOKENS for a vocabulary: 16-bit ids where they suffice, else 32-bit."""
+    return TOKENS if vocab_size <= 1 << 16 else _tokens(pa.uint32())
+
+
+def _tokens(kind: pa.DataType) -> pa.Schema:
+    return pa.schema(
+        [
+            _required("doc_id", pa.string()),
+            _required("split", pa.string()),
+            _required("num_bytes", pa.int64()),  # UTF-8 bytes of the text that was encoded
+            _required("tokens", pa.list_(kind)),  # ends with the end-of-text token
+        ]
+    )
+
+
+TOKENS = _tokens(pa.uint16())
+
+
+def select(schema: pa.Schema, *names: str) -> pa.Schema:
+    """The named fields of a schema: what a stage declares that it reads."""
+    return pa.schema([schema.field(name) for name in names])

@@ -1,0 +1,62 @@
+"""What a stage is: a plain function over record batches, its config, one declaration.
+
+A map stage turns one shard into one shard. A global stage sees the rows of every shard, in an
+order that depends on content alone. Running a stage, and deciding whether it must run again, is
+not done here: see materialize.py.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.digest import EXECUTION_ONLY
+
+Transform = Callable[[Iterable[pa.RecordBatch], Any], Iterator[pa.RecordBatch]]
+Tally = Callable[[pa.RecordBatch], dict[str, int]]
+"""Counts of one output batch; they are summed and kept in the record, so reused shards count too."""
+
+
+class Kind(StrEnum):
+    """How a stage's output shards relate to its input shards."""
+
+    MAP = "map"
+    """One output shard for each input shard."""
+    GLOBAL_ALIGNED = "global_aligned"
+    """Sees all shards; yields one row for each input row, in order, cut into shards like the input."""
+    GLOBAL = "global"
+    """Sees all shards; yields one shard."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """One declaration a stage.
+
+    The docstring of `transform` states the mapping ("DOCUMENT -> SIGNALS, one row for each row, in order").
+    """
+
+    name: str
+    version: int
+    """Raised by hand when the output is meant to change."""
+    kind: Kind = Kind.MAP
+    inputs: tuple[pa.Schema, ...]
+    """The columns read of each input. Several inputs are aligned row by row on `doc_id`."""
+    output: pa.Schema
+    transform: Transform
+    libraries: tuple[str, ...] = ()
+    """Distributions whose version shapes the output bytes, beside pyarrow."""
+    package_data: tuple[str, ...] = ()
+    """Folders of data files inside first-party packages ("pipelines/signals/lexicons") whose bytes enter the key."""
+    tally: Tally | None = None
+    compressed: bool = True
+    """False for shards that are memory-mapped and read without a copy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A file that a config refers to: its bytes bear the identity, its place does not."""
+
+    digest: str
+    path: str = field(metadata=EXECUTION_ONLY)

@@ -1,0 +1,185 @@
+"""One piece of work: a stage run over one shard, or over all of them, and written to the store.
+
+Plain and self-contained, so that the same call serves in this process, in a pool and on a cluster.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.digest import digest_value
+from pipelines.errors import SchemaError
+from pipelines.sources import READERS
+from pipelines.stage import Kind, Stage, Tally
+from pipelines.store import Record, Shard, Store
+
+OnRows = Callable[[int], None]
+"""Called with the number of rows that have gone in since the last call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """A file that pages are read from. Its digest names it; its path is only where it lies now."""
+
+    digest: str
+    path: str
+    kind: str
+    """A key of `READERS`."""
+    options: Any = None
+    num_bytes: int = 0
+
+    @property
+    def unit(self) -> str:
+        """What its shards are known by: the file's digest, and how it is read where that is a choice."""
+        return self.digest if self.options is None else digest_value([self.digest, self.kind, self.options])
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """The inputs of one unit, aligned row by row: shards of several stages, or one source file."""
+
+    name: str
+    inputs: tuple[Shard | SourceFile, ...]
+
+    @property
+    def digests(self) -> list[str]:
+        return [item.digest for item in self.inputs]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """Everything needed to run a stage once and to record it under its key."""
+
+    stage: Stage
+    config: Any
+    units: tuple[Unit, ...]
+    key: str
+    key_fields: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """What a person knows this work by."""
+        paths = [Path(item.path).name for unit in self.units for item in unit.inputs if isinstance(item, SourceFile)]
+        return f"{self.stage.name} of {paths[0] if len(paths) == 1 else f'{len(self.units)} shards'}"
+
+
+def run_work(store: Store, work: Work, on_rows: OnRows) -> Record:
+    """Run the stage, write its shards, publish its record last."""
+    stage = work.stage
+    rows_in = _count_rows(_read_all(store, work), on_rows)
+    rows_out = stage.transform(rows_in, work.config)
+    shards: list[Shard] = []
+    counts: list[dict[str, int]] = []
+    for batches in _outputs(rows_out, work):
+        counted: dict[str, int] = {}
+        tallied = _tallied(batches, stage.tally, counted)
+        shards.append(store.write(stage.output, tallied, compressed=stage.compressed))
+        counts.append(counted)
+    record = Record(
+        stage=stage.name, key=work.key, key_fields=work.key_fields, shards=tuple(shards), counts=tuple(counts)
+    )
+    store.publish(record)
+    return record
+
+
+def align(streams: Sequence[Iterator[pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:
+    """Merge streams that hold the same documents in the same order into one stream with all columns.
+
+    Batches may be cut differently. Raises SchemaError where the `doc_id`s differ: rows are matched by
+    name, never trusted by position.
+    """
+    if len(streams) == 1:
+        yield from streams[0]
+        return
+    heads: list[pa.RecordBatch | None] = [_next_rows(stream) for stream in streams]
+    while all(head is not None for head in heads):
+        batches = [head for head in heads if head is not None]
+        num_rows = min(batch.num_rows for batch in batches)
+        yield _merge([batch.slice(0, num_rows) for batch in batches])
+        for idx, batch in enumerate(batches):
+            heads[idx] = batch.slice(num_rows) if batch.num_rows > num_rows else _next_rows(streams[idx])
+    if any(head is not None for head in heads):
+        raise SchemaError("got inputs of unequal length, wanted one row for each document in each: run verify.")
+
+
+def _merge(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    first = batches[0]
+    columns = {name: first.column(name) for name in first.schema.names}
+    fields = {name: first.schema.field(name) for name in first.schema.names}
+    for batch in batches[1:]:
+        if not batch.column("doc_id").equals(columns["doc_id"]):
+            raise SchemaError("got inputs whose documents differ, wanted the same ones in the same order: run verify.")
+        for name in batch.schema.names:
+            columns.setdefault(name, batch.column(name))
+            fields.setdefault(name, batch.schema.field(name))
+    return pa.RecordBatch.from_arrays(list(columns.values()), schema=pa.schema(list(fields.values())))
+
+
+def _next_rows(stream: Iterator[pa.RecordBatch]) -> pa.RecordBatch | None:
+    return next((batch for batch in stream if batch.num_rows), None)
+
+
+def _read_all(store: Store, work: Work) -> Iterator[pa.RecordBatch]:
+    for unit in work.units:
+        yield from align(
+            [_read(store, item, schema) for item, schema in zip(unit.inputs, work.stage.inputs, strict=True)]
+        )
+
+
+def _read(store: Store, item: Shard | SourceFile, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    if isinstance(item, SourceFile):
+        yield from READERS[item.kind](Path(item.path), item.options)
+    else:
+        yield from store.read(item, schema.names)
+
+
+def _count_rows(batches: Iterable[pa.RecordBatch], on_rows: OnRows) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        yield batch
+        on_rows(batch.num_rows)
+
+
+def _outputs(batches: Iterator[pa.RecordBatch], work: Work) -> Iterator[Iterator[pa.RecordBatch]]:
+    """One stream of batches for each output shard."""
+    if work.stage.kind is not Kind.GLOBAL_ALIGNED:
+        yield batches
+        return
+    cutter = _Cutter(batches)
+    for unit in work.units:
+        yield cutter.take(next(item.num_rows for item in unit.inputs if isinstance(item, Shard)))
+    cutter.expect_end()
+
+
+class _Cutter:
+    """Cuts one stream of rows into consecutive runs of given lengths."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
+        self._batches = batches
+        self._rest: pa.RecordBatch | None = None
+
+    def take(self, num_rows: int) -> Iterator[pa.RecordBatch]:
+        while num_rows:
+            batch = self._rest if self._rest is not None else _next_rows(self._batches)
+            self._rest = None
+            if batch is None:
+                raise SchemaError(f"got {num_rows} rows too few from a global stage, wanted one for each row: mend it.")
+            if batch.num_rows > num_rows:
+                batch, self._rest = batch.slice(0, num_rows), batch.slice(num_rows)
+            num_rows -= batch.num_rows
+            yield batch
+
+    def expect_end(self) -> None:
+        if self._rest is not None or _next_rows(self._batches) is not None:
+            raise SchemaError("got more rows from a global stage than went in, wanted one for each: mend it.")
+
+
+def _tallied(
+    batches: Iterable[pa.RecordBatch], tally: Tally | None, counted: dict[str, int]
+) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        for name, count in tally(batch).items() if tally is not None else ():
+            counted[name] = counted.get(name, 0) + count
+        yield batch
