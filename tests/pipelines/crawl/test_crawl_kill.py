@@ -1,0 +1,110 @@
+"""kill -9 at any moment: nothing is lost, nothing is doubled."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from pipelines.crawl import crawl, lookup, status
+
+NUM_PAGES = 120
+
+CRAWL = """
+import sys
+from pathlib import Path
+from pipelines.crawl import CrawlConfig, crawl
+crawl(CrawlConfig(seeds=(sys.argv[1],), delay_seconds=0, concurrency_per_host=4, warc_max_records=25,
+                  allow_addresses=("127.0.0.0/8",)), Path(sys.argv[2]))
+"""
+
+
+DIE_AT = """
+import os, signal, sys
+from pipelines.crawl import engine, frontier, recovery, warc_writer
+place, name, when, left = sys.argv[3], sys.argv[4], sys.argv[5], int(sys.argv[6])
+owner = {"frontier": frontier.Frontier, "writer": warc_writer.WarcWriter, "os": os}[place]
+original = getattr(owner, name)
+def dying(*args, **kwargs):
+    global left
+    left -= 1
+    if left == 0 and when == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    value = original(*args, **kwargs)
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return value
+setattr(owner, name, dying)
+"""
+
+
+def tree(num_pages: int) -> dict[str, str]:
+    """Every page links to its children, to its neighbours and home."""
+    pages = {}
+    for i in range(num_pages):
+        linked = {0, i + 1, i - 1, 3 * i + 1, 3 * i + 2, 3 * i + 3} & set(range(num_pages))
+        links = "".join(f"<a href='/p{each}'>x</a>" for each in sorted(linked))
+        pages[f"/p{i}"] = f"<title>第{i}页</title><p>{'text ' * 200}{links}"
+    return pages
+
+
+@pytest.mark.parametrize("steps", [(1, 17, 40), (30, 2, 55)])
+def test_kill(serve, config_for, read_warc, tmp_path, steps) -> None:
+    site = serve(tree(NUM_PAGES))
+    seed = site.url("/p0")
+    for step in steps:
+        # The server says when: so many requests into this process's life.
+        stop_at = len(site.requests) + step
+        is_time = threading.Event()
+        site.on_request = lambda count, stop_at=stop_at, is_time=is_time: is_time.set() if count >= stop_at else None
+        process = subprocess.Popen([sys.executable, "-c", CRAWL, seed, str(tmp_path)])
+        assert is_time.wait(30)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait(10) == -signal.SIGKILL
+    site.on_request = lambda count: None
+    closed_before = {path: path.read_bytes() for path in (tmp_path / "warc").glob("*.warc.gz")}
+
+    config = config_for(seeds=(seed,), concurrency_per_host=4, warc_max_records=25)
+    result = crawl(config, tmp_path)
+    assert (result.outcomes, result.complete, result.num_pages) == ({"fetched": NUM_PAGES}, True, NUM_PAGES)
+    assert not list((tmp_path / "warc").glob("*.open"))
+    assert all(path.read_bytes() == content for path, content in closed_before.items())
+    records = read_warc(result.warc_paths)
+    assert sorted(record.url for record in records) == sorted(site.url(path) for path in site.answers)
+    for record in records:
+        row = lookup(tmp_path, record.url)
+        assert (row.warc_file, row.warc_offset) == (record.file, record.offset)
+        assert record.body == site.answers[record.url.removeprefix(site.origin)].encode()
+    assert result.num_fetched < NUM_PAGES, "what was finished is not asked for again"
+    assert crawl(config, tmp_path).num_fetched == 0
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "when", "count"),
+    [
+        ("frontier", "add_file", "after", 2),
+        ("writer", "append", "after", 3),
+        ("os", "fsync", "before", 3),
+        ("frontier", "commit", "after", 6),
+        ("writer", "close", "before", 1),
+        ("writer", "close", "after", 2),
+    ],
+)
+def test_kill_between_two_steps(serve, config_for, read_warc, tmp_path, place, name, when, count) -> None:
+    site = serve(tree(30))
+    code = DIE_AT + CRAWL.replace("warc_max_records=25", "warc_max_records=7")
+    command = [sys.executable, "-c", code, site.url("/p0"), str(tmp_path), place, name, when, str(count)]
+    assert subprocess.run(command, check=False, timeout=30).returncode == -signal.SIGKILL
+    assert status(tmp_path)["num_pages"] < 30, "the ledger can be read as it was left"
+    closed_before = {path: path.read_bytes() for path in (tmp_path / "warc").glob("*.warc.gz")}
+    result = crawl(config_for(seeds=(site.url("/p0"),)), tmp_path)
+    assert (result.outcomes, result.num_pages) == ({"fetched": 30}, 30)
+    assert all(path.read_bytes() == content for path, content in closed_before.items())
+    assert not list((tmp_path / "warc").glob("*.open"))
+    records = read_warc(result.warc_paths)
+    assert sorted(record.url for record in records) == sorted(site.url(path) for path in site.answers)
+    for record in records:
+        row = lookup(tmp_path, record.url)
+        assert (row.warc_file, row.warc_offset) == (record.file, record.offset)
