@@ -1,0 +1,1 @@
+"""What is measured about a document: DOCUMENT -> SIGNALS. Values only; decisions are the policy's."""

