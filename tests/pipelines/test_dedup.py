@@ -1,0 +1,379 @@
+"""Dedup against a naive reference, and its promises: order does not matter, later documents change nothing, no leak."""
+
+import datetime as dt
+import hashlib
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.dedup import DEDUP, DedupConfig, resolve
+from pipelines.errors import ConfigError, SchemaError
+from pipelines.schemas import DECISION, OUTCOME, SIGNALS
+from pipelines.signals.minhash import minhash, text_digest
+
+INPUT = pa.schema(
+    [
+        *(SIGNALS.field(name) for name in ("doc_id", "url", "fetched_at", "text_digest", "minhash")),
+        *(DECISION.field(name) for name in ("decision", "reason")),
+    ]
+)
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+@dataclass(frozen=True)
+class Doc:
+    doc_id: str
+    text_digest: bytes | None
+    minhash: tuple[int, ...] | None
+    url: str | None = None
+    fetched_at: int | None = None  # days
+    decision: str | None = "keep"
+    reason: str | None = None
+
+
+def doc(doc_id: str, text: str, **fields) -> Doc:
+    signature = minhash(text)
+    return Doc(doc_id, text_digest(text), None if signature is None else tuple(signature.tolist()), **fields)
+
+
+def batch_of(docs: list[Doc]) -> pa.RecordBatch:
+    rows = [
+        {name: getattr(d, name) for name in INPUT.names}
+        | {"fetched_at": None if d.fetched_at is None else EPOCH + dt.timedelta(days=d.fetched_at)}
+        for d in docs
+    ]
+    return pa.RecordBatch.from_pylist(rows, schema=INPUT)
+
+
+def outcomes(docs: list[Doc], batch_size: int = 3, **config) -> list[dict]:
+    batches = [batch_of(docs[start : start + batch_size]) for start in range(0, len(docs), batch_size)]
+    out = list(resolve(iter(batches), DedupConfig(**config)))
+    assert [b.num_rows for b in out] == [b.num_rows for b in batches]
+    assert all(b.schema == OUTCOME for b in out)
+    rows = [row for b in out for row in b.to_pylist()]
+    assert [row["doc_id"] for row in rows] == [d.doc_id for d in docs]
+    return rows
+
+
+def verdicts(docs: list[Doc], **config) -> dict[str, tuple]:
+    rows = outcomes(docs, **config)
+    return {row["doc_id"]: (row["decision"], row["reason"], row["duplicate_of"]) for row in rows}
+
+
+KEEP = ("keep", None, None)
+WORDS = [f"w{chr(97 + i % 26)}{chr(97 + i // 26 % 26)}{chr(97 + i // 676)}" for i in range(2000)]
+ENGLISH = " ".join(WORDS[:300])
+ENGLISH_NEAR = " ".join([*WORDS[:297], "entirely", "other", "end"])
+CHINESE = "".join(chr(0x4E00 + i) for i in range(400))
+CHINESE_NEAR = CHINESE[:395] + "的了是不在"
+
+
+@pytest.mark.parametrize(("text", "near"), [(ENGLISH, ENGLISH_NEAR), (CHINESE, CHINESE_NEAR)])
+def test_first_seen_stays_and_the_rest_names_it(text, near):
+    docs = [
+        doc("d", near, fetched_at=4),
+        doc("c", text.upper() + "!", fetched_at=3),
+        doc("b", text, fetched_at=2),
+        doc("a", "又一篇 another page altogether, about nothing of the kind", fetched_at=5),
+    ]
+    rows = {row["doc_id"]: row for row in outcomes(docs)}
+    assert verdicts(docs) == {
+        "a": KEEP,
+        "b": KEEP,
+        "c": ("drop", "duplicate_exact", "b"),
+        "d": ("drop", "duplicate_near", "b"),
+    }
+    assert rows["c"]["similarity"] == 1
+    assert 0.9 < rows["d"]["similarity"] < 1
+    assert rows["b"]["similarity"] is None
+
+
+def test_a_page_without_a_fetch_time_was_seen_first_and_ties_go_by_doc_id():
+    docs = [doc("b", ENGLISH), doc("a", ENGLISH), doc("0", ENGLISH, fetched_at=1)]
+    assert verdicts(docs) == {
+        "a": KEEP,
+        "b": ("drop", "duplicate_exact", "a"),
+        "0": ("drop", "duplicate_exact", "a"),
+    }
+
+
+def test_one_document_in_two_sources_stays_once():
+    rows = outcomes([doc("a", ENGLISH), doc("a", ENGLISH), doc("b", CHINESE)])
+    assert [row["decision"] for row in rows] == ["keep", "drop", "keep"]
+    assert rows[1]["duplicate_of"] == "a"
+
+
+def test_what_the_policy_dropped_suppresses_nothing():
+    docs = [doc("a", ENGLISH, decision="drop", reason="gopher_short", fetched_at=1), doc("b", ENGLISH, fetched_at=2)]
+    assert verdicts(docs) == {"a": ("drop", "gopher_short", None), "b": KEEP}
+
+
+@pytest.mark.parametrize("decision", [None, "maybe"])
+def test_a_missing_decision_never_means_keep(decision):
+    with pytest.raises(SchemaError, match="wanted keep or drop"):
+        outcomes([doc("a", ENGLISH), doc("b", CHINESE, decision=decision)])
+
+
+def test_short_texts_are_neither_collapsed_nor_ignored():
+    docs = [doc("a", "好"), doc("b", "Hello"), doc("c", "hello!"), doc("d", "!!!"), doc("e", "???"), doc("f", "!!!")]
+    assert {name: verdict[1] for name, verdict in verdicts(docs).items()} == {
+        "a": None,
+        "b": None,
+        "c": "duplicate_exact",
+        "d": None,
+        "e": None,
+        "f": "duplicate_exact",
+    }
+
+
+U = "https://example.org/page"
+
+
+@pytest.mark.parametrize(
+    ("versions", "expected"),
+    [
+        # (fetched_at, text) of a, b, c -> reasons, and what each names
+        ([(1, "x"), (2, "y"), (3, "z")], {"a": ("superseded", "c"), "b": ("superseded", "c"), "c": (None, None)}),
+        ([(3, "x"), (2, "y"), (1, "z")], {"a": (None, None), "b": ("superseded", "a"), "c": ("superseded", "a")}),
+        ([(1, "x"), (2, "x"), (3, "y")], {"a": ("superseded", "c"), "b": ("superseded", "c"), "c": (None, None)}),
+        ([(1, "y"), (2, "x"), (3, "x")], {"a": ("superseded", "c"), "b": (None, None), "c": ("duplicate_exact", "b")}),
+        ([(1, "x"), (2, "y"), (3, "x")], {"a": ("superseded", "c"), "b": ("superseded", "c"), "c": (None, None)}),
+        ([(1, "x"), (1, "y"), (None, "z")], {"a": (None, None), "b": (None, None), "c": ("superseded", "b")}),
+    ],
+)
+def test_a_newer_version_supersedes(versions, expected):
+    texts = {
+        "x": "the first text of the page",
+        "y": "又是另外一个版本的文字",
+        "z": "a third one that differs once more",
+    }
+    docs = [doc(name, texts[text], url=U, fetched_at=day) for name, (day, text) in zip("abc", versions, strict=True)]
+    assert {name: verdict[1:] for name, verdict in verdicts(docs).items()} == expected
+    assert all(v[1] != "superseded" for v in verdicts(docs, superseded=False).values())
+
+
+@pytest.mark.parametrize("reason", ["rights_disallow", "http_404", "http_410", "gopher_short_doc", "not_text"])
+@pytest.mark.parametrize("text", [ENGLISH, CHINESE])
+def test_a_page_that_is_withdrawn_does_not_live_on_in_an_older_version(reason, text):
+    docs = [doc("a", ENGLISH, url=U, fetched_at=1), doc("b", text, url=U, fetched_at=2, decision="drop", reason=reason)]
+    assert verdicts(docs)["a"] == ("drop", "superseded", "b")
+    assert verdicts(docs[::-1])["a"] == ("drop", "superseded", "b")
+    assert verdicts(docs, superseded=False)["a"] == KEEP
+
+
+@pytest.mark.parametrize("reason", ["http_503", "http_429", "warc_truncated", "bad_encoding"])
+def test_a_fetch_that_failed_supersedes_nothing(reason):
+    docs = [
+        doc("a", ENGLISH, url=U, fetched_at=1),
+        doc("b", CHINESE, url=U, fetched_at=2, decision="drop", reason=reason),
+    ]
+    assert verdicts(docs)["a"] == KEEP
+
+
+def test_likeness_is_not_chained():
+    """B is like A, C is like B but not like A: C stays."""
+    a = tuple(range(112))
+    b = tuple(x + 1000 * (x >= 96) for x in range(112))
+    c = tuple(x + 1000 * (x >= 80) for x in range(112))
+    docs = [Doc(name, name.encode() * 16, signature) for name, signature in (("a", a), ("b", b), ("c", c))]
+    assert verdicts(docs, min_similarity=0.8) == {"a": KEEP, "b": ("drop", "duplicate_near", "a"), "c": KEEP}
+
+
+def differing(signature: tuple[int, ...], start: int, count: int) -> tuple[int, ...]:
+    return tuple(x + 1000 * (start <= i < start + count) for i, x in enumerate(signature))
+
+
+def test_of_equally_similar_documents_the_earliest_is_named():
+    b = tuple(range(112))
+    signatures = {"b": b, "a": differing(differing(b, 0, 16), 96, 16), "c": differing(b, 0, 16)}
+    docs = [Doc(name, name.encode() * 16, signatures[name], fetched_at=day) for day, name in enumerate("bac")]
+    for order in (docs, docs[::-1]):
+        assert verdicts(order) == {"b": KEEP, "a": KEEP, "c": ("drop", "duplicate_near", "b")}
+
+
+def test_where_near_duplicates_stay_a_validation_document_like_a_training_one_goes_to_train():
+    """C is more like A than like B, and A and B, unlike each other, lie in different splits before it comes."""
+    a = tuple(range(112))
+    c = differing(a, 0, 17)
+    docs = [Doc(name, name.encode() * 16, s) for name, s in (("a", a), ("b", differing(c, 92, 20)), ("c", c))]
+    options = {"near": False, "validation_ratio": 0.5}
+    seeds = [
+        seed
+        for seed in range(20)
+        if [row["split"] for row in outcomes(docs[:2], split_seed=seed, **options)] == ["train", "validation"]
+    ]
+    assert seeds
+    for seed in seeds:
+        assert [row["split"] for row in outcomes(docs, split_seed=seed, **options)] == ["train"] * 3
+
+
+@pytest.mark.parametrize(
+    ("config", "match"),
+    [
+        ({"min_similarity": 0.0}, "min_similarity 0.0"),
+        ({"min_similarity": 1.1}, "min_similarity 1.1"),
+        ({"num_bands": 15}, "at most 112"),
+        ({"num_bands": 0}, "at least one of each"),
+        ({"rows_per_band": -1}, "at least one of each"),
+        ({"validation_ratio": 1.0}, "validation_ratio 1.0"),
+        ({"validation_ratio": -0.1}, "validation_ratio -0.1"),
+    ],
+)
+def test_impossible_configs(config, match):
+    with pytest.raises(ConfigError, match=match):
+        DedupConfig(**config)
+
+
+def test_an_empty_corpus():
+    assert outcomes([]) == []
+    assert [b.num_rows for b in resolve(iter([batch_of([]), batch_of([])]), DedupConfig())] == [0, 0]
+    assert all(row["decision"] == "drop" for row in outcomes([doc("a", ENGLISH, decision="drop", reason="r")]))
+
+
+def test_the_declaration_reads_what_the_transform_needs():
+    assert {name for schema in DEDUP.inputs for name in schema.names} == set(INPUT.names)
+
+
+# --- against a naive reference -------------------------------------------------------------------
+
+
+def signature_of(family: int, variant: int) -> tuple[int, ...]:
+    """Variants of a family agree in 55 to 100 % of the minima; the function of a text, as MinHash is."""
+    base = np.random.default_rng(family).integers(0, 2**32, 112)
+    rng = np.random.default_rng([family, variant])
+    changed = rng.permutation(112)[: int(rng.integers(0, 50))]
+    base[changed] = rng.integers(0, 2**32, len(changed))
+    return tuple(base.tolist())
+
+
+texts = st.tuples(st.integers(0, 2), st.integers(0, 6))
+documents = st.builds(
+    lambda text, url, day, decision: Doc(
+        doc_id="",
+        text_digest=bytes([*text]) * 8,
+        minhash=signature_of(*text),
+        url=url,
+        fetched_at=day,
+        decision=decision,
+        reason=None if decision == "keep" else "rule",
+    ),
+    texts,
+    st.sampled_from([None, None, "https://a/", "https://b/"]),
+    st.sampled_from([None, 1, 2, 3, 4]),
+    st.sampled_from(["keep", "keep", "keep", "drop"]),
+)
+corpora = st.lists(documents, max_size=14).map(
+    lambda docs: [Doc(**{**vars(d), "doc_id": hashlib.sha256(bytes([i])).hexdigest()[:8]}) for i, d in enumerate(docs)]
+)
+switches = st.fixed_dictionaries({"exact": st.booleans(), "near": st.booleans(), "superseded": st.booleans()})
+
+
+def are_like(a: Doc, b: Doc, min_similarity: float = 0.8) -> bool:
+    agreement = np.array(a.minhash) == np.array(b.minhash)
+    return bool(agreement.reshape(14, 8).all(axis=1).any() and agreement.mean() >= min_similarity)
+
+
+def naive(docs: list[Doc], *, exact: bool, near: bool, superseded: bool) -> dict[str, tuple]:
+    day = {d.doc_id: d.fetched_at or 0 for d in docs}
+    ranked = sorted((d for d in docs if d.decision == "keep"), key=lambda d: (day[d.doc_id], d.doc_id))
+    result = {d.doc_id: ("drop", d.reason, None) for d in docs if d.decision == "drop"}
+    staying: list[Doc] = []
+    everything = sorted(docs, key=lambda d: (day[d.doc_id], d.doc_id))
+    for d in ranked:
+        versions = [v for v in everything if d.url and v.url == d.url]
+        withdrawn = bool(versions) and versions[-1].decision == "drop"
+        later = [v for v in versions if day[v.doc_id] > day[d.doc_id]]
+        if superseded and later and (withdrawn or any(v.text_digest != d.text_digest for v in later)):
+            result[d.doc_id] = ("drop", "superseded", versions[-1].doc_id)
+            continue
+        same = [s for s in staying if s.text_digest == d.text_digest]
+        like = [s for s in staying if are_like(s, d)]
+        best = max(like, key=lambda s: np.mean(np.array(s.minhash) == np.array(d.minhash)), default=None)
+        if exact and same:
+            result[d.doc_id] = ("drop", "duplicate_exact", same[0].doc_id)
+        elif near and best:
+            result[d.doc_id] = ("drop", "duplicate_near", best.doc_id)
+        else:
+            result[d.doc_id] = KEEP
+            staying.append(d)
+    return result
+
+
+@settings(max_examples=150, deadline=None)
+@given(corpora, switches)
+def test_it_does_what_the_naive_reference_does(docs, config):
+    assert verdicts(docs, **config) == naive(docs, **config)
+
+
+@settings(max_examples=60, deadline=None)
+@given(corpora, switches, st.randoms(use_true_random=False), st.integers(1, 5))
+def test_neither_order_nor_batches_matter(docs, config, rng, batch_size):
+    shuffled = rng.sample(docs, len(docs))
+    by_id = {row["doc_id"]: row for row in outcomes(docs, **config)}
+    assert {row["doc_id"]: row for row in outcomes(shuffled, batch_size=batch_size, **config)} == by_id
+
+
+@settings(max_examples=60, deadline=None)
+@given(corpora, corpora, switches)
+def test_later_documents_change_no_earlier_verdict(docs, later, config):
+    """Unless they are newer versions of a page, which these are not."""
+    later = [Doc(**{**vars(d), "doc_id": "x" + d.doc_id, "fetched_at": 9, "url": None}) for d in later]
+    before, after = verdicts(docs, **config), verdicts([*later, *docs], **config)
+    assert {name: after[name] for name in before} == before
+
+
+@settings(max_examples=100, deadline=None)
+@given(corpora, switches, st.sampled_from([0.1, 0.5, 0.9]))
+def test_no_validation_document_is_like_a_training_one(docs, config, ratio):
+    split = {
+        row["doc_id"]: row["split"]
+        for row in outcomes(docs, validation_ratio=ratio, **config)
+        if row["decision"] == "keep"
+    }
+    kept = [d for d in docs if d.doc_id in split]
+    for a in kept:
+        for b in kept:
+            if split[a.doc_id] != split[b.doc_id]:
+                assert a.text_digest != b.text_digest
+                assert not are_like(a, b)
+
+
+def test_the_switches_do_not_change_the_split_of_what_stays():
+    docs = many_documents(200)
+    on = {row["doc_id"]: row["split"] for row in outcomes(docs, 50, validation_ratio=0.3)}
+    off = {row["doc_id"]: row["split"] for row in outcomes(docs, 50, validation_ratio=0.3, exact=False, near=False)}
+    assert on == off
+
+
+def many_documents(count: int) -> list[Doc]:
+    rng = random.Random(0)
+    drawn = [(rng.randrange(10, 10 + count), rng.randrange(3)) for _ in range(count)]
+    return [
+        Doc(f"{i:04d}", family.to_bytes(8, "big") + variant.to_bytes(8, "big"), signature_of(family, variant), None, i)
+        for i, (family, variant) in enumerate(drawn)
+    ]
+
+
+def test_a_document_never_moves_between_splits_as_the_corpus_grows():
+    docs = many_documents(400)
+    final = [row["split"] for row in outcomes(docs, 50, validation_ratio=0.2)]
+    assert 0.1 < final.count("validation") / 400 < 0.3
+    for size in (50, 100, 200):
+        assert [row["split"] for row in outcomes(docs[:size], 50, validation_ratio=0.2)] == final[:size]
+    other = [row["split"] for row in outcomes(docs, 50, validation_ratio=0.2, split_seed=1)]
+    assert other != final
+
+
+def test_both_splits_have_a_document_where_there_are_two():
+    pair = [doc("a", ENGLISH), doc("b", CHINESE)]
+    for ratio in (1e-9, 1 - 1e-9):
+        assert sorted(row["split"] for row in outcomes(pair, validation_ratio=ratio)) == ["train", "validation"]
+    assert [row["split"] for row in outcomes(pair, validation_ratio=0.0)] == ["train", "train"]
+    assert [row["split"] for row in outcomes(pair[:1], validation_ratio=1e-9)] == ["train"]
+    twins = [doc("a", ENGLISH), doc("b", ENGLISH)]
+    assert [row["split"] for row in outcomes(twins, exact=False, near=False, validation_ratio=1e-9)] == ["train"] * 2

@@ -1,0 +1,171 @@
+"""Normalisation, digest and MinHash: what counts as equal, and how well the estimate estimates."""
+
+import hashlib
+import json
+import math
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.signals import minhash as module
+from pipelines.signals.minhash import estimate, minhash, normalize, text_digest
+
+ENGLISH = (
+    "The general rule is that the namespace should describe everything the system might use, unless told otherwise."
+)
+CHINESE = (
+    "一般规则是：命名空间应当描述操作系统可能使用的一切，除非系统有其他办法找到它。例如没有标准的硬件机制来枚举总线。"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Hello, World!", "hello world"),
+        ("  a\t b\r\n\n c ", "a b c"),
+        ("In 2024: 12,345.6", "in 0000 00 000 0"),
+        ("Café NAÏVE Ångström", "cafe naive angstrom"),
+        ("cafe\u0301", "cafe"),
+        ("Straße", "strasse"),
+        ("Ёлка й", "елка и"),
+        ("don’t — “quote”…", "don t quote"),
+        ('don\'t - "quote"...', "don t quote"),
+        ("ﬁne ＡＢＣ１２", "fine abc00"),
+        ("你好，世界！２０２４年。", "你好 世界 0000年"),
+        ("漢字とカナ、ｶﾅ", "漢字とカナ カナ"),
+        ("ガ", "ガ"),  # the voicing mark is no diacritic
+        ("한국어", "한국어"),
+        ("ภาษาไทย", "ภาษาไทย"),  # vowel signs stay
+        ("हिन्दी।", "हिन्दी"),
+        ("٣٤", "00"),
+        ("snake_case", "snake_case"),
+        ("!!! 😀 ……", ""),
+        ("", ""),
+    ],
+)
+def test_normalize(text, expected):
+    assert normalize(text) == expected
+
+
+@given(st.text())
+def test_normalising_twice_changes_nothing(text):
+    assert normalize(normalize(text)) == normalize(text)
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_the_fast_path_for_ascii_agrees_with_the_other(text):
+    assert normalize(text + " é") == (normalize(text) + " e").strip()
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "equal"),
+    [
+        ("Hello, World!", "hello   world", True),
+        ("你好，世界。", "你好 世界", True),
+        ("page 1 of 9", "page 2 of 9", False),
+        ("1.5", "15", False),
+        ("第1章", "第2章", False),
+        ("!!!", "???", False),
+        ("ก่า", "กา", False),
+    ],
+)
+def test_text_digest(a, b, equal):
+    assert (text_digest(a) == text_digest(b)) is equal
+    assert len(text_digest(a)) == 16
+
+
+def test_signatures_are_what_they_always_were():
+    """Stored signatures of another hash family compare with nothing: a change here raises the stage's version."""
+    known = hashlib.sha256(np.concatenate([minhash(ENGLISH), minhash(CHINESE)]).astype("<u4").tobytes()).hexdigest()
+    assert known == "021150880f0a95095ddd946e7b323854144bb62cae4649c18972bf5e0d009701"
+
+
+@pytest.mark.parametrize("text", ["", " \n", "!!!", "……", "😀"])
+def test_a_text_that_normalises_to_nothing_has_no_signature(text):
+    assert minhash(text) is None
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("hello", "world"),
+        ("hello world", "hello there"),
+        ("你好", "您好"),
+        ("一二三四", "一二三五"),
+        ("a b c d", "a b c d e"),
+    ],
+)
+def test_short_texts_are_compared_as_a_whole(a, b):
+    assert estimate(minhash(a), minhash(b)) < 0.1
+    assert estimate(minhash(a), minhash(a.upper() + "!")) == 1
+
+
+@pytest.mark.parametrize("unit", [ENGLISH + " ", CHINESE, CHINESE + " " + ENGLISH + " "])
+def test_neither_chunks_nor_pieces_show(monkeypatch, unit):
+    text = "".join(unit.replace("a", f"a{chr(0x4E00 + i)}x") for i in range(30))
+    whole = minhash(text)
+    monkeypatch.setattr(module, "_CHUNK_NUM_SHINGLES", 7)
+    monkeypatch.setattr(module, "_PIECE_NUM_CHARS", 211)
+    np.testing.assert_array_equal(minhash(text), whole)
+
+
+def test_a_huge_text_without_spaces():
+    assert minhash("字" * 3_000_000).shape == (112,)
+
+
+def true_jaccard(a: str, b: str, *, spaced: bool) -> float:
+    def shingles(text: str) -> set[tuple[str, ...]]:
+        tokens = text.split() if spaced else list(text)
+        return {tuple(tokens[i : i + 5]) for i in range(len(tokens) - 4)}
+
+    return len(shingles(a) & shingles(b)) / len(shingles(a) | shingles(b))
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_estimate_has_no_bias_and_the_error_of_112_draws(language):
+    """z = (estimate - J) / sqrt(J (1 - J) / 112) over 400 pairs: mean near 0, deviation near 1, none beyond 4.5."""
+    rng = random.Random(language)
+    words = (
+        ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 9))) for _ in range(3000)]
+        if language == "en"
+        else [chr(code) for code in range(0x4E00, 0x4E00 + 1500)]
+    )
+    joiner = " " if language == "en" else ""
+    z = []
+    for _ in range(400):
+        a = rng.choices(words, k=300)
+        b = list(a)
+        for _ in range(rng.randint(1, 40)):
+            b[rng.randrange(len(b))] = rng.choice(words)
+        a_text, b_text = joiner.join(a), joiner.join(b)
+        j = true_jaccard(a_text, b_text, spaced=language == "en")
+        z.append((estimate(minhash(a_text), minhash(b_text)) - j) / math.sqrt(j * (1 - j) / 112))
+    assert abs(np.mean(z)) < 0.2  # four standard errors
+    assert 0.85 < np.std(z) < 1.15
+    assert np.abs(z).max() < 4.5
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_real_page_pairs(language):
+    """Pages of two kernel versions, positive from a labelled Jaccard of 0.8.
+
+    The label keeps digits apart and cuts Latin words in Chinese pages into letters, so it differs from ours in a few
+    of 890 pairs; by our own definition precision is 0.994 (en) and 1.0 (zh), recall 0.996 and 1.0.
+    """
+    if "CORPUSMILL_TEST_DATA" not in os.environ:
+        pytest.skip("CORPUSMILL_TEST_DATA is not set")
+    path = Path(os.environ["CORPUSMILL_TEST_DATA"]) / "neardup/linux-doc-versions/pairs.dev.jsonl"
+    pairs = [row for row in map(json.loads, path.open(encoding="utf-8")) if row["lang"] == language]
+    a, b = (np.array([minhash(pair[text]) for pair in pairs]) for text in ("text_a", "text_b"))
+    is_candidate = (a == b).reshape(-1, 14, 8).all(axis=2).any(axis=1)
+    found = is_candidate & ((a == b).mean(axis=1) >= 0.8)
+    positive = np.array([pair["jaccard5"] >= 0.8 for pair in pairs])
+    precision, recall = (found & positive).sum() / found.sum(), (found & positive).sum() / positive.sum()
+    assert precision >= (0.98 if language == "en" else 0.95)
+    assert recall >= 0.98
