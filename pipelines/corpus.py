@@ -1,0 +1,189 @@
+"""The corpus as a graph of stages: one declaration that build, plan and the flows all walk.
+
+source files -> extract -> signals -> policy -> dedup -> tokenize
+                   |                              |          ^
+                   +------------------------------+-> sample -> tokenizer
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines import schemas
+from pipelines.dedup import DEDUP, DedupConfig
+from pipelines.errors import EmptyCorpusError
+from pipelines.executor import Executor
+from pipelines.extract import EXTRACT, ExtractConfig
+from pipelines.materialize import OnProgress, StageResult, materialize
+from pipelines.policy import POLICY, PolicyConfig
+from pipelines.signals.measure import SIGNALS_STAGE, SignalsConfig
+from pipelines.stage import Resource, Stage
+from pipelines.store import Manifest, Store
+from pipelines.tokenize import TOKENIZE, TokenizeConfig
+from pipelines.tokenizer import SAMPLE_STAGE, TOKENIZER_STAGE, SampleConfig, TokenizerConfig
+from pipelines.work import SourceFile, Unit, align
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorpusConfig:
+    """What shapes a corpus, one part for each stage."""
+
+    extract: ExtractConfig
+    signals: SignalsConfig
+    policy: PolicyConfig
+    dedup: DedupConfig
+    sample: SampleConfig
+    tokenizer: TokenizerConfig | Resource
+    """How to train a tokenizer, or the shard that holds a given one."""
+    redact: tuple[str, ...] | None
+    """Kinds of personal data that are replaced before encoding; None replaces nothing."""
+
+
+Manifests = Mapping[str, Manifest]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A stage in its place: where its inputs come from and how its config is found."""
+
+    stage: Stage
+    upstream: tuple[str, ...] = ()
+    """Names of the stages whose shards it reads, unit by unit; empty for source files."""
+    needs: tuple[str, ...] = ()
+    """Names of the stages that its config depends on."""
+    configure: Callable[[CorpusConfig, Manifests, Store], Any]
+    is_cheap: bool = False
+    """Whether `plan` may run it, in a scratch folder, to predict what follows exactly."""
+
+    @property
+    def name(self) -> str:
+        return self.stage.name
+
+
+def corpus_nodes(config: CorpusConfig) -> tuple[Node, ...]:
+    """The stages of a corpus in an order in which each comes after what it needs."""
+    extract = Node(stage=EXTRACT, configure=lambda config, _done, _store: config.extract)
+    signals = Node(stage=SIGNALS_STAGE, upstream=("extract",), configure=lambda config, _done, _store: config.signals)
+    policy = Node(
+        stage=POLICY, upstream=("signals",), configure=lambda config, _done, _store: config.policy, is_cheap=True
+    )
+    dedup = Node(
+        stage=DEDUP,
+        upstream=("signals", "policy"),
+        configure=lambda config, _done, _store: config.dedup,
+        is_cheap=True,
+    )
+    sample = Node(
+        stage=SAMPLE_STAGE,
+        upstream=("extract", "dedup"),
+        configure=lambda config, _done, _store: config.sample,
+        is_cheap=True,
+    )
+    tokenizer = Node(
+        stage=TOKENIZER_STAGE, upstream=("sample",), configure=lambda config, _done, _store: config.tokenizer
+    )
+    trains = isinstance(config.tokenizer, TokenizerConfig)
+    tokenize = Node(
+        stage=TOKENIZE,
+        upstream=("extract", "dedup"),
+        needs=("tokenizer",) if trains else (),
+        configure=_configure_tokenize,
+    )
+    return (extract, signals, policy, dedup, *((sample, tokenizer) if trains else ()), tokenize)
+
+
+def tokenizer_resource(config: CorpusConfig, done: Manifests, store: Store) -> Resource:
+    """The shard that holds the corpus's tokenizer, trained or given."""
+    if isinstance(config.tokenizer, Resource):
+        return config.tokenizer
+    shard = done["tokenizer"].entries[0].shard
+    return Resource(shard.digest, str(store.shard_path(shard.digest)))
+
+
+def _configure_tokenize(config: CorpusConfig, done: Manifests, store: Store) -> TokenizeConfig:
+    return TokenizeConfig(tokenizer=tokenizer_resource(config, done, store), redact=config.redact)
+
+
+def units_of(node: Node, sources: Sequence[SourceFile], done: Manifests) -> list[Unit]:
+    """The input units of a node in an order that depends on content alone."""
+    if not node.upstream:
+        by_unit = {source.unit: source for source in sources}  # the same bytes twice are one input
+        return [Unit(name, (by_unit[name],)) for name in sorted(by_unit)]
+    entries = [done[name].by_unit() for name in node.upstream]
+    return [Unit(name, tuple(by_unit[name].shard for by_unit in entries)) for name in entries[0]]
+
+
+def run_node(
+    node: Node,
+    config: CorpusConfig,
+    sources: Sequence[SourceFile],
+    done: Manifests,
+    store: Store,
+    executor: Executor,
+    on_progress: OnProgress,
+) -> StageResult:
+    """Run one stage of the corpus, given the manifests of those before it.
+
+    Raises EmptyCorpusError where no document is kept: nothing after dedup could go on.
+    """
+    units = units_of(node, sources, done)
+    result = materialize(store, node.stage, node.configure(config, done, store), units, executor, on_progress)
+    if node.name == DEDUP.name and not result.manifest.counts().get("keep"):
+        raise EmptyCorpusError(_why_empty(result.manifest))
+    return result
+
+
+def build(
+    store: Store, sources: Sequence[SourceFile], config: CorpusConfig, executor: Executor, on_progress: OnProgress
+) -> dict[str, StageResult]:
+    """Run every stage of the corpus, in order; returns what each did, by name."""
+    results: dict[str, StageResult] = {}
+    for node in corpus_nodes(config):
+        done = {name: result.manifest for name, result in results.items()}
+        results[node.name] = run_node(node, config, sources, done, store, executor, on_progress)
+    return results
+
+
+def given_tokenizer_resource(store: Store, tokenizer_json: str) -> Resource:
+    """Put a given tokenizer into the store as the shard that tokenize reads."""
+    batch = pa.record_batch([pa.array([tokenizer_json], pa.large_string())], schema=schemas.TOKENIZER)
+    shard = store.write(schemas.TOKENIZER, [batch])
+    return Resource(shard.digest, str(store.shard_path(shard.digest)))
+
+
+def tokenizer_json(resource: Resource) -> str:
+    """The text of a tokenizer resource."""
+    with pa.memory_map(resource.path) as source:
+        return str(pa.ipc.open_stream(source).read_all().column("tokenizer_json")[0].as_py())
+
+
+def read_aligned(store: Store, *parts: tuple[Manifest, Sequence[str]]) -> Iterator[tuple[str, pa.RecordBatch]]:
+    """Verified rows of several stages side by side: (unit, batch with the named columns of each part).
+
+    Each part is a manifest and the columns wanted of it, `doc_id` among them.
+    """
+    entries = [manifest.by_unit() for manifest, _ in parts]
+    for unit in entries[0]:
+        streams = [
+            store.read(by_unit[unit].shard, columns) for by_unit, (_, columns) in zip(entries, parts, strict=True)
+        ]
+        for batch in align(streams):
+            yield unit, batch
+
+
+def _why_empty(manifest: Manifest) -> str:
+    counts = manifest.counts()
+    num_documents = sum(count for name, count in counts.items() if name in ("keep", "drop"))
+    if not num_documents:
+        return "got no page from any source, wanted at least one: check the seeds or paths, and the crawl's outcomes."
+    reasons = sorted(
+        ((count, name.removeprefix("drop:")) for name, count in counts.items() if name.startswith("drop:")),
+        reverse=True,
+    )
+    shown = ", ".join(f"{name} {count}" for count, name in reasons[:4])
+    return (
+        f"got {num_documents} documents and kept none ({shown}), wanted at least one: loosen those rules in the recipe, "
+        "or look at single pages with `corpusmill explain`."
+    )

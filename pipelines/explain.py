@@ -1,0 +1,93 @@
+"""The whole story of a page, from the stored shards: what was measured, decided and encoded."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.policy import PolicyConfig, evaluate
+from pipelines.store import Manifest, Store
+
+
+def stories(
+    store: Store, done: Mapping[str, Manifest], policy: PolicyConfig, url_or_doc_id: str
+) -> Iterator[dict[str, Any]]:
+    """Each stored version of a page, by URL or document id, as plain values.
+
+    `unit` is the digest of the source file; `tokens` tells the shard, the row and the offset in it.
+    """
+    for entry in done["extract"].entries:
+        row_idx = 0
+        for batch in store.read(entry.shard, ("doc_id", "url")):
+            found = pc.or_kleene(
+                pc.equal(batch.column("doc_id"), url_or_doc_id), pc.equal(batch.column("url"), url_or_doc_id)
+            )
+            for idx in pc.indices_nonzero(found).to_pylist():  # a null is no match
+                yield _story(store, done, policy, entry.unit, row_idx + idx)
+            row_idx += batch.num_rows
+
+
+def _story(store: Store, done: Mapping[str, Manifest], policy: PolicyConfig, unit: str, row_idx: int) -> dict[str, Any]:
+    document = _row(store, done, "extract", unit, row_idx)
+    signals = _row(store, done, "signals", unit, row_idx)
+    signals.pop("minhash", None)
+    digest = signals.pop("text_digest", None)
+    outcome = _row(store, done, "dedup", unit, row_idx)
+    text = document.pop("text")
+    return {
+        "doc_id": document["doc_id"],
+        "url": document["url"],
+        "unit": unit,
+        "row": row_idx,
+        "document": document | {"num_chars": len(text), "beginning": text[:300]},
+        "signals": signals | {"text_digest": digest.hex() if digest else None},
+        "rules": [
+            {"rule": rule.name, "value": rule.value, "threshold": rule.threshold, "passed": rule.passed}
+            for rule in evaluate(signals, policy)
+        ],
+        "policy": _row(store, done, "policy", unit, row_idx),
+        "outcome": outcome,
+        "duplicate_of_url": _url_of(store, done, outcome["duplicate_of"]),
+        "tokens": _tokens(store, done, unit, document["doc_id"]),
+    }
+
+
+def _row(store: Store, done: Mapping[str, Manifest], stage: str, unit: str, row_idx: int) -> dict[str, Any]:
+    for batch in store.read(done[stage].by_unit()[unit].shard):
+        if row_idx < batch.num_rows:
+            row: dict[str, Any] = batch.slice(row_idx, 1).to_pylist()[0]
+            return row
+        row_idx -= batch.num_rows
+    return {}
+
+
+def _url_of(store: Store, done: Mapping[str, Manifest], doc_id: str | None) -> str | None:
+    if doc_id is None:
+        return None
+    for entry in done["extract"].entries:
+        for batch in store.read(entry.shard, ("doc_id", "url")):
+            idx = pc.index(batch.column("doc_id"), pa.scalar(doc_id)).as_py()
+            if idx >= 0:
+                url: str | None = batch.column("url")[idx].as_py()
+                return url
+    return None
+
+
+def _tokens(store: Store, done: Mapping[str, Manifest], unit: str, doc_id: str) -> dict[str, Any] | None:
+    shard = done["tokenize"].by_unit()[unit].shard
+    row_idx = offset = 0
+    for batch in store.read(shard, ("doc_id", "split", "tokens")):
+        idx = pc.index(batch.column("doc_id"), pa.scalar(doc_id)).as_py()
+        lengths = pc.list_value_length(batch.column("tokens"))
+        if idx >= 0:
+            return {
+                "shard": shard.digest,
+                "row": row_idx + idx,
+                "offset": offset + (pc.sum(lengths.slice(0, idx)).as_py() or 0),
+                "num_tokens": lengths[idx].as_py(),
+                "split": batch.column("split")[idx].as_py(),
+            }
+        row_idx += batch.num_rows
+        offset += pc.sum(lengths).as_py() or 0
+    return None
