@@ -1,0 +1,1 @@
+"""Token shards in, weights and measurements out. Knows no orchestrator and no tracker."""

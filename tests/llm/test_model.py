@@ -1,0 +1,129 @@
+"""The model is GPT-2: logits, loss and gradients against transformers and plain torch."""
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from transformers import GPT2Config, GPT2LMHeadModel
+
+import llm.model
+from llm.config import ModelConfig
+from llm.export import load_published
+from llm.model import GPT, KeyValueCache
+
+CONFIG = ModelConfig(vocab_size=101, block_size=32, n_layer=3, n_head=4, n_embd=32)  # 27 rows of padding
+
+
+@pytest.fixture
+def ids() -> torch.Tensor:
+    return torch.randint(0, CONFIG.vocab_size, (2, 33), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def published() -> GPT2LMHeadModel:
+    """transformers' model, every weight random and large enough to matter, biases and norms too."""
+    config = GPT2Config(vocab_size=101, n_positions=32, n_layer=3, n_head=4, n_embd=32)
+    model = GPT2LMHeadModel(config).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.2)
+    return model
+
+
+@pytest.fixture
+def ours(published: GPT2LMHeadModel, tmp_path) -> GPT:
+    published.save_pretrained(tmp_path)
+    return load_published(tmp_path)
+
+
+def test_logits_equal_transformers(published: GPT2LMHeadModel, ours: GPT, ids: torch.Tensor) -> None:
+    with torch.no_grad():
+        wanted = published(ids[:, :-1]).logits
+        got = ours.logits(ours(ids[:, :-1]))
+    assert wanted.std() > 1  # not trivially equal
+    assert got.shape == wanted.shape
+    assert (got - wanted).abs().max() < 1e-4
+
+
+@pytest.fixture(params=["whole", "chunked"])
+def chunking(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    if request.param == "chunked":
+        monkeypatch.setattr(llm.model, "_CHUNK_NUM_LOGITS", 7 * CONFIG.padded_vocab_size)
+    return
+
+
+@pytest.mark.usefixtures("chunking")
+def test_loss_and_gradients_equal_transformers(published: GPT2LMHeadModel, ours: GPT, ids: torch.Tensor) -> None:
+    wanted = published(ids[:, :-1], labels=ids[:, :-1], shift_labels=ids[:, 1:].contiguous()).loss
+    (2 * wanted).backward()
+    got = ours.loss(ids[:, :-1], ids[:, 1:])
+    (2 * got).backward()
+    assert got.item() == pytest.approx(wanted.item(), abs=1e-5)
+    head = published.transformer.wte.weight.grad
+    assert (ours.wte.weight.grad[:101] - head).abs().max() < 1e-5
+    assert not ours.wte.weight.grad[101:].any()  # the padding learns nothing
+    c_attn = published.transformer.h[0].attn.c_attn.weight.grad.T
+    assert (ours.h[0].attn.c_attn.weight.grad - c_attn).abs().max() < 1e-5
+
+
+@pytest.mark.usefixtures("chunking")
+def test_token_losses_are_the_losses_one_by_one(ours: GPT, ids: torch.Tensor) -> None:
+    losses = ours.token_losses(ids[:, :-1], ids[:, 1:])
+    with torch.no_grad():
+        logits = ours.logits(ours(ids[:, :-1]))
+    wanted = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view(2, 32)
+    assert (losses - wanted).abs().max() < 1e-5
+    assert losses.mean().item() == pytest.approx(ours.loss(ids[:, :-1], ids[:, 1:]).item(), abs=1e-5)
+
+
+def test_logits_of_a_large_vocabulary_are_never_held_whole() -> None:
+    config = ModelConfig(vocab_size=50_304, block_size=64, n_layer=1, n_head=1, n_embd=8)
+    assert 16 * 1024 * config.padded_vocab_size > 20 * llm.model._CHUNK_NUM_LOGITS
+    assert llm.model._chunk_size(GPT(config).wte.weight) * config.padded_vocab_size <= llm.model._CHUNK_NUM_LOGITS
+
+
+def test_no_token_sees_a_later_one(ours: GPT, ids: torch.Tensor) -> None:
+    changed = ids[:, :-1].clone()
+    changed[:, 20:] = 0
+    with torch.no_grad():
+        before, after = ours(ids[:, :-1]), ours(changed)
+    assert torch.allclose(before[:, :20], after[:, :20], atol=1e-6)
+    assert not torch.allclose(before[:, 20:], after[:, 20:], atol=1e-2)
+
+
+def test_cache_gives_the_same_states(ours: GPT, ids: torch.Tensor) -> None:
+    cache = KeyValueCache()
+    with torch.no_grad():
+        whole = ours(ids[:, :32])
+        parts = [ours(ids[:, :20], cache), *(ours(ids[:, i : i + 1], cache) for i in range(20, 32))]
+    assert cache.num_tokens == 32
+    assert (torch.cat(parts, dim=1) - whole).abs().max() < 1e-4
+    with pytest.raises(ValueError, match="one token at a time"):
+        ours(ids[:, :2], cache)
+
+
+def test_first_weights_are_the_published_ones() -> None:
+    """Deviation 0.02, divided by sqrt(2 n_layer) on the way into the residual stream; zero biases; loss ln V."""
+    model = GPT(ModelConfig(vocab_size=512, block_size=64, n_layer=8, n_head=4, n_embd=128), seed=5)
+    weights = dict(model.named_parameters())
+    assert weights["wte.weight"].std().item() == pytest.approx(0.02, rel=0.02)
+    assert weights["h.3.mlp.c_fc.weight"].std().item() == pytest.approx(0.02, rel=0.02)
+    assert weights["h.3.mlp.c_proj.weight"].std().item() == pytest.approx(0.02 / 4, rel=0.02)
+    assert weights["h.3.attn.c_proj.weight"].std().item() == pytest.approx(0.02 / 4, rel=0.02)
+    assert not weights["h.3.attn.c_attn.bias"].any()
+    assert (weights["h.3.ln_1.weight"] == 1).all()
+    ids = torch.arange(65)[None] % 512
+    assert model.loss(ids[:, :-1], ids[:, 1:]).item() == pytest.approx(math.log(512), abs=0.1)
+
+
+def test_first_weights_depend_on_the_seed_alone() -> None:
+    torch.manual_seed(1)
+    one = GPT(CONFIG, seed=5)
+    torch.manual_seed(2)
+    same, other = GPT(CONFIG, seed=5), GPT(CONFIG, seed=6)
+    assert torch.equal(one.wte.weight, same.wte.weight)
+    assert torch.equal(one.h[2].mlp.c_proj.weight, same.h[2].mlp.c_proj.weight)
+    assert not torch.equal(one.wte.weight, other.wte.weight)
