@@ -1,0 +1,1 @@
+"""The only package that knows Prefect and MLflow: flows, tracking, recipes and the command line."""

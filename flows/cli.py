@@ -1,0 +1,238 @@
+"""The `corpusmill` command: a command is one call; results go to stdout, words on the way to stderr.
+
+Exit 0: done. 1: failed. 2: bad usage or recipe, one line with the field and the reason.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from pipelines.errors import ConfigError, CorpusmillError
+
+EXIT_FAILED = 1
+EXIT_BAD_USAGE = 2
+
+app = typer.Typer(
+    name="corpusmill",
+    help="From web pages to a trained, evaluated and documented GPT-2. Each command computes only what changed.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RecipePath = Annotated[
+    Path | None, typer.Argument(metavar="[RECIPE]", help="Recipe (YAML); the embedded demo if left out.")
+]
+WorkspacePath = Annotated[
+    Path | None,
+    typer.Option(
+        "--workspace", help="Folder for everything that is made. Default: $CORPUSMILL_WORKSPACE or ./workspace."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; words go to stderr.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", min=0, help="Processes for CPU-bound stages; 0: none besides this one. Default: all cores."
+    ),
+]
+
+
+@app.command()
+def run(
+    recipe: RecipePath = None, workspace: WorkspacePath = None, workers: Workers = None, as_json: AsJson = False
+) -> None:
+    """Crawl, build, train and evaluate: the whole recipe, only as far as something changed."""
+    _run_flow(recipe, workspace, workers, "evaluate", as_json=as_json)
+
+
+@app.command()
+def build(
+    recipe: RecipePath = None, workspace: WorkspacePath = None, workers: Workers = None, as_json: AsJson = False
+) -> None:
+    """Crawl and build: from seeds or files to token shards and a data card."""
+    _run_flow(recipe, workspace, workers, "build", as_json=as_json)
+
+
+@app.command()
+def train(
+    recipe: RecipePath = None, workspace: WorkspacePath = None, workers: Workers = None, as_json: AsJson = False
+) -> None:
+    """Build what is missing, then train, or go on from the newest checkpoint."""
+    _run_flow(recipe, workspace, workers, "train", as_json=as_json)
+
+
+@app.command()
+def evaluate(
+    recipe: RecipePath = None, workspace: WorkspacePath = None, workers: Workers = None, as_json: AsJson = False
+) -> None:
+    """Build and train what is missing, then measure the model on held-out text."""
+    _run_flow(recipe, workspace, workers, "evaluate", as_json=as_json)
+
+
+@app.command()
+def plan(recipe: RecipePath = None, workspace: WorkspacePath = None, as_json: AsJson = False) -> None:
+    """Say what a run would compute, and why, without doing it."""
+    from flows import inspection, summary
+
+    _emit(inspection.plan(recipe, workspace), summary.plan_lines, as_json=as_json)
+
+
+@app.command()
+def explain(
+    url_or_doc_id: Annotated[str, typer.Argument(metavar="URL_OR_DOC_ID")],
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", help="Recipe whose newest build is asked; the demo if left out.")
+    ] = None,
+    workspace: WorkspacePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell the whole story of a page: fetch, signals, rules, duplicates, tokens, models."""
+    from flows import inspection, summary
+
+    _emit(inspection.explain(url_or_doc_id, recipe, workspace), summary.explain_lines, as_json=as_json)
+
+
+@app.command()
+def export(
+    recipe: RecipePath = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write into.")] = Path("export"),
+    file_format: Annotated[Literal["jsonl", "parquet"], typer.Option("--format")] = "jsonl",
+    dropped: Annotated[bool, typer.Option("--dropped", help="Add the documents that were dropped.")] = False,
+    workspace: WorkspacePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the corpus, one row a document, personal data redacted."""
+    from flows import inspection
+
+    result = inspection.export(recipe, workspace, out, file_format, with_dropped=dropped)
+    _emit(result, lambda found: [f"{found['rows']:,} documents in {found['path']}"], as_json=as_json)
+
+
+@app.command("export-model")
+def export_model(
+    recipe: RecipePath = None,
+    out: Annotated[Path, typer.Option("--out", help="New folder, in the Hugging Face layout.")] = Path("model"),
+    workspace: WorkspacePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the trained model as a folder that transformers loads: config, safetensors, tokenizer."""
+    from flows import inspection
+
+    result = inspection.export_trained_model(recipe, workspace, out)
+    _emit(result, lambda found: [f"model in {found['path']}"], as_json=as_json)
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="Text that the model goes on from.")],
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=0)] = 60,
+    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 takes the likeliest token.")] = 0.8,
+    top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="Draw from the k likeliest tokens.")] = 50,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", help="Recipe whose model writes; the newest model if left out.")
+    ] = None,
+    workspace: WorkspacePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let the trained model go on from a prompt."""
+    from flows import inspection
+
+    result = inspection.generate(
+        prompt, recipe, workspace, max_tokens=max_tokens, temperature=temperature, top_k=top_k, seed=seed
+    )
+    _emit(result, lambda found: [found["text"]], as_json=as_json)
+
+
+@app.command()
+def report(recipe: RecipePath = None, workspace: WorkspacePath = None, as_json: AsJson = False) -> None:
+    """Print the data card of the newest build."""
+    from flows import inspection
+
+    _emit(inspection.report(recipe, workspace), lambda found: [found["markdown"]], as_json=as_json)
+
+
+@app.command()
+def verify(workspace: WorkspacePath = None, as_json: AsJson = False) -> None:
+    """Read every stored byte again and compare digests. Exit 1 if anything is damaged; the next run mends it."""
+    from flows import inspection, summary
+
+    found = inspection.verify(workspace)
+    _emit(found, summary.verify_lines, as_json=as_json)
+    if found["damaged"]:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def doctor(workspace: WorkspacePath = None, as_json: AsJson = False) -> None:
+    """Check the set-up: versions, cores, disk, workspace, ports. Exit 1 if something would stop a run."""
+    from flows import inspection, summary
+
+    found = inspection.doctor(workspace)
+    _emit(found, summary.doctor_lines, as_json=as_json)
+    if not all(check["ok"] for check in found["checks"]):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def main() -> None:
+    """Entry point: errors become one sentence on stderr and an exit code."""
+    # Idle OpenMP threads must sleep: spinning, they halve the speed of training on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    warnings.simplefilter("ignore")
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app()
+    except ConfigError as error:
+        _fail(str(error), EXIT_BAD_USAGE)
+    except CorpusmillError as error:
+        _fail(str(error), EXIT_FAILED)
+    except KeyboardInterrupt:
+        _fail("got a request to stop; what was finished is kept: run the same command again to go on.", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has gone
+
+
+def _interrupt(_signal: int, _frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(message: str, code: int) -> None:
+    sys.stderr.write(f"corpusmill: {message}\n")
+    raise SystemExit(code)
+
+
+def _run_flow(recipe: Path | None, workspace: Path | None, workers: int | None, until: str, *, as_json: bool) -> None:
+    from flows import summary
+    from flows.control_plane import prefect_server
+    from flows.recipe import load_recipe
+    from flows.settings import read_settings
+    from flows.workspace import Workspace
+
+    load_recipe(recipe)  # refuse a bad recipe before anything starts
+    settings = read_settings(workspace, workers)
+    with prefect_server(settings, Workspace(settings.workspace)):
+        from flows.pipeline import pipeline
+
+        found = pipeline(
+            str(recipe.absolute()) if recipe else None,
+            str(settings.workspace),
+            settings.num_workers,
+            until,  # type: ignore[arg-type]
+        )
+    _emit(found, summary.run_lines, as_json=as_json)
+
+
+def _emit(found: Any, lines: Any, *, as_json: bool) -> None:
+    text = json.dumps(found, indent=1, ensure_ascii=False, default=str) if as_json else "\n".join(lines(found))
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()

@@ -1,0 +1,66 @@
+"""What a person sees while stages run: bars on a terminal, plain lines otherwise, all on stderr."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+_LINE_SECONDS = 10.0
+
+Report = Callable[[str, int, int | None, str], None]
+"""Called with a stage's name, how much is done, of how much (None: unknown), and a word on it."""
+
+
+@contextmanager
+def progress() -> Iterator[Report]:
+    """A reporter for the length of the block."""
+    if sys.stderr.isatty():
+        with _bars() as bars:
+            yield bars
+    else:
+        yield _plain_lines()
+
+
+@contextmanager
+def _bars() -> Iterator[Report]:
+    columns = (
+        SpinnerColumn(finished_text="✓"),
+        TextColumn("{task.description:<10}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+
+        def report(name: str, num_done: int, total: int | None, note: str) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=total, note=note)
+            bars.update(tasks[name], completed=num_done, total=total, note=note)
+
+        yield report
+
+
+def _plain_lines() -> Report:
+    last: dict[str, tuple[float, str]] = {}
+
+    def report(name: str, num_done: int, total: int | None, note: str) -> None:
+        now = time.monotonic()
+        is_end = total is not None and num_done >= total
+        shown_at, shown = last.get(name, (0.0, ""))
+        line = f"{name}: {num_done:,}{f'/{total:,}' if total is not None else ''} {note}".rstrip()
+        if line != shown and (is_end or now - shown_at >= _LINE_SECONDS or name not in last):
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
+            last[name] = (now, line)
+
+    return report
+
+
+def rate(count: float, seconds: float, unit: str) -> str:
+    """ "1,234 docs, 56/s"."""
+    return f"{count:,.0f} {unit}, {count / max(seconds, 1e-9):,.0f}/s"

@@ -1,0 +1,324 @@
+"""The commands that look and do not run: plan, explain, export, generate, report, verify, doctor.
+
+None of them needs Prefect or MLflow.
+"""
+
+import importlib.metadata
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from flows.jobs import Dataset, TrainingJob, continue_text, finished_trainings
+from flows.recipe import CrawlSource, Recipe, load_recipe
+from flows.settings import num_cores, read_settings
+from flows.sources import collect, known_crawls
+from flows.workspace import Workspace
+from pipelines.corpus import CorpusConfig, corpus_nodes, tokenizer_resource
+from pipelines.crawl import lookup
+from pipelines.digest import digest_file
+from pipelines.errors import ConfigError, InputError
+from pipelines.explain import stories
+from pipelines.export import export_documents
+from pipelines.plan import plan_corpus
+from pipelines.store import Manifest, Store
+
+_MIN_FREE_BYTES = 2 << 30
+
+
+def plan(recipe_path: Path | None, workspace_path: Path | None) -> dict[str, Any]:
+    """What a run would compute, stage by stage."""
+    recipe, place = load_recipe(recipe_path), _workspace(workspace_path)
+    store = place.open_store()
+    crawls, unfinished = known_crawls(recipe, place)
+    collected = collect(recipe, place, crawls)
+    config = recipe.corpus_config(store)
+    stages = [asdict(stage) for stage in plan_corpus(store, recipe.name, collected.files, config)]
+    is_settled = not unfinished and not any(stage["compute"] for stage in stages)
+    stages += _planned_jobs(recipe, place, store, config, is_settled=is_settled)
+    return {
+        "recipe": recipe.name,
+        "workspace": str(place.root),
+        "crawls_to_run": unfinished,
+        "source_files": len(collected.files),
+        "stages": stages,
+    }
+
+
+def _planned_jobs(
+    recipe: Recipe, place: Workspace, store: Store, config: CorpusConfig, *, is_settled: bool
+) -> list[dict[str, Any]]:
+    """Report, train and evaluate: finished, or to be run."""
+    if not is_settled:
+        reasons: dict[str, int] = {"the corpus will change": 1}
+        return [_job_plan(name, 1, reasons) for name in ("report", "train", "evaluate")]
+    done = last_build(recipe, store, config)
+    job = TrainingJob.of(recipe, Dataset.of(done["tokenize"], tokenizer_resource(config, done, store)), place)
+    if job.finished() is None:
+        why = "goes on from a checkpoint" if job.is_begun() else "not trained yet"
+        return [
+            _job_plan("report", 0, {}),
+            _job_plan("train", 1, {why: 1}),
+            _job_plan("evaluate", 1, {"no model yet": 1}),
+        ]
+    evaluated = job.evaluated(recipe.evaluation) is not None
+    return [
+        _job_plan("report", 0, {}),
+        _job_plan("train", 0, {}),
+        _job_plan("evaluate", 0 if evaluated else 1, {} if evaluated else {"not measured yet": 1}),
+    ]
+
+
+def _job_plan(name: str, compute: int, reasons: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "shards": 1,
+        "compute": compute,
+        "reuse": 1 - compute,
+        "at_most": compute,
+        "reasons": dict(reasons),
+    }
+
+
+def last_build(recipe: Recipe, store: Store, config: CorpusConfig) -> dict[str, Manifest]:
+    """The manifests of a recipe's newest build, by stage. Raises ConfigError where there is none."""
+    done = {node.name: store.ref(recipe.name, node.name) for node in corpus_nodes(config)}
+    found = {name: manifest for name, manifest in done.items() if manifest is not None}
+    if len(found) < len(done):
+        raise ConfigError(
+            f"got no finished build of recipe {recipe.name!r} in {store.root.parent}, wanted one: "
+            "run `corpusmill build` first."
+        )
+    return found
+
+
+def explain(url_or_doc_id: str, recipe_path: Path | None, workspace_path: Path | None) -> dict[str, Any]:
+    """Everything known about a page. Raises InputError where neither a build nor a crawl knows it."""
+    recipe, place, store, config, done = _built(recipe_path, workspace_path)
+    found = list(stories(store, done, config.policy, url_or_doc_id))
+    urls = {story["url"] for story in found if story["url"]} or {url_or_doc_id}
+    fetches = _fetches(recipe, place, urls)
+    if not found and not fetches:
+        raise InputError(
+            f"got {url_or_doc_id!r}, which no build or crawl of recipe {recipe.name!r} knows, wanted a URL as it was "
+            "fetched or a document id: see `corpusmill export --dropped` for all of them."
+        )
+    trainings = finished_trainings(place)
+    files = {item.unit: item.path for item in collect(recipe, place, known_crawls(recipe, place)[0]).files}
+    for story in found:
+        tokens = story["tokens"]
+        story["source_file"] = files.get(story["unit"])
+        story["models"] = [
+            training["folder"]
+            for training in trainings
+            if tokens is not None and tokens["split"] == "train" and tokens["shard"] in training["token_shards"]
+        ]
+    return {"query": url_or_doc_id, "recipe": recipe.name, "fetches": fetches, "documents": found}
+
+
+def _fetches(recipe: Recipe, place: Workspace, urls: set[str]) -> list[dict[str, Any]]:
+    rows = []
+    for source in recipe.sources:
+        if isinstance(source, CrawlSource):
+            folder = place.crawl_folder(f"{recipe.name}-{source.name}")
+            rows += [
+                {"source": source.name, **asdict(row)}
+                for url in sorted(urls)
+                if (row := lookup(folder, url)) is not None
+            ]
+    return rows
+
+
+def export(
+    recipe_path: Path | None,
+    workspace_path: Path | None,
+    out: Path,
+    file_format: Literal["jsonl", "parquet"],
+    *,
+    with_dropped: bool,
+) -> dict[str, Any]:
+    """Write the documents of the newest build."""
+    _recipe, _place, store, config, done = _built(recipe_path, workspace_path)
+    path, num_rows = export_documents(
+        store, done, out, file_format=file_format, with_dropped=with_dropped, redact=config.redact
+    )
+    return {"path": str(path), "rows": num_rows, "format": file_format}
+
+
+def export_trained_model(recipe_path: Path | None, workspace_path: Path | None, out: Path) -> dict[str, Any]:
+    """Write the recipe's trained model in the Hugging Face layout."""
+    from llm.export import export_model
+    from pipelines.tokenizer import END_OF_TEXT
+
+    folder, training = _model_folder(recipe_path, workspace_path, needs_recipe=True)
+    tokenizer = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    return {"path": str(export_model(folder / training["checkpoint"], tokenizer, out, END_OF_TEXT))}
+
+
+def generate(
+    prompt: str,
+    recipe_path: Path | None,
+    workspace_path: Path | None,
+    *,
+    max_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    seed: int,
+) -> dict[str, Any]:
+    """Let a trained model go on from a prompt: that of a recipe, or the newest."""
+    folder, _training = _model_folder(recipe_path, workspace_path, needs_recipe=recipe_path is not None)
+    text = continue_text(folder, prompt, max_tokens=max_tokens, temperature=temperature, top_k=top_k, seed=seed)
+    return {"text": text, "prompt": prompt, "model": folder.name}
+
+
+def _model_folder(
+    recipe_path: Path | None, workspace_path: Path | None, *, needs_recipe: bool
+) -> tuple[Path, dict[str, Any]]:
+    place = _workspace(workspace_path)
+    if needs_recipe:
+        recipe, place, store, config, done = _built(recipe_path, workspace_path)
+        job = TrainingJob.of(recipe, Dataset.of(done["tokenize"], tokenizer_resource(config, done, store)), place)
+        training = job.finished()
+        if training is not None:
+            return job.folder, training
+    else:
+        trainings = finished_trainings(place)
+        if trainings:
+            return place.root / "models" / trainings[-1]["folder"], trainings[-1]
+    raise ConfigError(f"got no trained model in {place.root}, wanted one: run `corpusmill train` first.")
+
+
+def report(recipe_path: Path | None, workspace_path: Path | None) -> dict[str, Any]:
+    """The data card of the newest build."""
+    recipe, place = load_recipe(recipe_path), _workspace(workspace_path)
+    folder = place.report_folder(recipe.name)
+    try:
+        facts = json.loads((folder / "data_card.json").read_bytes())["values"]
+        return {
+            "path": str(folder / "data_card.md"),
+            "markdown": (folder / "data_card.md").read_text("utf-8"),
+            "facts": facts,
+        }
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"got no data card of recipe {recipe.name!r} in {place.root}, wanted one: run `corpusmill build` first."
+        ) from error
+
+
+def verify(workspace_path: Path | None) -> dict[str, Any]:
+    """Hash every shard and checkpoint file again; damaged shards are moved aside so that the next run makes them."""
+    place = _workspace(workspace_path)
+    if not place.root.is_dir():
+        raise ConfigError(f"got {place.root}, wanted a workspace: run something first, or pass --workspace.")
+    store = place.open_store()
+    damaged: list[str] = []
+    num_shards = num_bytes = 0
+    seen: set[str] = set()
+    for path, record in store.records():
+        if record is None:
+            damaged.append(str(path.relative_to(place.root)))
+            continue
+        for shard in record.shards:
+            if shard.digest not in seen:
+                seen.add(shard.digest)
+                num_shards += 1
+                num_bytes += shard.num_bytes
+                if not store.check(shard):
+                    damaged.append(f"{record.stage} shard {shard.digest[:16]}")
+    num_files = 0
+    for result in sorted((place.root / "models").glob("*/training.json")):
+        try:
+            files = json.loads(result.read_bytes())["files"]
+        except (ValueError, KeyError):
+            damaged.append(str(result.relative_to(place.root)))
+            continue
+        for name, digest in files.items():
+            num_files += 1
+            path = result.parent / name
+            if not path.is_file() or digest_file(path) != digest:
+                damaged.append(str(path.relative_to(place.root)))
+    return {"shards": num_shards, "bytes": num_bytes, "model_files": num_files, "damaged": damaged}
+
+
+def doctor(workspace_path: Path | None) -> dict[str, Any]:
+    """Whether this machine and environment can run: each check with what was found and what to do."""
+    place = _workspace(workspace_path)
+    checks = [_check_python(), *_check_versions(), _check_workspace(place), _check_disk(place), _check_loopback()]
+    device, _, _ = _torch_device()
+    facts = {"cores": num_cores(), "device": device, "workspace": str(place.root)}
+    return {"facts": facts, "checks": checks}
+
+
+def _check_python() -> dict[str, Any]:
+    found = ".".join(str(part) for part in sys.version_info[:3])
+    return {"name": "python", "ok": sys.version_info >= (3, 11), "found": found, "wanted": "3.11 or newer"}
+
+
+def _check_versions() -> list[dict[str, Any]]:
+    checks = []
+    for requirement in importlib.metadata.requires("corpusmill") or []:
+        if "==" not in requirement or ";" in requirement:
+            continue
+        name, wanted = requirement.split("==")
+        try:
+            found = importlib.metadata.version(name).split("+")[0]
+        except importlib.metadata.PackageNotFoundError:
+            found = "missing"
+        checks.append(
+            {"name": name, "ok": found == wanted, "found": found, "wanted": f"{wanted}: make run installs it"}
+        )
+    return checks
+
+
+def _check_workspace(place: Workspace) -> dict[str, Any]:
+    probe = place.root / ".doctor"
+    try:
+        place.root.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+        found, is_ok = "writable", True
+    except OSError as error:
+        found, is_ok = str(error), False
+    return {"name": "workspace", "ok": is_ok, "found": found, "wanted": f"{place.root} writable: check its owner"}
+
+
+def _check_disk(place: Workspace) -> dict[str, Any]:
+    folder = next(path for path in (place.root, *place.root.parents) if path.exists())
+    free = shutil.disk_usage(folder).free
+    return {"name": "disk", "ok": free >= _MIN_FREE_BYTES, "found": f"{free >> 30} GiB free", "wanted": "2 GiB or more"}
+
+
+def _check_loopback() -> dict[str, Any]:
+    import socket
+
+    try:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+        found, is_ok = "can listen", True
+    except OSError as error:
+        found, is_ok = str(error), False
+    return {"name": "loopback", "ok": is_ok, "found": found, "wanted": "127.0.0.1 usable for the Prefect server"}
+
+
+def _torch_device() -> tuple[str, int, str]:
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(0), torch.cuda.device_count(), str(torch.version.cuda)
+    return "cpu", 0, ""
+
+
+def _workspace(path: Path | None) -> Workspace:
+    return Workspace(read_settings(path).workspace)
+
+
+def _built(
+    recipe_path: Path | None, workspace_path: Path | None
+) -> tuple[Recipe, Workspace, Store, CorpusConfig, dict[str, Manifest]]:
+    recipe, place = load_recipe(recipe_path), _workspace(workspace_path)
+    store = place.open_store()
+    config = recipe.corpus_config(store)
+    return recipe, place, store, config, last_build(recipe, store, config)

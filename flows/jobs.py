@@ -1,0 +1,253 @@
+"""Training and evaluation as jobs with a key: a finished one is found again and not repeated.
+
+A training job is keyed by its hand-raised version, its configs and the dataset digest. What finished
+is written down with the digest of each file, last of all; a job whose files were damaged is run again.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.recipe import EvaluationSection, Recipe
+from flows.results import read_result, write_result
+from flows.workspace import Workspace
+from llm.config import TRAINING_VERSION, ModelConfig, TrainConfig
+from pipelines.corpus import tokenizer_json
+from pipelines.digest import digest_value
+from pipelines.errors import ConfigError, IntegrityError
+from pipelines.stage import Resource
+from pipelines.store import Manifest, Shard, Store, storage_errors
+
+if TYPE_CHECKING:
+    from llm.train import StepReport
+
+_TRAINING = "training.json"
+_EVALUATION_VERSION = 1
+"""Raised by hand when the same model and text are meant to give other measurements."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """The token shards of a build, and the tokenizer that made them."""
+
+    shards: tuple[Shard, ...]
+    digest: str
+    tokenizer: Resource
+    vocab_size: int
+    eot_token: int
+
+    @classmethod
+    def of(cls, tokens: Manifest, tokenizer: Resource) -> "Dataset":
+        """The dataset of a TOKENS manifest; shards in the order of their digests."""
+        from pipelines.encoding import Encoder
+
+        encoder = Encoder.load(tokenizer_json(tokenizer))
+        shards = {entry.shard.digest: entry.shard for entry in tokens.entries}
+        return cls(
+            shards=tuple(shards[digest] for digest in sorted(shards)),
+            digest=digest_value([tokens.digest, tokenizer.digest]),
+            tokenizer=tokenizer,
+            vocab_size=encoder.vocab_size,
+            eot_token=encoder.eot_token,
+        )
+
+    def verified_paths(self, store: Store) -> list[Path]:
+        """Where the shards lie, each hashed first. Raises IntegrityError for a damaged one."""
+        for shard in self.shards:
+            if not store.check(shard):
+                raise IntegrityError(
+                    f"got a damaged token shard {shard.digest[:12]}, wanted a whole one: run build again, it is made anew."
+                )
+        return [store.shard_path(shard.digest) for shard in self.shards]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult:
+    """What a job gave, and whether it had to run for it."""
+
+    values: Mapping[str, Any]
+    is_reused: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingJob:
+    """One training: its configs, its data, its folder."""
+
+    model: ModelConfig
+    training: TrainConfig
+    dataset: Dataset
+    folder: Path
+    key: str
+
+    @classmethod
+    def of(cls, recipe: Recipe, dataset: Dataset, workspace: Workspace) -> "TrainingJob":
+        """The training that a recipe asks for on a dataset."""
+        model = recipe.model.config(dataset.vocab_size)
+        key = digest_value(
+            {"version": TRAINING_VERSION, "model": model, "training": recipe.training, "dataset": dataset.digest}
+        )
+        return cls(
+            model=model,
+            training=recipe.training,
+            dataset=dataset,
+            folder=workspace.model_folder(key),
+            key=key,
+        )
+
+    def finished(self) -> dict[str, Any] | None:
+        """What the training gave, if it is finished and its files are whole."""
+        return read_result(self.folder / _TRAINING, self.key)
+
+    def evaluation_path(self, key: str) -> Path:
+        """Where the evaluation under a key is kept."""
+        return self.folder / "evaluations" / f"{key[:16]}.json"
+
+    def evaluation_key(self, section: EvaluationSection) -> str:
+        """Key of an evaluation of the finished training."""
+        model = (self.finished() or {}).get("parameters_digest")
+        return digest_value(
+            {"version": _EVALUATION_VERSION, "model": model, "dataset": self.dataset.digest, "section": section}
+        )
+
+    def evaluated(self, section: EvaluationSection) -> dict[str, Any] | None:
+        """What the evaluation gave, if it is finished."""
+        key = self.evaluation_key(section)
+        return read_result(self.evaluation_path(key), key)
+
+    def is_begun(self) -> bool:
+        """Whether an earlier run left a checkpoint to go on from."""
+        return any(self.folder.glob("checkpoint-*")) or any(self.folder.glob("step-*"))
+
+
+def train_job(job: TrainingJob, recipe: Recipe, store: Store, on_step: "Callable[[StepReport], None]") -> JobResult:
+    """Train to the end, or go on where an earlier run stopped; a finished training is read back."""
+    done = job.finished()
+    if done is not None:
+        return JobResult(values=done, is_reused=True, seconds=0.0)
+    from llm.data import TokenData
+    from llm.train import train
+
+    started = time.monotonic()
+    paths = job.dataset.verified_paths(store)
+    with storage_errors(job.folder):
+        job.folder.mkdir(parents=True, exist_ok=True)
+        result = train(
+            TokenData.open(paths, "train", digest=job.dataset.digest),
+            TokenData.open(paths, "validation", digest=job.dataset.digest),
+            job.model,
+            job.training,
+            recipe.run,
+            job.folder,
+            on_step=on_step,
+        )
+        (job.folder / "tokenizer.json").write_text(tokenizer_json(job.dataset.tokenizer), encoding="utf-8")
+        values = {name: value for name, value in asdict(result).items() if name != "checkpoint"}
+        values |= {
+            "checkpoint": result.checkpoint.name,
+            "folder": job.folder.name,
+            "num_parameters": job.model.num_parameters,
+            "dataset_digest": job.dataset.digest,
+            "token_shards": [shard.digest for shard in job.dataset.shards],
+            "recipe": recipe.name,
+        }
+        files = [path for path in result.checkpoint.rglob("*") if path.is_file()] + [job.folder / "tokenizer.json"]
+        write_result(job.folder / _TRAINING, job.key, values, files)
+    return JobResult(values=values, is_reused=False, seconds=time.monotonic() - started)
+
+
+def evaluate_job(job: TrainingJob, section: EvaluationSection, store: Store) -> JobResult:
+    """Measure a finished training and let it write; a finished evaluation is read back.
+
+    Raises ConfigError where the training is not finished.
+    """
+    training = job.finished()
+    if training is None:
+        raise ConfigError(
+            "got a recipe whose model is not trained, wanted a finished training: run `corpusmill train` first."
+        )
+    done = job.evaluated(section)
+    if done is not None:
+        return JobResult(values=done, is_reused=True, seconds=0.0)
+    from llm.data import TokenData
+    from llm.evaluate import evaluate, load_model
+
+    started = time.monotonic()
+    paths = job.dataset.verified_paths(store)
+    model = load_model(job.folder / training["checkpoint"])
+    measured = evaluate(
+        model,
+        TokenData.open(paths, "train", digest=job.dataset.digest),
+        TokenData.open(paths, "validation", digest=job.dataset.digest),
+        eot_token=job.dataset.eot_token,
+    )
+    values = asdict(measured) | {"samples": _samples(model, job, section)}
+    key = job.evaluation_key(section)
+    write_result(job.evaluation_path(key), key, values, [])
+    return JobResult(values=values, is_reused=False, seconds=time.monotonic() - started)
+
+
+def continue_text(
+    folder: Path, prompt: str, *, max_tokens: int, temperature: float, top_k: int | None, seed: int
+) -> str:
+    """The prompt and how the model in a training folder goes on from it."""
+    from llm.evaluate import load_model
+    from pipelines.encoding import Encoder
+
+    training = json.loads((folder / _TRAINING).read_bytes())["values"]
+    encoder = Encoder.load((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    model = load_model(folder / training["checkpoint"])
+    return _continue(model, encoder, prompt, max_tokens=max_tokens, temperature=temperature, top_k=top_k, seed=seed)
+
+
+def finished_trainings(workspace: Workspace) -> list[dict[str, Any]]:
+    """Every finished training in a workspace, the newest last."""
+    found = []
+    for path in (workspace.root / "models").glob(f"*/{_TRAINING}"):
+        try:
+            found.append((path.stat().st_mtime_ns, json.loads(path.read_bytes())["values"]))
+        except (OSError, ValueError, KeyError):
+            continue  # a damaged one is trained again by the next run
+    return [values for _, values in sorted(found, key=lambda item: item[0])]
+
+
+def _samples(model: Any, job: TrainingJob, section: EvaluationSection) -> list[dict[str, str]]:
+    from pipelines.encoding import Encoder
+
+    encoder = Encoder.load(tokenizer_json(job.dataset.tokenizer))
+    return [
+        {
+            "prompt": prompt,
+            "text": _continue(
+                model,
+                encoder,
+                prompt,
+                max_tokens=section.sample_tokens,
+                temperature=section.temperature,
+                top_k=section.top_k,
+                seed=idx,
+            ),
+        }
+        for idx, prompt in enumerate(section.prompts)
+    ]
+
+
+def _continue(
+    model: Any, encoder: Any, prompt: str, *, max_tokens: int, temperature: float, top_k: int | None, seed: int
+) -> str:
+    from llm.sample import generate
+
+    prompt_ids = encoder.encode_batch([prompt])[0].tolist() or [encoder.eot_token]
+    new_ids = generate(
+        model,
+        prompt_ids,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        seed=seed,
+        eot_token=encoder.eot_token,
+    )
+    return prompt + str(encoder.decode([token for token in new_ids if token != encoder.eot_token]))

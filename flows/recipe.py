@@ -1,0 +1,386 @@
+"""A recipe: one YAML file that says what a corpus and its model are made from.
+
+The file is validated whole before anything runs. An unknown key is an error that names the nearest
+known one; a wrong type or an impossible value names its place, what was got and what is wanted.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from llm.config import PRESETS, ModelConfig, RunConfig, TrainConfig
+from pipelines.corpus import CorpusConfig, given_tokenizer_resource
+from pipelines.crawl.config import CrawlConfig
+from pipelines.dedup import DedupConfig
+from pipelines.digest import digest_file
+from pipelines.errors import ConfigError
+from pipelines.extract import ExtractConfig
+from pipelines.pii import KINDS as PII_KINDS
+from pipelines.policy import BiasRules, ComplianceRules, LanguageRules, PiiRules, PolicyConfig, QualityRules
+from pipelines.signals.measure import SignalsConfig
+from pipelines.sources.text import TextOptions
+from pipelines.stage import Resource
+from pipelines.store import Store
+from pipelines.tokenizer import SampleConfig, TokenizerConfig, given_tokenizer, gpt2_tokenizer
+
+_DEFAULT_ARBITER_THRESHOLD = SignalsConfig().arbiter_threshold
+DEMO = Path(__file__).parent / "recipes" / "demo.yaml"
+"""The embedded recipe that runs when none is named."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrawlSource:
+    """Pages fetched from seeds."""
+
+    kind: Literal["crawl"]
+    name: str
+    config: CrawlConfig
+    serve: str | None = None
+    """A folder that is served on loopback in place of the seeds' hosts during the crawl; `sample` is the embedded site."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarcSource:
+    """Pages from WARC files."""
+
+    kind: Literal["warc"]
+    name: str
+    paths: tuple[str, ...]
+    """Files, globs or folders."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextSource:
+    """Rows of text from files or from a dataset on the Hugging Face hub."""
+
+    kind: Literal["text"]
+    name: str
+    paths: tuple[str, ...] = ()
+    dataset: str | None = None
+    split: str = "train"
+    max_rows: int | None = None
+    """Rows taken of the dataset; null takes all."""
+    text_field: str = "text"
+    url_field: str | None = "url"
+
+
+Source = CrawlSource | WarcSource | TextSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizerSection:
+    """Where the tokenizer comes from."""
+
+    kind: Literal["train", "file", "gpt2"] = "train"
+    path: str | None = None
+    """`file`: a tokenizer.json. `gpt2`: a folder with the published encoder.json and vocab.bpe."""
+    vocab_size: int = 8192
+    """`train`: entries, the 256 bytes and the end-of-text token included."""
+    min_frequency: int = 2
+    """`train`: a pair seen less often is not merged."""
+    max_sample_bytes: int = 256 << 20
+    """`train`: text bytes it is trained on, at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSection:
+    """The shape of the model: a preset, and what differs from it."""
+
+    preset: str = "nano"
+    block_size: int | None = None
+    dropout: float | None = None
+    n_layer: int | None = None
+    n_head: int | None = None
+    n_embd: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise ConfigError(f"got preset {self.preset!r}, wanted one of {', '.join(PRESETS)}: correct model.preset.")
+
+    def config(self, vocab_size: int) -> ModelConfig:
+        """The model's config for a vocabulary."""
+        preset = PRESETS[self.preset](vocab_size=vocab_size)
+        names = [item.name for item in fields(ModelConfig) if item.name not in ("vocab_size", "bias")]
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        kept = {item.name: getattr(preset, item.name) for item in fields(ModelConfig)}
+        return ModelConfig(**(kept | given))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationSection:
+    """What is measured after training."""
+
+    prompts: tuple[str, ...] = ("The ", "In the ", "这")
+    """Beginnings that the model goes on from; the texts are shown to reviewers."""
+    sample_tokens: int = 60
+    temperature: float = 0.8
+    top_k: int | None = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A validated recipe."""
+
+    name: str
+    base: Path
+    """Folder that relative paths start from: the recipe's own."""
+    sources: tuple[Source, ...]
+    extract: ExtractConfig
+    arbiter_threshold: float | None
+    keyword_lexicons: tuple[str, ...]
+    policy: PolicyConfig
+    redact: tuple[str, ...] | None
+    dedup: DedupConfig
+    tokenizer: TokenizerSection
+    model: ModelSection
+    training: TrainConfig
+    run: RunConfig
+    evaluation: EvaluationSection
+    raw: Mapping[str, Any] = field(repr=False)
+    """The file as it was read, for the record."""
+
+    def corpus_config(self, store: Store) -> CorpusConfig:
+        """What shapes the corpus, with word lists and a given tokenizer found and digested.
+
+        Raises ConfigError or InputError for a file that is missing or is not what it should be.
+        """
+        lexicons = tuple(_resource(self.base / path, "compliance.lexicons") for path in self.keyword_lexicons)
+        return CorpusConfig(
+            extract=self.extract,
+            signals=SignalsConfig(arbiter_threshold=self.arbiter_threshold, keyword_lexicons=lexicons),
+            policy=self.policy,
+            dedup=self.dedup,
+            sample=SampleConfig(max_sample_bytes=self.tokenizer.max_sample_bytes, redact=self.redact),
+            tokenizer=self._tokenizer(store),
+            redact=self.redact,
+        )
+
+    def _tokenizer(self, store: Store) -> TokenizerConfig | Resource:
+        section = self.tokenizer
+        if section.kind == "train":
+            return TokenizerConfig(vocab_size=section.vocab_size, min_frequency=section.min_frequency)
+        if section.path is None:
+            wanted = "a tokenizer.json" if section.kind == "file" else "a folder with encoder.json and vocab.bpe"
+            raise ConfigError(f"tokenizer.path: got nothing for kind {section.kind!r}, wanted {wanted}: add it.")
+        path = self.base / section.path
+        return given_tokenizer_resource(
+            store, given_tokenizer(path) if section.kind == "file" else gpt2_tokenizer(path)
+        )
+
+
+def load_recipe(path: Path | None) -> Recipe:
+    """Read and validate a recipe; None is the embedded demo.
+
+    Raises ConfigError, one sentence with the file, the field and the reason.
+    """
+    path = path or DEMO
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: got no readable recipe ({error}), wanted a YAML file: check the path.") from error
+    try:
+        return parse_recipe(text, path.absolute().parent)
+    except ConfigError as error:
+        raise ConfigError(f"{path.name}: {error}") from error
+
+
+def parse_recipe(text: str, base: Path) -> Recipe:
+    """Validate a recipe's text; `base` is where its relative paths start."""
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        place = getattr(error, "problem_mark", None)
+        where = f" at line {place.line + 1}, column {place.column + 1}" if place is not None else ""
+        raise ConfigError(f"got text that is not YAML{where}, wanted a mapping of sections: correct it.") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"got {type(data).__name__}, wanted a mapping with name and sources: see the README.")
+    known = (
+        "name",
+        "sources",
+        "extract",
+        "language",
+        "quality",
+        "compliance",
+        "bias",
+        "pii",
+        "dedup",
+        "tokenizer",
+        "model",
+        "training",
+        "evaluation",
+    )
+    _refuse_unknown(data, known, "")
+    name = _name(data.get("name"))
+    compliance = _mapping(data, "compliance")
+    language = _mapping(data, "language")
+    pii = _mapping(data, "pii")
+    training = _mapping(data, "training") or {}
+    run_names = [item.name for item in fields(RunConfig)]
+    language_rules, arbiter = _split(language, ("arbiter_threshold",))
+    compliance_rules, lexicons = _split(compliance, ("lexicons",))
+    pii_rules, pii_kinds = _split(pii, ("redact",))
+    policy = PolicyConfig(
+        language=_part(language_rules, "language", LanguageRules, also=("arbiter_threshold",)),
+        quality=_part(_mapping(data, "quality"), "quality", QualityRules),
+        compliance=_part(compliance_rules, "compliance", ComplianceRules, also=("lexicons",)),
+        bias=_part(_mapping(data, "bias"), "bias", BiasRules),
+        pii=_part(pii_rules, "pii", PiiRules, also=("redact",)),
+    )
+    return Recipe(
+        name=name,
+        base=base,
+        sources=_sources(data.get("sources")),
+        extract=_part(_mapping(data, "extract") or {}, "extract", ExtractConfig),
+        arbiter_threshold=_value(
+            arbiter.get("arbiter_threshold", _DEFAULT_ARBITER_THRESHOLD), "language.arbiter_threshold", float | None
+        ),
+        keyword_lexicons=_value(lexicons.get("lexicons", []), "compliance.lexicons", tuple[str, ...]),
+        policy=policy,
+        redact=_redacted_kinds(pii, pii_kinds),
+        dedup=_dedup(_mapping(data, "dedup")),
+        tokenizer=_part(_mapping(data, "tokenizer") or {}, "tokenizer", TokenizerSection),
+        model=_part(_mapping(data, "model") or {}, "model", ModelSection),
+        training=_training(training, run_names),
+        run=_part(_split(training, run_names)[1], "training", RunConfig),
+        evaluation=_part(_mapping(data, "evaluation") or {}, "evaluation", EvaluationSection),
+        raw=data,
+    )
+
+
+def _name(name: Any) -> str:
+    if not isinstance(name, str) or not name or not all(char.isalnum() or char in "-_" for char in name):
+        raise ConfigError(f"name: got {name!r}, wanted letters, digits, '-' and '_': name the recipe.")
+    return name
+
+
+def _mapping(data: Mapping[str, Any], section: str) -> dict[str, Any] | None:
+    """A section's keys; None where it is `off` (which YAML reads as false)."""
+    value = data.get(section, {})
+    if value is False or value == "off":
+        return None
+    if value is None or value is True or value == "on":
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"{section}: got {value!r}, wanted a mapping or off: correct it.")
+    return value
+
+
+def _split(section: Mapping[str, Any] | None, names: Sequence[str]) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """A section without the named keys, and those keys."""
+    if section is None:
+        return None, {}
+    rest = {name: value for name, value in section.items() if name not in names}
+    return rest, {name: value for name, value in section.items() if name in names}
+
+
+def _part(data: Mapping[str, Any] | None, where: str, kind: type[Any], *, also: Sequence[str] = ()) -> Any:
+    """A section as the config that it stands for; None stays None."""
+    if data is None:
+        return None
+    _refuse_unknown(data, [*(item.name for item in fields(kind)), *also], where)
+    return _value(dict(data), where, kind)
+
+
+def _value(value: Any, where: str, kind: Any) -> Any:
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(value, default=str), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join([where, *(str(part) for part in first["loc"])]) if first["loc"] else where
+        reason = first["msg"].removeprefix("Input should be ")
+        raise ConfigError(
+            f"{place}: got {_shown(first['input'])}, wanted {reason[0].lower()}{reason[1:]}: correct it."
+        ) from error
+    except ConfigError as error:
+        raise ConfigError(str(error) if str(error).startswith(where) else f"{where}: {error}") from error
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _refuse_unknown(data: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    for name in data:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}."
+            place = f"{where}.{name}" if where else str(name)
+            raise ConfigError(f"{place}: got an unknown key, wanted a known one: {hint}")
+
+
+def _sources(items: Any) -> tuple[Source, ...]:
+    if not isinstance(items, list) or not items:
+        raise ConfigError(f"sources: got {_shown(items)}, wanted a list of at least one source: see the README.")
+    sources = tuple(_source(item, idx) for idx, item in enumerate(items))
+    names = [source.name for source in sources]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"sources: got two sources named {name!r}, wanted one name each: set `name` on one.")
+    return sources
+
+
+def _source(item: Any, idx: int) -> Source:
+    where = f"sources.{idx}"
+    if not isinstance(item, dict):
+        raise ConfigError(f"{where}: got {_shown(item)}, wanted a mapping with kind: correct it.")
+    kind = item.get("kind")
+    rest = {name: value for name, value in item.items() if name not in ("kind", "name", "serve")}
+    name = _name(item.get("name", f"{kind}{idx}"))
+    if kind == "crawl":
+        config = _part(rest, where, CrawlConfig, also=("name", "serve"))
+        return CrawlSource(
+            kind="crawl", name=name, config=config, serve=_value(item.get("serve"), f"{where}.serve", str | None)
+        )
+    if kind not in ("warc", "text"):
+        raise ConfigError(f"{where}.kind: got {kind!r}, wanted crawl, warc or text: correct it.")
+    if isinstance(rest.get("paths"), str):
+        rest["paths"] = [rest["paths"]]
+    source = _part({"kind": kind, "name": name, **rest}, where, WarcSource if kind == "warc" else TextSource)
+    if not source.paths and not getattr(source, "dataset", None):
+        raise ConfigError(
+            f"{where}.paths: got none, wanted files, globs or folders{' or a dataset' if kind == 'text' else ''}: add them."
+        )
+    return source  # type: ignore[no-any-return]
+
+
+def _dedup(section: dict[str, Any] | None) -> DedupConfig:
+    if section is None:
+        return DedupConfig(exact=False, near=False, superseded=False)
+    config: DedupConfig = _part(section, "dedup", DedupConfig)
+    return config
+
+
+def _training(section: Mapping[str, Any], run_names: Sequence[str]) -> TrainConfig:
+    data = _split(section, run_names)[0] or {}
+    if not {"max_steps", "num_epochs", "num_tokens"} & set(data):
+        data = {"num_epochs": 1.0, **data}
+    config: TrainConfig = _part(data, "training", TrainConfig, also=run_names)
+    return config
+
+
+def _redacted_kinds(pii: dict[str, Any] | None, given: Mapping[str, Any]) -> tuple[str, ...] | None:
+    if pii is None:
+        return None
+    kinds: tuple[str, ...] = _value(given.get("redact", sorted(PII_KINDS)), "pii.redact", tuple[str, ...])
+    for kind in kinds:
+        if kind not in PII_KINDS:
+            raise ConfigError(f"pii.redact: got {kind!r}, wanted some of {', '.join(sorted(PII_KINDS))}: correct it.")
+    return tuple(sorted(kinds))
+
+
+def text_options(source: TextSource) -> TextOptions:
+    """How the rows of a text source are read."""
+    return TextOptions(text_field=source.text_field, url_field=source.url_field)
+
+
+def _resource(path: Path, where: str) -> Resource:
+    if not path.is_file():
+        raise ConfigError(f"{where}: got {path}, wanted a file: check the path.")
+    return Resource(digest_file(path), str(path))

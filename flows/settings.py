@@ -1,0 +1,37 @@
+"""Where a run happens: read once from the environment; none of it enters a stage key."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Places and sizes of one run."""
+
+    workspace: Path
+    num_workers: int
+    """Processes for CPU-bound stages; 0 runs them in this one."""
+    prefect_api_url: str | None
+    """A Prefect server that is up already; None starts one on loopback for the run."""
+    mlflow_tracking_uri: str | None
+    """None keeps the runs in the workspace."""
+
+
+def read_settings(workspace: Path | None = None, num_workers: int | None = None) -> Settings:
+    """Settings from the environment; what is given here goes first.
+
+    CORPUSMILL_WORKSPACE, CORPUSMILL_WORKERS, PREFECT_API_URL and MLFLOW_TRACKING_URI are read.
+    """
+    workers = num_workers if num_workers is not None else int(os.environ.get("CORPUSMILL_WORKERS", num_cores()))
+    return Settings(
+        workspace=(workspace or Path(os.environ.get("CORPUSMILL_WORKSPACE", "workspace"))).absolute(),
+        num_workers=workers,
+        prefect_api_url=os.environ.get("PREFECT_API_URL") or None,
+        mlflow_tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or None,
+    )
+
+
+def num_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,130 @@
+"""What commands print for a person: lines of plain text from the same values that --json prints."""
+
+from typing import Any
+
+_MAX_REASONS = 4
+
+
+def run_lines(found: dict[str, Any]) -> list[str]:
+    """The end of a run: stages, funnel, loss before and after, a sample, where to look next."""
+    lines = ["", *_stage_table(found["stages"])]
+    if "documents" in found:
+        documents = found["documents"]
+        lines += ["", f"Funnel of {found['recipe']}", f"  {documents['in']:>8,}  pages in"]
+        for reason, count in sorted(documents["dropped"].items(), key=lambda item: (-item[1], item[0])):
+            lines.append(f"  {-count:>8,}  {reason}")
+        lines.append(f"  {documents['kept']:>8,}  kept: {found['tokens']:,} tokens")
+    if "training" in found:
+        training = found["training"]
+        lines += [
+            "",
+            f"Training: {training['num_parameters']:,} parameters, {training['steps']:,} steps",
+            f"  validation loss {training['first_val_loss']:.3f} before, {training['final_val_loss']:.3f} after (nats a token)",
+        ]
+    if "evaluation" in found:
+        measured = found["evaluation"]
+        lines += [
+            f"Held-out text: loss {measured['loss']:.3f}, unigram baseline {measured['unigram_loss']:.3f} (nats a token)",
+            f"  {measured['bits_per_byte']:.3f} bits per byte, unigram baseline {measured['unigram_bits_per_byte']:.3f}",
+        ]
+        for sample in measured["samples"][:1]:
+            lines += ["", "A sample:", *(f"  {line}" for line in sample["text"].splitlines())]
+    return [*lines, "", *_next_steps(found)]
+
+
+def plan_lines(found: dict[str, Any]) -> list[str]:
+    """A plan: a line a stage, with the reasons."""
+    lines = [f"Plan for {found['recipe']}, {found['source_files']} source files"]
+    lines += [
+        f"  crawl {name} first: its pages are not fetched yet, so the figures below will grow"
+        for name in found["crawls_to_run"]
+    ]
+    for stage in found["stages"]:
+        upper = f" (at most {stage['at_most']})" if stage["at_most"] > stage["compute"] else ""
+        reasons = "; ".join(f"{why} ({count})" for why, count in list(stage["reasons"].items())[:_MAX_REASONS])
+        lines.append(
+            f"  {stage['name']:<10} compute {stage['compute']}{upper}, reuse {stage['reuse']}  {reasons}".rstrip()
+        )
+    return lines
+
+
+def explain_lines(found: dict[str, Any]) -> list[str]:
+    """The story of a page, top to bottom."""
+    lines: list[str] = []
+    for row in found["fetches"]:
+        lines.append(f"fetched by source {row['source']}:")
+        lines += [f"  {name}: {value}" for name, value in row.items() if name != "source" and value is not None]
+    for story in found["documents"]:
+        outcome = story["outcome"]
+        lines += [
+            "",
+            f"document {story['doc_id']}  {story['url'] or '(no URL)'}",
+            f"  from {story['source_file'] or story['unit']}",
+        ]
+        document = story["document"]
+        lines += [
+            f"  {name}: {document[name]}"
+            for name in ("fetched_at", "title", "charset", "declared_language", "problem", "num_chars")
+            if document[name] is not None
+        ]
+        lines += [
+            "signals:",
+            *(f"  {name}: {value}" for name, value in story["signals"].items() if value not in (None, [], 0)),
+        ]
+        lines.append("rules:")
+        for rule in story["rules"]:
+            mark = "ok  " if rule["passed"] else "FAIL"
+            lines.append(f"  {mark} {rule['rule']}: {rule['value']} (threshold {rule['threshold']})")
+        because = f", because of {outcome['reason']}" if outcome["reason"] else ""
+        lines.append(f"outcome: {outcome['decision']}{because}")
+        if outcome["duplicate_of"]:
+            lines.append(
+                f"  like {outcome['duplicate_of']} {story['duplicate_of_url'] or ''} (similarity {outcome['similarity']})"
+            )
+        if story["tokens"]:
+            tokens = story["tokens"]
+            lines.append(
+                f"tokens: {tokens['num_tokens']} at offset {tokens['offset']} of shard {tokens['shard'][:16]}, split {tokens['split']}"
+            )
+        lines.append(f"models that saw it: {', '.join(story['models']) or 'none'}")
+    return lines
+
+
+def verify_lines(found: dict[str, Any]) -> list[str]:
+    """What was read, and what is damaged."""
+    head = f"{found['shards']:,} shards ({found['bytes'] / 1e6:,.1f} MB) and {found['model_files']} model files read"
+    if not found["damaged"]:
+        return [f"{head}: all whole"]
+    return [
+        f"{head}: {len(found['damaged'])} damaged",
+        *(f"  {name}" for name in found["damaged"]),
+        "run the recipe again: they are made anew",
+    ]
+
+
+def doctor_lines(found: dict[str, Any]) -> list[str]:
+    """A line a check."""
+    lines = [f"{name}: {value}" for name, value in found["facts"].items()]
+    for check in found["checks"]:
+        advice = "" if check["ok"] else f"  wanted {check['wanted']}"
+        lines.append(f"  {'ok  ' if check['ok'] else 'FAIL'} {check['name']}: {check['found']}{advice}")
+    return lines
+
+
+def _stage_table(stages: list[dict[str, Any]]) -> list[str]:
+    rows = [
+        f"{stage['name']:<12}{stage['shards']:>8,}{stage['computed']:>10,}{stage['reused']:>8,}{stage['seconds']:>9.1f}"
+        for stage in stages
+    ]
+    return [f"{'stage':<12}{'shards':>8}{'computed':>10}{'reused':>8}{'seconds':>9}", *rows]
+
+
+def _next_steps(found: dict[str, Any]) -> list[str]:
+    workspace = found["workspace"]
+    return [
+        "Where to look next:",
+        f"  {workspace}/reports/{found['recipe']}/data_card.md   the data card",
+        f"  mlflow ui --backend-store-uri sqlite:///{workspace}/mlflow.db   runs, curves, samples",
+        "  corpusmill explain URL     why a page was kept or dropped",
+        "  corpusmill generate TEXT   let the model write",
+    ]

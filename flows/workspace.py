@@ -1,0 +1,90 @@
+"""A workspace: one folder with everything a recipe's runs leave behind.
+
+store/      shards and records of every stage
+crawl/      WARC files and ledger of each crawl source
+datasets/   rows fetched from a hub
+models/     checkpoints, one folder for each training key
+reports/    data cards and evaluations, one folder for each recipe
+mlflow.db mlartifacts/ prefect/   the trackers' own files
+lock        held by the one run that may write
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.errors import StorageError
+from pipelines.store import Store, storage_errors
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The places in a workspace folder."""
+
+    root: Path
+
+    @property
+    def store_folder(self) -> Path:
+        return self.root / "store"
+
+    @property
+    def digest_memory(self) -> Path:
+        return self.root / "digests.json"
+
+    def open_store(self) -> Store:
+        """The store, made if missing. Raises StorageError where the folder cannot be written."""
+        return Store(self.store_folder)
+
+    def crawl_folder(self, name: str) -> Path:
+        return self.root / "crawl" / name
+
+    def dataset_folder(self, name: str) -> Path:
+        return self.root / "datasets" / name
+
+    def model_folder(self, key: str) -> Path:
+        return self.root / "models" / key[:16]
+
+    def report_folder(self, recipe: str) -> Path:
+        return self.root / "reports" / recipe
+
+    @property
+    def prefect_home(self) -> Path:
+        return self.root / "prefect"
+
+    @property
+    def mlflow_uri(self) -> str:
+        return f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        return self.root / "mlartifacts"
+
+
+@contextmanager
+def writing(workspace: Workspace) -> Iterator[Store]:
+    """Hold the workspace's lock and yield its store. The lock ends with the process, however that ends.
+
+    Raises StorageError where another run holds it, or where the folder cannot be made.
+    """
+    with storage_errors(workspace.root):
+        workspace.root.mkdir(parents=True, exist_ok=True)
+        lock = (workspace.root / "lock").open("a+")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            owner = lock.read().strip() or "unknown"
+            raise StorageError(
+                f"got a workspace in use by process {owner} ({workspace.root}), wanted it free: "
+                "wait for that run, or pass another --workspace."
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        store = workspace.open_store()
+        store.clear_temporary()
+        yield store

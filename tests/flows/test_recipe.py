@@ -1,0 +1,115 @@
+"""Recipes: defaults, off switches, and one clear line for everything that is wrong."""
+
+import pytest
+
+from flows.recipe import DEMO, CrawlSource, load_recipe, parse_recipe
+from pipelines.errors import ConfigError
+from pipelines.store import Store
+
+MINIMAL = "name: r\nsources: [{kind: warc, paths: [a.warc.gz]}]\n"
+
+
+def parse(text, tmp_path):
+    return parse_recipe(text, tmp_path)
+
+
+def test_the_embedded_demo_is_valid():
+    recipe = load_recipe(None)
+    assert recipe.name == "demo"
+    assert recipe.base == DEMO.parent
+    assert isinstance(recipe.sources[0], CrawlSource)
+
+
+def test_every_section_has_a_default(tmp_path):
+    recipe = parse(MINIMAL, tmp_path)
+    assert recipe.policy.quality.min_words == 50
+    assert recipe.dedup.near
+    assert recipe.redact is not None
+    assert "email" in recipe.redact
+
+
+@pytest.mark.parametrize("off", ["off", '"off"', "false"])
+def test_off_switches_a_section_off(tmp_path, off):
+    text = MINIMAL + "".join(
+        f"{name}: {off}\n" for name in ("language", "quality", "compliance", "bias", "pii", "dedup")
+    )
+    recipe = parse(text, tmp_path)
+    policy = recipe.policy
+    assert (policy.language, policy.quality, policy.compliance, policy.bias, policy.pii) == (None,) * 5
+    assert recipe.redact is None
+    assert (recipe.dedup.exact, recipe.dedup.near, recipe.dedup.superseded) == (False,) * 3
+    assert recipe.dedup.validation_ratio > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n", "got list, wanted a mapping"),
+        ("a: [\n", "not YAML at line"),
+        ("", "got NoneType"),
+        ("name: r\n", "sources: got None"),
+        ("name: r\nsources: []\n", "sources: got"),
+        ("name: ../x\nsources: [{kind: warc, paths: [a]}]\n", "name: got '../x'"),
+        ("sources: [{kind: warc, paths: [a]}]\n", "name: got None"),
+        ("name: r\nsources: [{kind: wark, paths: [a]}]\n", "sources.0.kind: got 'wark'"),
+        ("name: r\nsources: [{kind: warc}]\n", "sources.0.paths"),
+        ("name: r\nsources: [{kind: crawl}]\n", "sources.0"),
+        ("name: r\nsources: [{kind: crawl, seeds: []}]\n", "seeds"),
+        ("name: r\nsources: [{kind: crawl, seeds: ['ftp://a/']}]\n", "seeds"),
+        ("name: r\nsources: [{kind: crawl, seeds: ['http://a/'], max_page: 3}]\n", "did you mean 'max_pages'"),
+        (
+            "name: r\nsources: [{kind: crawl, seeds: ['http://a/'], max_pages: lots}]\n",
+            "sources.0.max_pages: got 'lots'",
+        ),
+        (
+            "name: r\nsources: [{kind: warc, paths: [a], name: x}, {kind: warc, paths: [b], name: x}]\n",
+            "two sources named",
+        ),
+        (MINIMAL + "qualty: off\n", "qualty: got an unknown key, wanted a known one: did you mean 'quality'"),
+        (MINIMAL + "quality: {min_wrods: 3}\n", "quality.min_wrods: .*did you mean 'min_words'"),
+        (MINIMAL + "quality: {min_words: many}\n", "quality.min_words: got 'many'"),
+        (MINIMAL + "quality: {min_words: -1}\n", "quality"),
+        (MINIMAL + "quality: 7\n", "quality: got 7, wanted a mapping or off"),
+        (MINIMAL + "language: {allowed: en}\n", "language.allowed"),
+        (MINIMAL + "pii: {redact: [emails]}\n", "pii.redact: got 'emails'"),
+        (MINIMAL + "dedup: {min_similarity: 2}\n", "dedup: got min_similarity 2"),
+        (MINIMAL + "tokenizer: {kind: word}\n", "tokenizer.kind"),
+        (MINIMAL + "model: {preset: huge}\n", "preset 'huge'"),
+        (MINIMAL + "training: {max_steps: 0}\n", "max_steps 0"),
+        (MINIMAL + "training: {learning_rate: nan}\n", "training"),
+        (MINIMAL + "training: {max_steps: 1, num_epochs: 1}\n", "exactly one"),
+        (MINIMAL + "training: {device: 3}\n", "training.device"),
+        (MINIMAL + "evaluation: {prompts: 3}\n", "evaluation.prompts"),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        parse(text, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere.yaml.*check the path"):
+        load_recipe(tmp_path / "nowhere.yaml")
+
+
+def test_the_file_is_named_in_front_of_the_field(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(MINIMAL + "modle: {}\n")
+    with pytest.raises(ConfigError, match=r"^mine.yaml: modle"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("tokenizer: {kind: file}", "tokenizer.path: got nothing"),
+        ("tokenizer: {kind: file, path: none.json}", "none.json"),
+        ("tokenizer: {kind: gpt2, path: none}", "none"),
+        ("compliance: {lexicons: [none.txt]}", "compliance.lexicons: got .*none.txt"),
+    ],
+)
+def test_missing_files_of_a_recipe_are_named_before_anything_runs(tmp_path, section, message):
+    with pytest.raises(Exception, match=message) as caught:
+        parse(MINIMAL + section + "\n", tmp_path).corpus_config(Store(tmp_path / "store"))
+    assert "\n" not in str(caught.value)
