@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA ?= $(CORPUSMILL_TEST_DATA)
 
-.PHONY: run test test-slow test-data test-gpu test-browser check format bench bench-build bench-memory real-pages lock clean
+.PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-memory real-pages lock clean
 
 run: $(READY)
 	$(BIN)/corpusmill run
@@ -32,6 +32,9 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+golden: $(READY)
+	CORPUSMILL_WRITE_GOLDEN=1 $(BIN)/pytest tests/pipelines/test_golden.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -79,6 +79,41 @@ def evaluate(
 
 
 @app.command()
+def schedule(
+    recipe: RecipePath = None,
+    cron: Annotated[
+        str, typer.Option("--cron", help="When to run, as in cron: minute hour day month weekday.")
+    ] = "0 3 * * *",
+    timezone: Annotated[str, typer.Option("--timezone", help="Time zone of the schedule.")] = "UTC",
+    workspace: WorkspacePath = None,
+    workers: Workers = None,
+) -> None:
+    """Run a recipe on a schedule, as a Prefect deployment, until stopped. Needs PREFECT_API_URL: `prefect server start`."""
+    from flows.recipe import load_recipe
+    from flows.settings import read_settings
+
+    name = load_recipe(recipe).name
+    settings = read_settings(workspace, workers)
+    if settings.prefect_api_url is None:
+        raise ConfigError(
+            "PREFECT_API_URL: got none, wanted the address of a Prefect server that stays up: "
+            "start one with `prefect server start` and export PREFECT_API_URL=http://127.0.0.1:4200/api."
+        )
+    os.environ["DO_NOT_TRACK"] = "1"
+    from prefect.schedules import Cron
+
+    from flows.pipeline import pipeline
+
+    parameters = {
+        "recipe": str(recipe.absolute()) if recipe else None,
+        "workspace": str(settings.workspace),
+        "workers": settings.num_workers,
+    }
+    # One run at a time: a second one would only wait for the workspace.
+    pipeline.serve(name=name, schedule=Cron(cron, timezone=timezone), parameters=parameters, limit=1)
+
+
+@app.command()
 def plan(recipe: RecipePath = None, workspace: WorkspacePath = None, as_json: AsJson = False) -> None:
     """Say what a run would compute, and why, without doing it."""
     from flows import inspection, summary
@@ -187,7 +222,7 @@ def main() -> None:
     """Entry point: errors become one sentence on stderr and an exit code."""
     # Idle OpenMP threads must sleep: spinning, they halve the speed of training on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    _log_to_stderr()
     warnings.simplefilter("ignore")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -202,6 +237,13 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has gone
 
 
+def _log_to_stderr() -> None:
+    """Warnings as plain lines. What Prefect says of a failed run is in its own logs; `main` says it in a sentence."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(lambda record: not record.name.startswith(("prefect.flow_runs", "prefect.task_runs")))
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+
+
 def _interrupt(_signal: int, _frame: Any) -> None:
     raise KeyboardInterrupt
 
@@ -213,22 +255,27 @@ def _fail(message: str, code: int) -> None:
 
 def _run_flow(recipe: Path | None, workspace: Path | None, workers: int | None, until: str, *, as_json: bool) -> None:
     from flows import summary
-    from flows.control_plane import prefect_server
+    from flows.control_plane import no_heartbeats, prefect_server
     from flows.recipe import load_recipe
     from flows.settings import read_settings
-    from flows.workspace import Workspace
+    from flows.workspace import Workspace, writing
 
     load_recipe(recipe)  # refuse a bad recipe before anything starts
     settings = read_settings(workspace, workers)
-    with prefect_server(settings, Workspace(settings.workspace)):
+    place = Workspace(settings.workspace)
+    with writing(place):
+        pass  # and a workspace that is in use or cannot be written
+    with prefect_server(settings, place) as wait_until_up:
         from flows.pipeline import pipeline
 
-        found = pipeline(
-            str(recipe.absolute()) if recipe else None,
-            str(settings.workspace),
-            settings.num_workers,
-            until,  # type: ignore[arg-type]
-        )
+        wait_until_up()
+        with no_heartbeats():
+            found = pipeline(
+                str(recipe.absolute()) if recipe else None,
+                str(settings.workspace),
+                settings.num_workers,
+                until,  # type: ignore[arg-type]
+            )
     _emit(found, summary.run_lines, as_json=as_json)
 
 

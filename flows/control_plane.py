@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,20 +23,23 @@ from pipelines.errors import TerminalError
 
 _START_SECONDS = 180
 _STOP_SECONDS = 15
+_ANSWER_SECONDS = 5
 
 
 @contextmanager
-def prefect_server(settings: Settings, workspace: Workspace) -> Iterator[None]:
+def prefect_server(settings: Settings, workspace: Workspace) -> Iterator[Callable[[], None]]:
     """Point this process at a Prefect server; start one if none is configured, and stop it at the end.
 
-    Sets the environment that Prefect reads when it is imported, so enter this before importing it.
-    Raises TerminalError with the end of the server's log where it does not come up.
+    Sets the environment that Prefect reads when it is imported, so enter this before importing it. Yields a call that
+    waits until the server answers: importing Prefect meanwhile saves seconds. It raises TerminalError with the end of
+    the server's log where it does not come up.
     """
     os.environ["DO_NOT_TRACK"] = "1"
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED", "false")
-    if settings.prefect_api_url is not None:
-        yield
+    api_url = settings.prefect_api_url
+    if api_url is not None:
+        yield lambda: _check_reachable(api_url)
         return
     workspace.prefect_home.mkdir(parents=True, exist_ok=True)
     port = _free_port()
@@ -45,15 +48,48 @@ def prefect_server(settings: Settings, workspace: Workspace) -> Iterator[None]:
     log_path = workspace.prefect_home / "server.log"
     process = _start_server(port, log_path)
     try:
-        _wait_until_healthy(process, port, log_path)
-        yield
+        yield lambda: _wait_until_healthy(process, port, log_path)
     finally:
+        _send_what_waits()
         os.environ.pop("PREFECT_API_URL", None)
         _stop(process)
 
 
+@contextmanager
+def no_heartbeats() -> Iterator[None]:
+    """Flows in the block send no heartbeats: at its end each would wait for up to a second, and a person is watching."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    with temporary_settings(updates={PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield
+
+
+def _check_reachable(api_url: str) -> None:
+    try:
+        with urllib.request.urlopen(f"{api_url}/health", timeout=_ANSWER_SECONDS):  # noqa: S310 - the user's own setting
+            return
+    except urllib.error.HTTPError:
+        return  # an answer: what it means, Prefect's client knows
+    except (OSError, ValueError) as error:
+        raise TerminalError(
+            f"PREFECT_API_URL: got no answer from {api_url} ({error}), wanted a Prefect server that is up: "
+            "start it, or unset the variable to have one started for the run."
+        ) from error
+
+
+def _send_what_waits() -> None:
+    """Logs and events of the last moments go to the server while it is there to take them."""
+    if "prefect" in sys.modules:
+        from prefect.events.worker import EventsWorker
+        from prefect.logging.handlers import APILogWorker
+
+        EventsWorker.drain_all(timeout=_ANSWER_SECONDS)
+        APILogWorker.drain_all(timeout=_ANSWER_SECONDS)
+
+
 def _start_server(port: int, log_path: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    arguments = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "flows.prefect_process", *arguments]
     environment = os.environ | {
         "PREFECT_SERVER_API_HOST": "127.0.0.1",
         "PREFECT_SERVER_API_PORT": str(port),
@@ -63,7 +99,7 @@ def _start_server(port: int, log_path: Path) -> subprocess.Popen[bytes]:
     environment.pop("PREFECT_API_URL", None)
     with log_path.open("ab") as log:
         return subprocess.Popen(  # noqa: S603 - our own interpreter, no shell
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+            command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True
         )
 
 

@@ -32,7 +32,7 @@ Buckets = npt.NDArray[np.int32]
 SUPERSEDED, DUPLICATE_EXACT, DUPLICATE_NEAR = "superseded", "duplicate_exact", "duplicate_near"
 
 _NONE = -1
-_FAILED_FETCH = r"^(http_(408|429|5\d\d)|warc_\w+|bad_encoding|bad_row)$"
+_FAILED_FETCH = r"^(http_(408|429|5\d\d)|warc_\w+|text_corrupt|bad_encoding|bad_http|bad_row)$"
 """Reasons that say nothing about the page as it is now."""
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # odd: 2**64 divided by the golden ratio
 

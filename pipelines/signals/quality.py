@@ -10,7 +10,8 @@ Gopher (Rae et al., arXiv:2112.11446, appendix A1):
     ellipsis_to_word_ratio  "..." and "…" / W; the Chinese "……" is one, and "。。。" too
     bullet_line_ratio       lines that start with a bullet / lines
     ellipsis_line_ratio     lines that end with an ellipsis / lines
-    alpha_word_ratio        words with at least one letter / W
+    alpha_word_ratio        words with at least one letter / words, where a word is what stands between white space: marks
+                            in code and URLs are no words of their own. Characters and marks count in unspaced text
     num_stop_words          distinct words of the language's STOP_WORDS that occur, case-sensitive; 0 without a list
 
 C4 (Raffel et al., arXiv:1910.10683, section 2.2) as a measure of the document; the text is not rewritten. A line
@@ -140,9 +141,20 @@ def _gopher(
         "ellipsis_to_word_ratio": _ratio(num_ellipses, words.num_words),
         "bullet_line_ratio": _ratio(sum(line[0] in _BULLETS for line in lines), len(lines)),
         "ellipsis_line_ratio": _ratio(sum(line.endswith(_ELLIPSES) for line in lines), len(lines)),
-        "alpha_word_ratio": _ratio(int(np.count_nonzero(words.has_letter)), words.num_words),
+        "alpha_word_ratio": _alpha_word_ratio(words),
         "num_stop_words": _num_stop_words(words, language),
     }
+
+
+def _alpha_word_ratio(words: Words) -> float | None:
+    if not words.num_words:
+        return None
+    has_letter = words.has_letter
+    if not words.unspaced:
+        starts = words.gaps.copy()
+        starts[0] = True
+        has_letter = np.bitwise_or.reduceat(has_letter, np.flatnonzero(starts))
+    return float(np.count_nonzero(has_letter) / has_letter.size)
 
 
 def _num_stop_words(words: Words, language: str | None) -> int:
