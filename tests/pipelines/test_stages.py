@@ -1,0 +1,162 @@
+"""One contract for every stage: what its declaration says is what its transform does."""
+
+import dataclasses
+import inspect
+
+import pyarrow as pa
+import pytest
+
+from flows.demo.site import render_site
+from pipelines import schemas
+from pipelines.corpus import CorpusConfig, corpus_nodes
+from pipelines.dedup import DedupConfig
+from pipelines.executor import InlineExecutor
+from pipelines.extract import ExtractConfig
+from pipelines.materialize import materialize, works_of
+from pipelines.pii import KINDS
+from pipelines.policy import PolicyConfig
+from pipelines.signals.measure import SignalsConfig
+from pipelines.stage import Kind
+from pipelines.store import Store
+from pipelines.tokenizer import SampleConfig, TokenizerConfig
+from pipelines.work import Unit
+
+CONFIG = CorpusConfig(
+    extract=ExtractConfig(),
+    signals=SignalsConfig(),
+    policy=PolicyConfig(),
+    dedup=DedupConfig(validation_ratio=0.2),
+    sample=SampleConfig(redact=tuple(sorted(KINDS))),
+    tokenizer=TokenizerConfig(vocab_size=400),
+    redact=tuple(sorted(KINDS)),
+)
+NODES = {node.name: node for node in corpus_nodes(CONFIG)}
+MAPS = [name for name, node in NODES.items() if node.stage.kind is Kind.MAP]
+
+
+def demo_pages(num_pages: int = 24) -> pa.RecordBatch:
+    """PAGE rows of the sample site, every sixth page, both languages."""
+    answers = [(url, answer) for url, answer in sorted(render_site().items()) if answer.status == 200][::6][:num_pages]
+    rows = [
+        {
+            "url": url,
+            "fetched_at": 1_700_000_000_000_000 + idx,
+            "status": answer.status,
+            "content_type": answer.headers.get("Content-Type"),
+            "headers": [f"{name.lower()}: {value}" for name, value in answer.headers.items()],
+            "payload": answer.body,
+            "record_offset": idx,
+            "problem": None,
+        }
+        for idx, (url, answer) in enumerate(answers)
+    ]
+    return pa.RecordBatch.from_pylist(rows, schema=schemas.PAGE)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Every stage's input shards, config and output shards, made one after the other."""
+    store = Store(tmp_path_factory.mktemp("stages"))
+    pages = demo_pages()
+    half = pages.num_rows // 2
+    page_shards = [store.write(schemas.PAGE, [part]) for part in (pages.slice(0, half), pages.slice(half))]
+    done, found = {}, {}
+    for name, node in NODES.items():
+        if node.upstream:
+            entries = [done[upstream].by_unit() for upstream in node.upstream]
+            units = [Unit(unit, tuple(by_unit[unit].shard for by_unit in entries)) for unit in entries[0]]
+        else:
+            units = [Unit(shard.digest, (shard,)) for shard in page_shards]
+        config = node.configure(CONFIG, done, store)
+        done[name] = materialize(store, node.stage, config, units, InlineExecutor(), lambda _: None).manifest
+        found[name] = (node.stage, config, units, done[name])
+    return store, found
+
+
+def rows_in(store, stage, unit):
+    from pipelines.work import align
+
+    streams = [store.read(shard, schema.names) for shard, schema in zip(unit.inputs, stage.inputs, strict=True)]
+    return pa.Table.from_batches(list(align(streams))).combine_chunks()
+
+
+def table_of(batches, schema):
+    return pa.Table.from_batches(list(batches), schema).combine_chunks()
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_the_docstring_states_the_mapping(name):
+    text = inspect.getdoc(NODES[name].stage.transform) or ""
+    assert "->" in text.splitlines()[0]
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_the_config_is_frozen_and_every_field_is_explained(built, name):
+    config = built[1][name][1]
+    assert dataclasses.is_dataclass(config)
+    assert type(config).__dataclass_params__.frozen
+    source = inspect.getsource(type(config))
+    for item in dataclasses.fields(config):
+        after = source.split(f"    {item.name}:", 1)[1]
+        assert '"""' in after.split("\n    def ")[0], f"{type(config).__name__}.{item.name} has no docstring"
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_the_output_is_as_declared_and_its_own_twin(built, name):
+    store, found = built
+    stage, config, units, manifest = found[name]
+    assert manifest.num_rows > 0
+    for unit, entry in zip(units, manifest.entries, strict=False):
+        if stage.kind is Kind.MAP:
+            again = table_of(stage.transform(iter(rows_in(store, stage, unit).to_batches()), config), stage.output)
+            assert again.equals(table_of(store.read(entry.shard), stage.output))
+
+
+@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_how_rows_are_batched_changes_no_row(built, name, size):
+    store, found = built
+    stage, config, units, _ = found[name]
+    table = rows_in(store, stage, units[0])
+    whole = table_of(stage.transform(iter(table.to_batches()), config), stage.output)
+    cut = table_of(stage.transform(iter(table.to_batches(max_chunksize=size)), config), stage.output)
+    assert cut.equals(whole)
+
+
+@pytest.mark.parametrize("name", [name for name in MAPS if name != "tokenize"])
+def test_a_map_gives_one_row_for_each_row_in_order(built, name):
+    store, found = built
+    stage, _, units, manifest = found[name]
+    for unit, entry in zip(units, manifest.entries, strict=True):
+        before = rows_in(store, stage, unit)
+        after = table_of(store.read(entry.shard), stage.output)
+        assert after.num_rows == before.num_rows
+        if "doc_id" in before.schema.names:
+            assert after.column("doc_id").equals(before.column("doc_id"))
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_no_rows_in_no_rows_out(built, name):
+    stage, config, _, _ = built[1][name]
+    assert sum(batch.num_rows for batch in stage.transform(iter(()), config)) == 0
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_what_is_counted_adds_up(built, name):
+    stage, _, _, manifest = built[1][name]
+    counts = manifest.counts()
+    if stage.name in ("policy", "dedup"):
+        assert counts["keep"] + counts["drop"] == manifest.num_rows
+        assert sum(count for key, count in counts.items() if key.startswith("drop:")) == counts["drop"]
+    if stage.name == "tokenize":
+        assert counts["documents"] == manifest.num_rows
+        assert counts["tokens"] == counts.get("tokens:train", 0) + counts.get("tokens:validation", 0)
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_paths_and_places_enter_no_key(built, name):
+    import re
+
+    stage, config, units, _ = built[1][name]
+    for work in works_of(stage, config, units):
+        assert not re.search(r"(^|[\"' ])/[a-z]+/", str(work.key_fields)), "a path in the key"
