@@ -29,7 +29,7 @@ app = typer.Typer(
 )
 
 RecipePath = Annotated[
-    Path | None, typer.Argument(metavar="[RECIPE]", help="Recipe (YAML); the embedded demo if left out.")
+    Path | None, typer.Argument(metavar="RECIPE", help="Recipe (YAML); the embedded demo if left out.")
 ]
 WorkspacePath = Annotated[
     Path | None,
@@ -168,7 +168,7 @@ def export_model(
 
 @app.command()
 def generate(
-    prompt: Annotated[str, typer.Argument(help="Text that the model goes on from.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="Text that the model goes on from.")],
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=0)] = 60,
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 takes the likeliest token.")] = 0.8,
     top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="Draw from the k likeliest tokens.")] = 50,

@@ -6,6 +6,7 @@ known one; a wrong type or an impossible value names its place, what was got and
 
 import difflib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -87,6 +88,18 @@ class TokenizerSection:
     max_sample_bytes: int = 256 << 20
     """`train`: text bytes it is trained on, at most."""
 
+    def __post_init__(self) -> None:
+        if self.kind != "train" and self.path is None:
+            wanted = "a tokenizer.json" if self.kind == "file" else "a folder with encoder.json and vocab.bpe"
+            raise ConfigError(f"tokenizer.path: got nothing for kind {self.kind!r}, wanted {wanted}: add it.")
+        if self.kind == "train":
+            self.trained()
+        SampleConfig(max_sample_bytes=self.max_sample_bytes)
+
+    def trained(self) -> TokenizerConfig:
+        """How it is trained."""
+        return TokenizerConfig(vocab_size=self.vocab_size, min_frequency=self.min_frequency)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSection:
@@ -121,6 +134,14 @@ class EvaluationSection:
     sample_tokens: int = 60
     temperature: float = 0.8
     top_k: int | None = 50
+
+    def __post_init__(self) -> None:
+        if self.sample_tokens < 0:
+            raise ConfigError(f"got sample_tokens {self.sample_tokens}, wanted at least 0: correct it.")
+        if not 0 <= self.temperature < math.inf:
+            raise ConfigError(f"got temperature {self.temperature}, wanted at least 0: 0 takes the likeliest token.")
+        if self.top_k is not None and self.top_k < 1:
+            raise ConfigError(f"got top_k {self.top_k}, wanted at least 1, or null to draw from all tokens.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,11 +184,8 @@ class Recipe:
 
     def _tokenizer(self, store: Store) -> TokenizerConfig | Resource:
         section = self.tokenizer
-        if section.kind == "train":
-            return TokenizerConfig(vocab_size=section.vocab_size, min_frequency=section.min_frequency)
-        if section.path is None:
-            wanted = "a tokenizer.json" if section.kind == "file" else "a folder with encoder.json and vocab.bpe"
-            raise ConfigError(f"tokenizer.path: got nothing for kind {section.kind!r}, wanted {wanted}: add it.")
+        if section.kind == "train" or section.path is None:
+            return section.trained()
         path = self.base / section.path
         return given_tokenizer_resource(
             store, given_tokenizer(path) if section.kind == "file" else gpt2_tokenizer(path)
@@ -232,7 +250,7 @@ def parse_recipe(text: str, base: Path) -> Recipe:
         bias=_part(_mapping(data, "bias"), "bias", BiasRules),
         pii=_part(pii_rules, "pii", PiiRules, also=("redact",)),
     )
-    return Recipe(
+    recipe = Recipe(
         name=name,
         base=base,
         sources=_sources(data.get("sources")),
@@ -251,6 +269,19 @@ def parse_recipe(text: str, base: Path) -> Recipe:
         evaluation=_part(_mapping(data, "evaluation") or {}, "evaluation", EvaluationSection),
         raw=data,
     )
+    _check_sizes(recipe)
+    return recipe
+
+
+def _check_sizes(recipe: Recipe) -> None:
+    """Refuse sizes that do not go together now, and not when the corpus is built and training begins."""
+    where = "model"
+    try:
+        model = recipe.model.config(recipe.tokenizer.vocab_size)
+        where = "training"
+        recipe.training.sequences_per_step(model.block_size)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def _name(name: Any) -> str:

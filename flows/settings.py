@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.errors import ConfigError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -21,12 +23,14 @@ class Settings:
 def read_settings(workspace: Path | None = None, num_workers: int | None = None) -> Settings:
     """Settings from the environment; what is given here goes first.
 
-    CORPUSMILL_WORKSPACE, CORPUSMILL_WORKERS, PREFECT_API_URL and MLFLOW_TRACKING_URI are read.
+    CORPUSMILL_WORKSPACE, CORPUSMILL_WORKERS, PREFECT_API_URL and MLFLOW_TRACKING_URI are read. Raises ConfigError.
     """
-    workers = num_workers if num_workers is not None else int(os.environ.get("CORPUSMILL_WORKERS", num_cores()))
+    workers = os.environ.get("CORPUSMILL_WORKERS", str(num_cores())) if num_workers is None else str(num_workers)
+    if not workers.isdecimal():
+        raise ConfigError(f"CORPUSMILL_WORKERS: got {workers!r}, wanted a whole number of at least 0: correct it.")
     return Settings(
         workspace=(workspace or Path(os.environ.get("CORPUSMILL_WORKSPACE", "workspace"))).absolute(),
-        num_workers=workers,
+        num_workers=int(workers),
         prefect_api_url=os.environ.get("PREFECT_API_URL") or None,
         mlflow_tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or None,
     )

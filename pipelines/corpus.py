@@ -128,6 +128,9 @@ def run_node(
 
     Raises EmptyCorpusError where no document is kept: nothing after dedup could go on.
     """
+    for name in node.needs:
+        for entry in done[name].entries:
+            store.expect(entry.shard)  # a config names it by path, so no reader of the store will check its bytes
     units = units_of(node, sources, done)
     result = materialize(store, node.stage, node.configure(config, done, store), units, executor, on_progress)
     if node.name == DEDUP.name and not result.manifest.counts().get("keep"):

@@ -5,9 +5,12 @@ crash in a parser) takes only its own piece with it: that piece is tried once mo
 process, then reported as failed, while the others go on.
 """
 
+import contextlib
 import logging
 import multiprocessing
+import os
 import signal
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -119,6 +122,9 @@ class PoolExecutor:
             self._bury(worker)
 
     def _assign(self, store: Store, waiting: deque[Work]) -> None:
+        for worker in list(self._workers):
+            if worker.work is None and not worker.process.is_alive():
+                self._bury(worker)
         while waiting:
             idle = next((worker for worker in self._workers if worker.work is None), None)
             if idle is None:
@@ -126,11 +132,8 @@ class PoolExecutor:
                     return
                 idle = self._spawn()
             idle.work = waiting.popleft()
-            try:
+            with contextlib.suppress(OSError):  # a worker that died is found, and counted, where it is waited for
                 idle.pipe.send((store.root, idle.work))
-            except (BrokenPipeError, OSError):
-                waiting.appendleft(idle.work)
-                self._bury(idle)
 
     def _spawn(self) -> _Worker:
         ours, theirs = self._context.Pipe()
@@ -166,6 +169,7 @@ def open_executor(num_workers: int) -> Iterator[Executor]:
 def _serve(pipe: Connection) -> None:
     """A worker process: take work, send row counts while it runs, then the record or the error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends the workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     stores: dict[Path, Store] = {}
     while True:
         try:
@@ -184,6 +188,14 @@ def _serve(pipe: Connection) -> None:
             raise  # die, so that the parent tries once more in a fresh process
         except Exception:  # noqa: BLE001 - a defect in a stage is reported with its place, the pool goes on
             pipe.send((traceback.format_exc(limit=-4).strip(), False))
+
+
+def _end_with_parent() -> None:
+    """End this process at once where the parent is killed: a long piece of work would outlive it by minutes."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _failure(work: Work, error: CorpusmillError) -> Failure:

@@ -69,14 +69,8 @@ def materialize(
     """
     started = time.monotonic()
     works = works_of(stage, config, units)
-    records: dict[str, Record] = {}
-    missing: list[Work] = []
-    for work in works:
-        record = store.find(stage.name, work.key)
-        if record is None:
-            missing.append(work)
-        else:
-            records[work.key] = record
+    records, missing = look_up(store, works)
+    num_pieces = len(records) + len(missing)
     num_rows = 0
 
     def report() -> None:
@@ -84,7 +78,7 @@ def materialize(
             Progress(
                 stage=stage.name,
                 num_done=len(records),
-                num_shards=len(works),
+                num_shards=num_pieces,
                 num_rows=num_rows,
                 seconds=time.monotonic() - started,
             )
@@ -115,6 +109,21 @@ def materialize(
     )
 
 
+def look_up(store: Store, works: Sequence[Work]) -> tuple[dict[str, Record], list[Work]]:
+    """The records that are there, by key, and what is missing: units of equal content are one piece of work."""
+    records: dict[str, Record] = {}
+    missing: dict[str, Work] = {}
+    for work in works:
+        if work.key in records or work.key in missing:
+            continue
+        record = store.find(work.stage.name, work.key)
+        if record is None:
+            missing[work.key] = work
+        else:
+            records[work.key] = record
+    return records, list(missing.values())
+
+
 def manifest_of(stage: Stage, works: Sequence[Work], records: Mapping[str, Record]) -> Manifest:
     """The manifest of the given works; those without a record are left out."""
     entries = []
@@ -122,12 +131,16 @@ def manifest_of(stage: Stage, works: Sequence[Work], records: Mapping[str, Recor
         record = records.get(work.key)
         if record is None:
             continue
-        names = [ALL_UNITS] if stage.kind is Kind.GLOBAL else [unit.name for unit in work.units]
         entries += [
             Entry(unit=name, key=work.key, shard=shard, counts=counts)
-            for name, shard, counts in zip(names, record.shards, record.counts, strict=True)
+            for name, shard, counts in zip(output_names(stage, work.units), record.shards, record.counts, strict=True)
         ]
     return Manifest(stage.name, tuple(entries))
+
+
+def output_names(stage: Stage, units: Sequence[Unit]) -> list[str]:
+    """The names that the shards made of some units go by in a manifest."""
+    return [ALL_UNITS] if stage.kind is Kind.GLOBAL else [unit.name for unit in units]
 
 
 def _work(stage: Stage, config: Any, units: tuple[Unit, ...]) -> Work:
@@ -137,9 +150,7 @@ def _work(stage: Stage, config: Any, units: tuple[Unit, ...]) -> Work:
         "version": stage.version,
         "config": canonical(config),
         "inputs": [unit.digests for unit in units],
-        "options": sorted(
-            {digest_value(item.options) for unit in units for item in unit.inputs if isinstance(item, SourceFile)}
-        ),
+        "reading": sorted({item.reading for unit in units for item in unit.inputs if isinstance(item, SourceFile)}),
         "libraries": _library_versions(("pyarrow", *stage.libraries)),
         "package_data": {name: _package_data_digest(name) for name in stage.package_data},
         "code": _stage_fingerprint(stage, frozenset(_reader_modules(units))),

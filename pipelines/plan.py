@@ -2,25 +2,29 @@
 
 Keys of stages whose inputs are known are exact. Stages that cost seconds (policy, dedup, sample)
 are run for real in a scratch folder, so that what follows a changed threshold is exact as well.
-Where pages would first have to be extracted, their effect on other shards cannot be known: the
-plan counts what must be computed, and beside it the most that may have to be.
+Where pages would first have to be extracted, or a tokenizer trained, what follows cannot be known:
+the plan counts what must be computed, and beside it the most that may have to be. A stage that
+comes out as it was leaves everything below it as it was, so the two can lie far apart.
 """
 
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines.corpus import CorpusConfig, Node, corpus_nodes, units_of
 from pipelines.executor import InlineExecutor
-from pipelines.materialize import ALL_UNITS, manifest_of, works_of
+from pipelines.materialize import look_up, manifest_of, output_names, works_of
 from pipelines.stage import Kind
 from pipelines.store import Entry, Manifest, Record, Shard, Store
-from pipelines.work import SourceFile, Unit, Work
+from pipelines.work import SourceFile, Work
 
-_UNKNOWN = Shard("", 0, 0)
-"""Stands for a shard that only a real run can know."""
+_NEW = Shard("new", 0, 0)
+"""Stands for a shard that only a real run can know, and that no build has made."""
+_OPEN = Shard("open", 0, 0)
+"""Stands for a shard that only a real run can know, and that may come out as the last build left it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +34,12 @@ class StagePlan:
     name: str
     shards: int
     compute: int
-    """Shards that must be computed."""
+    """Shards that must be computed. A file that the last build did not have is taken to hold new pages."""
     reuse: int
     at_most: int
     """Shards that are computed if everything upstream that must be computed comes out different."""
     reasons: Mapping[str, int]
-    """Why, with the number of shards."""
+    """Why, with the number of shards; `at_most` in all."""
 
 
 def plan_corpus(store: Store, recipe: str, sources: Sequence[SourceFile], config: CorpusConfig) -> list[StagePlan]:
@@ -45,10 +49,9 @@ def plan_corpus(store: Store, recipe: str, sources: Sequence[SourceFile], config
         done: dict[str, Manifest] = {}
         plans: list[StagePlan] = []
         for node in corpus_nodes(config):
-            plan, manifest = _plan_node(node, recipe, sources, config, scratch, done)
+            plan, done[node.name] = _plan_node(node, recipe, sources, config, scratch, done)
             plans.append(plan)
-            done[node.name] = manifest
-        return _with_upper_bounds(plans)
+        return plans
 
 
 def _plan_node(
@@ -61,119 +64,96 @@ def _plan_node(
 ) -> tuple[StagePlan, Manifest]:
     stage = node.stage
     units = units_of(node, sources, done)
-    last = scratch.ref(recipe, node.name)
-    last_entries = last.by_unit() if last is not None else {}
-    config_known = all(_is_known(done[name]) for name in node.needs)
-    if not config_known:
-        # A new tokenizer: its bytes are not known yet, but they will not be the old ones.
-        entries = tuple(Entry(unit=unit.name, key="", shard=_UNKNOWN) for unit in units)
-        reasons = {f"{' and '.join(node.needs)} will be made anew": len(units)}
-        return _plan(node, len(units), len(units), len(units), reasons), Manifest(stage.name, entries)
-    stage_config = node.configure(config, done, scratch)
-    known = [unit for unit in units if _UNKNOWN not in unit.inputs]
-    unknown = [unit for unit in units if _UNKNOWN in unit.inputs]
-    if stage.kind is Kind.MAP:
-        return _plan_map(node, stage_config, known, unknown, last_entries, scratch)
-    return _plan_global(node, stage_config, units, unknown, last_entries, scratch)
-
-
-def _plan_map(
-    node: Node,
-    stage_config: Any,
-    known: Sequence[Unit],
-    unknown: Sequence[Unit],
-    last: Mapping[str, Entry],
-    scratch: Store,
-) -> tuple[StagePlan, Manifest]:
-    works = works_of(node.stage, stage_config, known)
-    records, missing = _look_up(scratch, works)
-    reasons: dict[str, int] = {}
-    for work in missing:
-        _count(reasons, _why(work, last.get(work.units[0].name), scratch))
-    if unknown:
-        reasons["its input will be computed"] = len(unknown)
-    if node.is_cheap:
-        records |= _run_in_scratch(scratch, missing)
-    by_unit = manifest_of(node.stage, works, records).by_unit()
-    entries = [by_unit.get(unit.name, Entry(unit=unit.name, key="", shard=_UNKNOWN)) for unit in (*known, *unknown)]
-    num_compute = len(missing) + len(unknown)
-    manifest = Manifest(node.name, tuple(sorted(entries, key=lambda entry: entry.unit)))
-    return _plan(node, len(entries), num_compute, num_compute, reasons), manifest
-
-
-def _plan_global(
-    node: Node,
-    stage_config: Any,
-    units: Sequence[Unit],
-    unknown: Sequence[Unit],
-    last: Mapping[str, Entry],
-    scratch: Store,
-) -> tuple[StagePlan, Manifest]:
-    num_shards = 1 if node.stage.kind is Kind.GLOBAL else len(units)
-    names = [ALL_UNITS] if node.stage.kind is Kind.GLOBAL else [unit.name for unit in units]
-    if not unknown:
-        works = works_of(node.stage, stage_config, units)
-        records, missing = _look_up(scratch, works)
-        reasons = {_why(missing[0], next(iter(last.values()), None), scratch): 1} if missing else {}
-        if missing and node.is_cheap:
-            records |= _run_in_scratch(scratch, missing)
-        entries = manifest_of(node.stage, works, records).entries or tuple(
-            Entry(unit=name, key="", shard=_UNKNOWN) for name in names
-        )
-        num_compute = 1 if missing else 0
-        return _plan(node, num_shards, num_compute, num_compute, reasons), Manifest(node.name, entries)
-    # New pages cannot be judged before they are read. What is old is taken to stay as it was.
-    new = {unit.name for unit in unknown}
-    entries = tuple(
-        last[name] if name in last and name not in new else Entry(unit=name, key="", shard=_UNKNOWN) for name in names
-    )
-    return _plan(node, num_shards, 1, 1, {"its inputs will be computed": 1}), Manifest(node.name, entries)
-
-
-def _plan(node: Node, shards: int, compute: int, at_most: int, reasons: Mapping[str, int]) -> StagePlan:
-    num_works = shards if node.stage.kind is Kind.MAP else min(shards, 1)
-    return StagePlan(
+    manifest = scratch.ref(recipe, node.name)
+    last = manifest.by_unit() if manifest is not None else {}
+    awaited = [name for name in node.needs if not all(_is_known(entry.shard) for entry in done[name].entries)]
+    stage_config = None if awaited else node.configure(config, done, scratch)
+    pieces = [(unit,) for unit in units] if stage.kind is Kind.MAP else [tuple(units)]
+    works: list[Work] = []
+    reasons: Counter[str] = Counter()
+    num_new = 0
+    for piece in pieces:
+        inputs = [item for unit in piece for item in unit.inputs]
+        if not awaited and all(_is_known(item) for item in inputs):
+            works += works_of(stage, stage_config, piece)
+        elif _NEW in inputs:
+            num_new += 1
+            reasons["its input will be computed"] += 1
+        else:
+            reasons[f"the {awaited[0]} may change" if awaited else "its input may change"] += 1
+    records, missing = look_up(scratch, works)
+    num_open = reasons.total()
+    reasons.update(_why(work, _last_made(work, last), scratch) for work in missing)
+    num_compute = num_new + len(missing)
+    plan = StagePlan(
         name=node.name,
-        shards=num_works,
-        compute=compute,
-        reuse=num_works - compute,
-        at_most=at_most,
-        reasons=reasons,
+        shards=len(pieces),
+        compute=num_compute,
+        reuse=len(pieces) - num_compute,
+        at_most=num_open + len(missing),
+        reasons=dict(reasons),
     )
+    records |= _foreseen(node, missing, last, scratch)
+    entries = manifest_of(stage, works, records).by_unit()
+    for name in output_names(stage, units):
+        entries.setdefault(name, Entry(unit=name, key="", shard=_OPEN if name in last else _NEW))
+    return plan, Manifest(node.name, tuple(entries[name] for name in output_names(stage, units)))
 
 
-def _is_known(manifest: Manifest) -> bool:
-    return all(entry.shard != _UNKNOWN for entry in manifest.entries)
+def _is_known(item: Shard | SourceFile) -> bool:
+    return item not in (_NEW, _OPEN)
 
 
-def _look_up(store: Store, works: Sequence[Work]) -> tuple[dict[str, Record], list[Work]]:
-    found = {work.key: store.find(work.stage.name, work.key) for work in works}
-    records = {key: record for key, record in found.items() if record is not None}
-    return records, [work for work in works if work.key not in records]
-
-
-def _run_in_scratch(scratch: Store, works: Sequence[Work]) -> dict[str, Record]:
+def _foreseen(node: Node, missing: Sequence[Work], last: Mapping[str, Entry], scratch: Store) -> dict[str, Record]:
+    """What will be made of missing works, where that can be known: by running what is cheap, or by what was made before."""
     records: dict[str, Record] = {}
 
     def keep(work: Work, record: Record) -> None:
         records[work.key] = record
 
-    InlineExecutor().run(scratch, works, keep, lambda _num_rows: None)
+    if node.is_cheap:
+        InlineExecutor().run(scratch, missing, keep, lambda _num_rows: None)
+    for work in missing:
+        record = records.get(work.key) or _made_before(work, last, scratch)
+        if record is not None:
+            records[work.key] = record
     return records
 
 
-def _why(work: Work, last: Entry | None, store: Store) -> str:
+def _made_before(work: Work, last: Mapping[str, Entry], scratch: Store) -> Record | None:
+    """What the same work left, of which something is now damaged or gone: it will be the same again."""
+    record = scratch.recorded(work.stage.name, work.key)
+    entries = [last.get(name) for name in output_names(work.stage, work.units)]
+    known = [entry for entry in entries if entry is not None and entry.key == work.key]
+    if record is not None or not known or len(known) < len(entries):
+        return record
+    return Record(
+        stage=work.stage.name,
+        key=work.key,
+        key_fields=work.key_fields,
+        shards=tuple(entry.shard for entry in known),
+        counts=tuple(entry.counts for entry in known),
+    )
+
+
+def _last_made(work: Work, last: Mapping[str, Entry]) -> Entry | None:
+    if work.stage.kind is Kind.MAP:
+        return last.get(work.units[0].name)
+    return next(iter(last.values()), None)  # the shards of a global stage were made together
+
+
+def _why(work: Work, last: Entry | None, scratch: Store) -> str:
     """Which field of the key changed since the last build of this unit."""
     if last is None:
         return "new input"
-    record = store.find(work.stage.name, last.key)
-    if record is None:
+    record = scratch.recorded(work.stage.name, last.key)
+    if record is None or last.key == work.key:
         return "its shard is missing or damaged"
     changed = [name for name, value in work.key_fields.items() if record.key_fields.get(name) != value]
     if "config" in changed:
         details = _changed_paths(record.key_fields["config"], work.key_fields["config"])
         return f"config changed: {', '.join(details[:4])}"
-    return f"{' and '.join(changed)} changed" if changed else "its shard is missing or damaged"
+    return f"{' and '.join(changed)} changed"
 
 
 def _changed_paths(old: Any, new: Any, prefix: str = "") -> list[str]:
@@ -184,17 +164,3 @@ def _changed_paths(old: Any, new: Any, prefix: str = "") -> list[str]:
             for path in _changed_paths(old.get(name), new.get(name), f"{prefix}.{name}" if prefix else name)
         ]
     return [] if old == new else [f"{prefix} {old!r} -> {new!r}"]
-
-
-def _count(reasons: dict[str, int], reason: str) -> None:
-    reasons[reason] = reasons.get(reason, 0) + 1
-
-
-def _with_upper_bounds(plans: Sequence[StagePlan]) -> list[StagePlan]:
-    """Set `at_most` after a global stage with unknown inputs: its outcome may touch every shard downstream."""
-    bounded: list[StagePlan] = []
-    is_open = False
-    for plan in plans:
-        bounded.append(replace(plan, at_most=plan.shards) if is_open else plan)
-        is_open = is_open or "its inputs will be computed" in plan.reasons
-    return bounded

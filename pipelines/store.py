@@ -30,10 +30,12 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.digest import canonical_json, digest_bytes, digest_file, digest_value
-from pipelines.errors import IntegrityError, SchemaError, StorageError
+from pipelines.errors import ConfigError, IntegrityError, SchemaError, StorageError
 
 _SEALED_AT_NS = 1_000_000_000 * 1_000_000_000
 """The modification time of every sealed shard (2001-09-09); no fresh edit can have it by accident."""
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, ConfigError, IntegrityError)
+"""What reading a record raises that a person or a bad disk has changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +115,14 @@ class Store:
 
     def shard_path(self, digest: str) -> Path:
         """Where a shard lies, or would lie."""
-        path = self.root / "objects" / digest[:2] / digest
+        return self._locate(f"objects/{digest[:2]}/{digest}")
+
+    def _locate(self, place: str) -> Path:
+        """Where a file lies: here, or in the store beneath if only that has it."""
+        path = self.root / place
         if self.beneath is not None and not path.exists():
-            beneath = self.beneath.shard_path(digest)
-            if beneath.exists():
-                return beneath
+            beneath = self.beneath._locate(place)  # noqa: SLF001
+            return beneath if beneath.exists() else path
         return path
 
     def write(self, schema: pa.Schema, batches: Iterable[pa.RecordBatch], *, compressed: bool = True) -> Shard:
@@ -134,7 +139,7 @@ class Store:
                 for batch in batches:
                     _check(batch, schema)
                     if batch.num_rows:
-                        writer.write_batch(batch)
+                        writer.write_batch(_copied(batch))
                         num_rows += batch.num_rows
             return self._publish(temporary, num_rows)
         finally:
@@ -167,14 +172,24 @@ class Store:
     def check(self, shard: Shard) -> bool:
         """Like `has`, but hashes every byte."""
         path = self.shard_path(shard.digest)
-        if not path.exists():
+        try:
+            is_whole = path.stat().st_size == shard.num_bytes and digest_file(path) == shard.digest
+        except FileNotFoundError:  # never made, or just moved aside by another worker
             return False
-        if path.stat().st_size == shard.num_bytes and digest_file(path) == shard.digest:
+        if not is_whole:
+            self._quarantine(path)
+        elif path.is_relative_to(self.root):
             with contextlib.suppress(OSError):
                 os.utime(path, ns=(_SEALED_AT_NS, _SEALED_AT_NS))
-            return True
-        self._quarantine(path)
-        return False
+        return is_whole
+
+    def expect(self, shard: Shard) -> None:
+        """Verify a shard by every byte; raises IntegrityError where it is damaged or missing."""
+        if not self.check(shard):
+            raise IntegrityError(
+                f"got a damaged or missing shard {shard.digest[:12]}, wanted {shard.num_bytes} bytes with that digest: "
+                "run the same command again, it is made anew."
+            )
 
     def read(self, shard: Shard, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Verify a shard, then yield its batches; `columns` limits what is decoded.
@@ -182,11 +197,7 @@ class Store:
         Raises IntegrityError where the bytes are not what the digest says; the damaged file is moved
         aside, so that the next run makes it again.
         """
-        if not self.check(shard):
-            raise IntegrityError(
-                f"got a damaged or missing shard {shard.digest[:12]}, wanted {shard.num_bytes} bytes with that digest: "
-                "run the same command again, it is made anew."
-            )
+        self.expect(shard)
         with pa.memory_map(str(self.shard_path(shard.digest))) as source:
             schema = pa.ipc.read_schema(source)
             source.seek(0)
@@ -200,39 +211,46 @@ class Store:
                 yield batch if columns is None else batch.select(list(columns))
 
     def _quarantine(self, path: Path) -> None:
-        folder = self.root / "quarantine"
-        folder.mkdir(exist_ok=True)
-        if path.is_relative_to(self.root):
+        if not path.is_relative_to(self.root):
+            return  # what lies beneath is not ours to move
+        with contextlib.suppress(FileNotFoundError), storage_errors(self.root):
+            folder = self.root / "quarantine"
+            folder.mkdir(exist_ok=True)
             path.replace(folder / path.name)
 
     # records
 
     def find(self, stage: str, key: str) -> Record | None:
         """The record under a key, if it and every shard it names are whole."""
-        path = self._record_path(stage, key)
+        record = self.recorded(stage, key)
+        return record if record is not None and all(self.has(shard) for shard in record.shards) else None
+
+    def recorded(self, stage: str, key: str) -> Record | None:
+        """The record under a key, if it is whole, whatever became of its shards."""
+        path = self._locate(_record_place(stage, key))
         try:
             record = _load_record(path.read_bytes())
         except FileNotFoundError:
-            return self.beneath.find(stage, key) if self.beneath is not None else None
-        except (ValueError, KeyError, TypeError, IntegrityError):
+            return None
+        except _UNREADABLE:
             self._quarantine(path)
             return None
-        return record if all(self.has(shard) for shard in record.shards) else None
+        if (record.stage, record.key) != (stage, key):  # a copy of another record
+            self._quarantine(path)
+            return None
+        return record
 
     def publish(self, record: Record) -> None:
         """Store a record; last of all, once its shards are in place."""
-        self._write_json(self._record_path(record.stage, record.key), _dump_record(record))
+        self._write_json(self.root / _record_place(record.stage, record.key), _dump_record(record))
 
     def records(self) -> Iterator[tuple[Path, Record | None]]:
         """Every record with its path; None for one that cannot be read."""
         for path in sorted((self.root / "records").glob("*/*/*")):
             try:
                 yield path, _load_record(path.read_bytes())
-            except (ValueError, KeyError, TypeError, IntegrityError):
+            except _UNREADABLE:
                 yield path, None
-
-    def _record_path(self, stage: str, key: str) -> Path:
-        return self.root / "records" / stage / key[:2] / key
 
     # refs
 
@@ -252,16 +270,13 @@ class Store:
 
     def ref(self, recipe: str, stage: str) -> Manifest | None:
         """The newest manifest of a stage for a recipe; None if there is none that can be read."""
-        path = self.root / "refs" / recipe / stage
         try:
-            body = json.loads(path.read_bytes())
+            body = json.loads(self._locate(f"refs/{recipe}/{stage}").read_bytes())
             entries = tuple(
                 Entry(unit=item["unit"], key=item["key"], shard=Shard(**item["shard"]), counts=item["counts"])
                 for item in body["entries"]
             )
-        except FileNotFoundError:
-            return self.beneath.ref(recipe, stage) if self.beneath is not None else None
-        except (ValueError, KeyError, TypeError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
         return Manifest(stage, entries)
 
@@ -289,7 +304,7 @@ def storage_errors(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if isinstance(error, FileNotFoundError | NotADirectoryError):
+        if isinstance(error, FileNotFoundError):
             raise
         if error.errno == errno.ENOSPC or "No space left" in str(error):
             raise StorageError(
@@ -310,12 +325,25 @@ def _check(batch: pa.RecordBatch, schema: pa.Schema) -> None:
             raise SchemaError(f"got {column.null_count} nulls in {name!r}, wanted none: mend the stage.")
 
 
+def _copied(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The same rows in memory of their own.
+
+    Arrow writes a slice with up to 63 bytes of its neighbours, and whatever lies beneath a null. A shard cut out of
+    a larger batch would change with rows that are not in it.
+    """
+    return batch.take(pa.array(range(batch.num_rows), pa.int64()))
+
+
 def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _record_place(stage: str, key: str) -> str:
+    return f"records/{stage}/{key[:2]}/{key}"
 
 
 def _shard_json(shard: Shard) -> dict[str, Any]:

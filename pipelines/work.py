@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.digest import digest_value
-from pipelines.errors import SchemaError
+from pipelines.digest import digest_file, digest_value
+from pipelines.errors import InputError, SchemaError
 from pipelines.sources import READERS
 from pipelines.stage import Kind, Stage, Tally
 from pipelines.store import Record, Shard, Store
@@ -32,9 +32,18 @@ class SourceFile:
     num_bytes: int = 0
 
     @property
+    def reading(self) -> str:
+        """Digest of how it is read: kind, options, and the ending of the name of a file of text rows.
+
+        Rows of text and one plain text can be the same bytes; a WARC file says what it is.
+        """
+        name = Path(self.path).name.lower().removesuffix(".gz").removesuffix(".zst")
+        return digest_value([self.kind, self.options, Path(name).suffix if self.kind == "text" else None])
+
+    @property
     def unit(self) -> str:
-        """What its shards are known by: the file's digest, and how it is read where that is a choice."""
-        return self.digest if self.options is None else digest_value([self.digest, self.kind, self.options])
+        """What its shards are known by: the file's digest and how it is read."""
+        return digest_value([self.digest, self.reading])
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +140,26 @@ def _read_all(store: Store, work: Work) -> Iterator[pa.RecordBatch]:
 
 def _read(store: Store, item: Shard | SourceFile, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     if isinstance(item, SourceFile):
-        yield from READERS[item.kind](Path(item.path), item.options)
+        yield from _read_source(item)
     else:
         yield from store.read(item, schema.names)
+
+
+def _read_source(source: SourceFile) -> Iterator[pa.RecordBatch]:
+    """Pages of a source file. Raises InputError where it cannot be read, or is not what its digest says.
+
+    A file that is written while a run goes on would otherwise be stored under the name of what it was.
+    """
+    path = Path(source.path)
+    try:
+        yield from READERS[source.kind](path, source.options)
+        digest = digest_file(path)
+    except OSError as error:
+        raise InputError(
+            f"got {error.strerror or error} for source file {path}, wanted one that can be read: check paths."
+        ) from error
+    if digest != source.digest:
+        raise InputError(f"got source file {path} that changed during the run, wanted one at rest: run again.")
 
 
 def _count_rows(batches: Iterable[pa.RecordBatch], on_rows: OnRows) -> Iterator[pa.RecordBatch]:

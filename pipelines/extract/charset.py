@@ -20,29 +20,16 @@ _HIGH_BYTES = bytes(range(128, 256))
 _NOT_SINGLE_BYTE = frozenset(
     ("gb18030", "big5hkscs", "cp932", "euc_jp", "iso2022_jp", "cp949", "utf-16-le", "utf-16-be")
 )
-_CODECS = {
-    # WHATWG labels cover more than the codecs of the same name: Python's widest superset of each is used.
-    "gbk": "gb18030",
-    "gb2312": "gb18030",
-    "gb18030": "gb18030",
-    "hz-gb-2312": "gb18030",
-    "big5": "big5hkscs",
-    "shift_jis": "cp932",
-    "euc-jp": "euc_jp",
-    "iso-2022-jp": "iso2022_jp",
-    "euc-kr": "cp949",
-    "windows-874": "cp874",
-    "x-mac-cyrillic": "mac_cyrillic",
-    "macintosh": "mac_roman",
-    "iso-8859-8-i": "iso8859_8",
-    "utf-16le": "utf-16-le",
-    "utf-16be": "utf-16-be",
-}
+_CODECS = {"gbk": "gb18030", "big5": "big5hkscs", "shift_jis": "cp932", "euc_kr": "cp949"}
+"""What pages hold goes beyond the charsets that they name: Python's widest superset of each is used."""
 _MIN_UTF8_EVIDENCE = 12
 """Bytes outside ASCII that are valid UTF-8 and outweigh a declared multi-byte charset: 6 characters of GBK are valid
 UTF-8 by chance in fewer than 1 of 10,000 cases."""
 _MAX_REPLACED_RATIO = 0.001
 """Characters that may fail to decode (a cut-off tail, one bad quotation mark) before the declaration is doubted."""
+
+_EACH_OTHERS_BYTES = {"gb18030": "big5hkscs", "big5hkscs": "gb18030"}
+_COMMON_CHINESE = "的一是不了在人有我他这這个個们們中来來上大为為和国國，。"
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -68,7 +55,7 @@ def decode(payload: bytes, content_type: str | None, *, is_html: bool) -> Decode
         except UnicodeDecodeError:
             pass
     if declared is not None:
-        as_declared = _decode(payload, declared)
+        as_declared = _less_odd(payload, _decode(payload, declared))
         if as_declared.num_replaced <= max(1, len(as_declared.text) * _MAX_REPLACED_RATIO):
             return as_declared
     detected = _codec(detect_encoding(payload) or "") or "utf-8"
@@ -76,6 +63,15 @@ def decode(payload: bytes, content_type: str | None, *, is_html: bool) -> Decode
     if declared is not None and as_declared.num_replaced <= found.num_replaced:
         return as_declared
     return found
+
+
+def _less_odd(payload: bytes, decoded: Decoded) -> Decoded:
+    """`decoded`, or the other of GB18030 and Big5, which decode each other's bytes into rare characters."""
+    if decoded.charset not in _EACH_OTHERS_BYTES:
+        return decoded
+    other = _decode(payload, _EACH_OTHERS_BYTES[decoded.charset])
+    num_common, num_common_of_other = (sum(map(text.count, _COMMON_CHINESE)) for text in (decoded.text, other.text))
+    return other if num_common_of_other > max(4, 4 * num_common) else decoded
 
 
 def _decode(payload: bytes, charset: str) -> Decoded:

@@ -30,7 +30,7 @@ _LONE_CHARACTER = re.compile(
     "(>\\s*[\u0800-\u1fff\u2070-\u218f\u2460-\u24ff\u2600-\u27bf\u2e80-\ud7ff\uf900-\ufdcf\ufdf0-\ufffd])(?=\\s*<)"
 )
 _LIST_TAGS = re.compile(
-    r"<(?:(?P<close>/)?(?P<list>[uo]l)\b(?P<attributes>[^<>]*)|(?P<item>li)\b[^<>]*>(?:\s*<(?:p|div)\b[^<>]*>)*|a\b)",
+    r"<(?=[/uola])(?:(?P<close>/)?(?P<list>[uo]l)\b(?P<attributes>[^<>]*)|(?P<item>li)\b[^<>]*>(?:\s*<(?:p|div)\b[^<>]*>)*|a\b)",
     re.IGNORECASE,
 )
 _NAVIGATION = re.compile(r"\b(?:nav|menu|bread-?crumb|toc|pager|pagination|tabs?|share|social)", re.IGNORECASE)
@@ -64,18 +64,25 @@ _NOT_CONTENT = [
 
 _SITE_HEADER = "body>header:not(:has(h1))"
 
-_META_SELECTOR = ",".join(
-    f'meta[name="{name}" i]'
-    for name in ("robots", "corpusmill", "tdm-reservation", "dcterms.license", "dcterms.rights", "dc.rights")
+_RIGHTS_META = ("robots", "corpusmill", "tdm-reservation", "dcterms.license", "dcterms.rights", "dc.rights")
+_RIGHTS_SELECTOR = ",".join(
+    (
+        'link[rel~="license" i][href]',
+        'a[rel~="license" i][href]',
+        *(f'meta[name="{name}" i]' for name in _RIGHTS_META),
+    )
 )
 _DIRECTIVES = frozenset(("robots", "corpusmill", "tdm-reservation"))
-_LICENSE_SELECTOR = 'link[rel~="license" i][href],a[rel~="license" i][href]'
 _MAX_TITLE_CHARS = 1000
 _MAX_VALUE_CHARS = 2000
 
 
 class TooDeepError(Exception):
     """Elements are nested deeper than the limit."""
+
+
+class TooManyTagsError(Exception):
+    """The parsed tree would take too much memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,18 +97,27 @@ class Extracted:
 
 
 def extract_html(
-    html: str, url: str | None, *, main_content: bool, comments: bool, min_main_chars: int, max_nesting: int
+    html: str,
+    url: str | None,
+    *,
+    main_content: bool,
+    comments: bool,
+    min_main_chars: int,
+    max_nesting: int,
+    max_tags: int,
 ) -> Extracted:
     """Main text (or the whole text), title, language, licence and rights directives of a page.
 
     A main text shorter than `min_main_chars` characters gives way to the whole text, without navigation, header and
     footer, where that is longer. Raises TooDeepError where block elements are nested deeper than `max_nesting`, or
-    lists deeper than 32.
+    lists deeper than 32; TooManyTagsError, before anything is parsed, where there are more than `max_tags`.
     """
+    if html.count("<") > max_tags:
+        raise TooManyTagsError
     holds_math = _holds_math(html)
     tree = HTMLTree.parse(_remedied(html, holds_math=holds_math))
     document: Any = tree.document
-    if _is_deeper(document, _BLOCKS, max_nesting) or _is_deeper(document, _LISTS, _MAX_LIST_NESTING):
+    if _is_too_deep(document, max_nesting):
         raise TooDeepError
     affordable_depth = _MAX_MAIN_WORK // max(1, len(html))
     if affordable_depth < max_nesting and _is_deeper(document, _BLOCKS, affordable_depth):
@@ -137,22 +153,25 @@ def _plain_text(tree: HTMLTree, *, main_content: bool, comments: bool, skipped: 
     )
     if _BULLET_MARK in text:
         text = _NUMBERED_BULLET.sub("• ", text)
-    return _EMPTY_BULLETS.sub("", normalize(text))
+    text = normalize(text)
+    return _EMPTY_BULLETS.sub("", text) if "•" in text else text
 
 
 def _rights(document: Any, url: str | None) -> tuple[tuple[str, ...], str | None]:
     """Directives as "meta NAME: VALUE", and the URL of the licence, as far as the page's elements say."""
     directives: list[str] = []
-    license_url: str | None = None
-    for element in _all(document, _LICENSE_SELECTOR):
-        license_url = license_url or _absolute(url, element.getattr("href"))
-    for element in _all(document, _META_SELECTOR):
+    linked: list[str | None] = []  # a link to a licence goes before what a meta element names
+    named: list[str | None] = []
+    for element in _all(document, _RIGHTS_SELECTOR):
+        if element.tag != "meta":
+            linked.append(_absolute(url, element.getattr("href")))
+            continue
         name, content = element.getattr("name").strip().lower(), element.getattr("content") or ""
         if name in _DIRECTIVES:
             directives.append(f"meta {name}: {one_line(content, _MAX_VALUE_CHARS)}")
         elif content.lower().startswith(("http://", "https://")):
-            license_url = license_url or _absolute(url, content)
-    return tuple(directives), license_url
+            named.append(_absolute(url, content))
+    return tuple(directives), next(filter(None, (*linked, *named)), None)
 
 
 def _all(document: Any, selector: str) -> tuple[Any, ...]:
@@ -171,6 +190,13 @@ def _absolute(url: str | None, href: str) -> str | None:
 def _nested(tags: str, depth: int) -> str:
     """Selector of an element of `tags` with `depth` - 1 others of them around it."""
     return " ".join([f":is({tags})"] * depth)
+
+
+def _is_too_deep(document: Any, max_nesting: int) -> bool:
+    # Each question is a walk over the tree: one on blocks and lists together clears nearly every page.
+    if not _is_deeper(document, f"{_BLOCKS},{_LISTS}", min(max_nesting, _MAX_LIST_NESTING)):
+        return False
+    return _is_deeper(document, _BLOCKS, max_nesting) or _is_deeper(document, _LISTS, _MAX_LIST_NESTING)
 
 
 def _is_deeper(document: Any, tags: str, depth: int) -> bool:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pipelines.digest import document_id
 from pipelines.errors import ConfigError
 from pipelines.extract.charset import decode, looks_like_utf16
-from pipelines.extract.html import Extracted, TooDeepError, extract_html
+from pipelines.extract.html import Extracted, TooDeepError, TooManyTagsError, extract_html
 from pipelines.extract.normalize import normalize
 from pipelines.schemas import DOCUMENT, PAGE
 from pipelines.stage import Stage
@@ -50,9 +50,17 @@ class ExtractConfig:
     """Bytes of a page; a larger one is the problem `too_large`."""
     max_nesting: int = 256
     """Block elements inside one another; a deeper page is the problem `too_deep`. Browsers stop at 512."""
+    max_tags: int = 1 << 19
+    """Tags of a page; one with more is the problem `too_many_tags`. A million elements take about 700 MB."""
 
     def __post_init__(self) -> None:
-        for name, lowest in (("min_main_chars", 0), ("min_text_chars", 1), ("max_page_bytes", 1), ("max_nesting", 16)):
+        for name, lowest in (
+            ("min_main_chars", 0),
+            ("min_text_chars", 1),
+            ("max_page_bytes", 1),
+            ("max_nesting", 16),
+            ("max_tags", 1),
+        ):
             value = getattr(self, name)
             if value < lowest:
                 raise ConfigError(f"got {name} {value} in extract, wanted at least {lowest}: raise it.")
@@ -61,7 +69,8 @@ class ExtractConfig:
 def extract_documents(batches: Iterable[pa.RecordBatch], config: ExtractConfig) -> Iterator[pa.RecordBatch]:
     """PAGE -> DOCUMENT, one row for each row, in order.
 
-    `problem` is what the reader found, or `http_STATUS`, `too_large`, `not_text`, `undecodable`, `too_deep`, `empty`;
+    `problem` is what the reader found, or `http_STATUS`, `too_large`, `not_text`, `undecodable`, `too_deep`, `too_many_tags`,
+    `empty`;
     the text is empty exactly where a problem stands.
     """
     for batch in batches:
@@ -75,7 +84,7 @@ EXTRACT = Stage(
     inputs=(PAGE,),
     output=DOCUMENT,
     transform=extract_documents,
-    libraries=("resiliparse",),
+    libraries=("resiliparse", "fastwarc"),
     tally=tally_problems,
 )
 
@@ -123,6 +132,9 @@ def _read(row: dict[str, Any], page: dict[str, Any], config: ExtractConfig) -> N
         except TooDeepError:
             row["problem"] = "too_deep"
             return
+        except TooManyTagsError:
+            row["problem"] = "too_many_tags"
+            return
         row["text"], row["title"] = found.text, found.title
         row["declared_language"] = found.language or row["declared_language"]
         row["license_url"] = found.license_url or row["license_url"]
@@ -139,6 +151,7 @@ def _extracted(source: str, url: str | None, config: ExtractConfig) -> Extracted
         comments=config.comments,
         min_main_chars=config.min_main_chars,
         max_nesting=config.max_nesting,
+        max_tags=config.max_tags,
     )
 
 

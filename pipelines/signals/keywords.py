@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ahocorasick_rs import AhoCorasick
+from ahocorasick_rs import AhoCorasick, Implementation
 
 from pipelines.digest import digest_file
 from pipelines.errors import ConfigError
@@ -29,7 +29,8 @@ _ZERO_WIDTH = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]"
 )
 _HAN = "\u3005\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_BETWEEN_HAN = re.compile(rf"(?<=[{_HAN}])[ \t\u3000.,·・•*_~+|/\\^-]{{1,3}}(?=[{_HAN}])")
+_DOT = r"[ \t\u3000.,·・•*_~+|/\\^-]"
+_BETWEEN_HAN = re.compile(rf"{_DOT}(?<=[{_HAN}].){_DOT}{{0,2}}(?=[{_HAN}])")  # led by what is quick to search for
 _SPACES = re.compile(r"\s+")
 
 
@@ -39,14 +40,25 @@ def keyword_counter(extra: tuple[Resource, ...] = ()) -> Counter:
     A file of `extra` names its category in its first line, `# category: NAME`, and adds to a
     built-in category of that name. Raises ConfigError where the line is missing or a file cannot be read.
     """
-    lexicons = [(path.stem, path) for path in sorted(_LEXICONS.glob("*.txt"))]
-    lexicons += [(_category(Path(resource.path)), Path(resource.path)) for resource in extra]
-    return _counter(lexicons)
+    count = _keyword_counter(extra)
+    return lambda text: count(normalise(text))
 
 
 def identity_counter() -> Counter:
     """A function from text to mentions by group of people: gender, ethnicity, religion, and so on; no zeros."""
-    return _counter((path.stem, path) for path in sorted(_IDENTITY_LEXICONS.glob("*.txt")))
+    count = _identity_counter()
+    return lambda text: count(normalise(text))
+
+
+def term_counter(extra: tuple[Resource, ...] = ()) -> Callable[[str], tuple[dict[str, int], dict[str, int]]]:
+    """A function from text to what `keyword_counter` and `identity_counter` find: both in one normalised text."""
+    count_keywords, count_identities = _keyword_counter(extra), _identity_counter()
+
+    def count(text: str) -> tuple[dict[str, int], dict[str, int]]:
+        text = normalise(text)
+        return count_keywords(text), count_identities(text)
+
+    return count
 
 
 def builtin_lexicons() -> tuple[Resource, ...]:
@@ -81,17 +93,26 @@ def _terms(path: Path) -> list[str]:
     return [_SPACES.sub(" ", normalise(line)) for line in lines if line]
 
 
+def _keyword_counter(extra: tuple[Resource, ...]) -> Counter:
+    lexicons = [(path.stem, path) for path in sorted(_LEXICONS.glob("*.txt"))]
+    return _counter([*lexicons, *((_category(Path(resource.path)), Path(resource.path)) for resource in extra)])
+
+
+def _identity_counter() -> Counter:
+    return _counter((path.stem, path) for path in sorted(_IDENTITY_LEXICONS.glob("*.txt")))
+
+
 def _counter(lexicons: Iterable[tuple[str, Path]]) -> Counter:
+    """Counts the terms of the lists in a normalised text."""
     categories_of: dict[str, set[str]] = {}
     for category, path in lexicons:
         for term in _terms(path):
             categories_of.setdefault(term, set()).add(category)
     terms = sorted(categories_of)
     categories = [sorted(categories_of[term]) for term in terms]
-    automaton = AhoCorasick(terms)
+    automaton = AhoCorasick(terms, implementation=Implementation.DFA)  # 41 MiB for 10,000 terms, twice as fast
 
     def count(text: str) -> dict[str, int]:
-        text = normalise(text)
         hits: dict[str, int] = {}
         end = 0
         matches = automaton.find_matches_as_indexes(text, overlapping=True)

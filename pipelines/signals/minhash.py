@@ -52,9 +52,24 @@ _TOKEN = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
 _DIACRITICS = re.compile("[\u0300-\u036f]+")
 _DIGITS = re.compile(r"\d")
 _ASCII = "".join(char.lower() if char.isalnum() or char == "_" else " " for char in map(chr, range(128)))
-_ASCII_DIGITS_FOLDED = _ASCII.translate(str.maketrans(string.digits, "0" * 10))
-# What makes most English pages non-ASCII; each is punctuation or white space to the slow path too.
-_TYPOGRAPHY = ("\u2019", "\u2018", "\u201c", "\u201d", "\u2013", "\u2014", "\u2026", "\u2022", "\u00a0")
+_ASCII_DIGITS = str.maketrans(string.digits, "0" * 10)
+# What makes most English pages non-ASCII; each becomes a space on the slow path too.
+_TYPOGRAPHY = (
+    "\u2019",
+    "\u2018",
+    "\u201c",
+    "\u201d",
+    "\u2013",
+    "\u2014",
+    "\u2026",
+    "\u2022",
+    "\u00a0",
+    "\u2192",
+    "\u200b",
+    "\u00a9",
+    "\u00a7",
+    "\u00b6",
+)
 
 
 def normalize(text: str) -> str:
@@ -63,7 +78,7 @@ def normalize(text: str) -> str:
     NFKC and case folding; combining diacritics (U+0300 to U+036F) taken off, while the vowel signs of
     other scripts stay; every digit becomes 0; a run of anything but letters, digits, marks and "_" becomes one space.
     """
-    return _fold(text, fold_digits=True)
+    return _fold_digits(_fold(text))
 
 
 def text_digest(text: str) -> bytes:
@@ -71,16 +86,18 @@ def text_digest(text: str) -> bytes:
 
     A text that normalises to nothing ("!!!", an emoji) is digested as it stands, so that such texts do not collapse.
     """
-    folded = _fold(text, fold_digits=False) or text
-    return hashlib.blake2b(folded.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return _digest(_fold(text) or text)
 
 
 def minhash(text: str) -> Signature | None:
     """MinHash signature of a text: uint32[112], or None where the text normalises to nothing."""
-    normalized = normalize(text)
-    if not normalized:
-        return None
-    return _permuted_minima(_shingle_hashes(normalized))
+    return _signature(_fold_digits(_fold(text)))
+
+
+def text_digest_and_minhash(text: str) -> tuple[bytes, Signature | None]:
+    """Both at once: they share most of the normalisation."""
+    folded = _fold(text)
+    return _digest(folded or text), _signature(_fold_digits(folded))
 
 
 def estimate(a: Signature, b: Signature) -> float:
@@ -91,17 +108,28 @@ def estimate(a: Signature, b: Signature) -> float:
     return float(np.count_nonzero(a == b)) / len(a)
 
 
-def _fold(text: str, *, fold_digits: bool) -> str:
+def _fold(text: str) -> str:
+    """`normalize` but for the digits, which stay."""
     if not text.isascii():
         for char in _TYPOGRAPHY:
             text = text.replace(char, " ")
     if text.isascii():
-        return " ".join(text.translate(_ASCII_DIGITS_FOLDED if fold_digits else _ASCII).split())
+        return " ".join(text.translate(_ASCII).split())
     text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     text = unicodedata.normalize("NFKC", _DIACRITICS.sub("", text))
-    if fold_digits:
-        text = _DIGITS.sub("0", text)
     return _PUNCTUATION.sub(" ", text).strip()
+
+
+def _fold_digits(folded: str) -> str:
+    return folded.translate(_ASCII_DIGITS) if folded.isascii() else _DIGITS.sub("0", folded)
+
+
+def _digest(folded: str) -> bytes:
+    return hashlib.blake2b(folded.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _signature(normalized: str) -> Signature | None:
+    return _permuted_minima(_shingle_hashes(normalized)) if normalized else None
 
 
 def _pieces(normalized: str) -> Iterator[str]:

@@ -70,7 +70,10 @@ _UNSPACED = "".join(f"{chr(start)}-{chr(end - 1)}" for start, end in UNSPACED_RA
 _LONG_WORD = re.compile(rf"[^\s{_UNSPACED}]{{{_MAX_WORD_NUM_CHARS + 1}}}")
 _ENOUGH_CHARACTERS = re.compile(rf"(?:[{_UNSPACED}][^{_UNSPACED}]*+){{{_MIN_LINE_CHARACTERS}}}")
 _SENTENCE_END = re.compile(rf"[.!?]++[{re.escape(_CLOSERS)}]*+[ \t\u00a0]++(?=[^\sa-z])")
-_FULL_WIDTH_SENTENCE_END = re.compile(rf"[。！？｡．…]++(?:(?<=[。！？｡．])|(?<=……))[{re.escape(_CLOSERS)}]*+(?=\S)")
+_FULL_WIDTH_ENDS = "。！？｡．…"
+_FULL_WIDTH_SENTENCE_END = re.compile(
+    rf"[{_FULL_WIDTH_ENDS}]++(?:(?<=[。！？｡．])|(?<=……))[{re.escape(_CLOSERS)}]*+(?=\S)"
+)
 
 _BOILERPLATE = (
     "terms of use",
@@ -169,19 +172,20 @@ def _stop_word_hashes(language: str) -> Hashes:
 
 
 def _c4(lines: Sequence[str]) -> dict[str, int | float | bool | None]:
-    boilerplate = _boilerplate_lines(lines)
+    in_lower_case = "\n".join(lines).lower()
+    boilerplate = _boilerplate_lines(lines, in_lower_case)
     surviving = [line for line in lines if _survives(_CITATION.sub("", line).strip() if "[" in line else line)]
-    in_lower_case = "\n".join(surviving).lower()
+    has_lorem_ipsum = "lorem ipsum" in in_lower_case and any("lorem ipsum" in line.lower() for line in surviving)
     if "javascript" in in_lower_case:
         surviving = [line for line in surviving if "javascript" not in line.lower()]
     kept = [line for line in surviving if line not in boilerplate] if boilerplate else surviving
     kept_text = "\n".join(kept)
     num_sentences = len(kept) + len(_SENTENCE_END.findall(kept_text))
-    if not kept_text.isascii():
+    if any(mark in kept_text for mark in _FULL_WIDTH_ENDS):
         num_sentences += len(_FULL_WIDTH_SENTENCE_END.findall(kept_text))
     return {
         "num_sentences": num_sentences,
-        "has_lorem_ipsum": "lorem ipsum" in in_lower_case,
+        "has_lorem_ipsum": has_lorem_ipsum,
         "has_curly_bracket": any("{" in line for line in surviving),
         "policy_line_ratio": _ratio(sum(line in boilerplate for line in lines) if boilerplate else 0, len(lines)),
     }
@@ -206,11 +210,11 @@ def _ends_sentence(line: str) -> bool:
     return core[-1:] in _TERMINALS and not core.endswith(_ELLIPSES)
 
 
-def _boilerplate_lines(lines: Sequence[str]) -> set[str]:
-    in_lower_case = "\n".join(lines).lower()
-    lower_lines = in_lower_case.split("\n")
+def _boilerplate_lines(lines: Sequence[str], in_lower_case: str) -> set[str]:
+    phrases = set(_phrase_finder().find_matches_as_strings(in_lower_case))
+    lower_lines = in_lower_case.split("\n") if phrases else []
     found: set[str] = set()
-    for phrase in set(_phrase_finder().find_matches_as_strings(in_lower_case)):
+    for phrase in phrases:
         size = _LINK_NUM_CHARS if phrase in _READ_MORE else None
         found.update(
             line for line, lower in zip(lines, lower_lines, strict=True) if phrase in (lower[-size:] if size else lower)

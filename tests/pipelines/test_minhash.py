@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.signals import minhash as module
-from pipelines.signals.minhash import estimate, minhash, normalize, text_digest
+from pipelines.signals.minhash import estimate, minhash, normalize, text_digest, text_digest_and_minhash
 
 ENGLISH = (
     "The general rule is that the namespace should describe everything the system might use, unless told otherwise."
@@ -60,6 +60,21 @@ def test_normalising_twice_changes_nothing(text):
 @given(st.text(st.characters(max_codepoint=127)))
 def test_the_fast_path_for_ascii_agrees_with_the_other(text):
     assert normalize(text + " é") == (normalize(text) + " e").strip()
+
+
+@pytest.mark.parametrize("char", module._TYPOGRAPHY)
+def test_what_is_taken_out_early_is_a_space_to_the_slow_path_too(char, monkeypatch):
+    text = f"é{char}a{char}\u0338b"
+    early = normalize(text)
+    monkeypatch.setattr(module, "_TYPOGRAPHY", ())
+    assert early == normalize(text)
+
+
+@given(st.text())
+def test_both_at_once_are_those_of_each_alone(text):
+    digest, signature = text_digest_and_minhash(text)
+    assert digest == text_digest(text)
+    np.testing.assert_equal(signature, minhash(text))
 
 
 @pytest.mark.parametrize(

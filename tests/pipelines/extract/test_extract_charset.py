@@ -3,9 +3,9 @@
 import codecs
 
 import pytest
+from extract_pages import extract
 from hypothesis import given
 from hypothesis import strategies as st
-from pages import extract
 
 from pipelines.extract.charset import decode
 
@@ -36,14 +36,16 @@ CASES = [
     (TRADITIONAL, "big5", None, None, "big5hkscs"),
     (TRADITIONAL, "big5", "big5", None, "big5hkscs"),
     (TRADITIONAL, "big5", "utf-8", None, "big5hkscs"),
+    (TRADITIONAL, "big5", "gb2312", None, "big5hkscs"),
+    (TRADITIONAL, "gb18030", "gb2312", None, "gb18030"),
     (TRADITIONAL, "utf-8", "big5", None, "utf-8"),
     (JAPANESE, "shift_jis", None, None, "cp932"),
     (JAPANESE, "euc_jp", "euc-jp", None, "euc_jp"),
     (JAPANESE, "shift_jis", "utf-8", None, "cp932"),
     (KOREAN, "euc_kr", "euc-kr", None, "cp949"),
-    (RUSSIAN, "cp1251", None, None, "windows-1251"),
+    (RUSSIAN, "cp1251", None, None, "cp1251"),
     (RUSSIAN, "koi8-r", "koi8-r", None, "koi8-r"),
-    (FRENCH, "cp1252", "iso-8859-1", None, "windows-1252"),
+    (FRENCH, "cp1252", "iso-8859-1", None, "cp1252"),
     (FRENCH, "utf-8", "iso-8859-1", None, "utf-8"),
 ]
 
@@ -90,7 +92,7 @@ def test_a_cut_off_character_does_not_change_the_charset():
 def test_plain_text_has_no_meta():
     text = f'He wrote <meta charset="gbk"> here. {FRENCH}'
     row = extract(text.encode("cp1252"), "text/plain")
-    assert row["charset"] == "windows-1252"
+    assert row["charset"] == "cp1252"
     assert "Voilà" in row["text"]
 
 

@@ -3,9 +3,9 @@
 import unicodedata
 
 import pytest
+from extract_pages import article, text_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pages import article, text_of
 
 ENGLISH = "This paragraph is long enough to be taken for the main content of the page by any extractor. " * 3
 CHINESE = "这一段文字足够长，任何提取程序都会把它当作网页的正文内容，而不是导航或页脚。" * 5

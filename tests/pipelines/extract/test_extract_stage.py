@@ -10,9 +10,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from extract_pages import URL, extract
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pages import URL, extract
 
 from pipelines.digest import document_id
 from pipelines.errors import ConfigError
@@ -54,6 +54,7 @@ def test_one_row_for_each_row_in_order():
         (b"<p>four", "text/html", {"min_text_chars": 5}, "empty"),
         (b"<div>" * 300 + b"x", "text/html", {}, "too_deep"),
         (b"<ul><li>" * 40 + b"x", "text/html", {}, "too_deep"),
+        (b"<b>" * 100 + b"x", "text/html", {"max_tags": 99}, "too_many_tags"),
         (b"\xff\x81\xfe\x82" * 99, "text/html; charset=utf-8", {"problem": None}, "undecodable"),
         (b"", None, {"problem": "warc_truncated"}, "warc_truncated"),
         (b"<p>x", "text/html", {"problem": "bad_row"}, "bad_row"),
@@ -170,7 +171,13 @@ def test_one_line_is_one_line():
 
 
 def test_config_is_checked():
-    for options in ({"min_text_chars": 0}, {"max_page_bytes": 0}, {"max_nesting": 3}, {"min_main_chars": -1}):
+    for options in (
+        {"min_text_chars": 0},
+        {"max_page_bytes": 0},
+        {"max_nesting": 3},
+        {"max_tags": 0},
+        {"min_main_chars": -1},
+    ):
         with pytest.raises(ConfigError, match=next(iter(options))):
             ExtractConfig(**options)
 
@@ -211,7 +218,7 @@ def test_hostile_pages_end_in_an_outcome(name):
     started = time.process_time()
     row = extract(payload)
     assert time.process_time() - started < MAX_CPU_SECONDS
-    assert row["problem"] in (None, "empty", "too_deep")
+    assert row["problem"] in (None, "empty", "too_deep", "too_many_tags")
     assert len(row["text"]) <= 16 * len(payload)
     assert "\x00" not in row["text"]
 

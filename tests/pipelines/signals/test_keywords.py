@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipelines.digest import digest_file
 from pipelines.errors import ConfigError
-from pipelines.signals.keywords import builtin_lexicons, identity_counter, keyword_counter
+from pipelines.signals.keywords import builtin_lexicons, identity_counter, keyword_counter, term_counter
 from pipelines.stage import Resource
 
 COUNT = keyword_counter()
@@ -99,3 +99,8 @@ def test_counts_are_positive_and_ordered(text: str) -> None:
     counts = COUNT(text)
     assert list(counts) == sorted(counts)
     assert all(count > 0 for count in counts.values())
+
+
+@pytest.mark.parametrize("text", ["", "A woman said damn.", "女人 ＦＲＥＥ 色·情 Muslim", "плохо"])
+def test_both_counters_at_once_find_what_each_finds(text):
+    assert term_counter()(text) == (COUNT(text), IDENTITY(text))

@@ -250,6 +250,7 @@ def test_two_damages_bear_different_evidence(tmp_path):
         (b"filedesc://x.arc 127.0.0.1 20140301000000 text/plain 1\n", "ARC file"),
         (gzip.compress(b"filedesc://x.arc 127.0.0.1 20140301000000 text/plain 1\n"), "ARC file"),
     ],
+    ids=["html", "packed html", "broken gzip", "arc", "packed arc"],  # data holds the time of packing
 )
 def test_what_is_no_warc_is_refused(tmp_path, data, sentence):
     with pytest.raises(InputError, match=sentence) as raised:

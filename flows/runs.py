@@ -1,0 +1,123 @@
+"""What the flows record in MLflow: a run each for corpus, training and evaluation.
+
+The runs name each other, the corpus digest and the Prefect flow run in their tags, so that a reviewer gets from any
+of them to the others. MLflow is imported only where something was computed: a run that changes nothing is no new run.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from prefect.runtime import flow_run
+
+from flows.jobs import JobResult, TrainingJob
+from flows.recipe import Recipe
+from flows.results import read_result, write_result
+from flows.settings import Settings
+from flows.workspace import Workspace
+from pipelines.digest import canonical
+from pipelines.store import Manifest
+
+_RUN_ID = "mlflow_run_id"
+
+
+def record_corpus(
+    settings: Settings, place: Workspace, recipe: Recipe, done: Mapping[str, Manifest], summary: Mapping[str, Any]
+) -> None:
+    """A run for a corpus: parameters, the funnel as metrics, the dataset, the data card."""
+    from flows.tracking import flatten, open_tracker
+
+    tracker = open_tracker(settings, place, recipe.name, _flow_run_id())
+    tags = {"corpusmill.dataset_digest": summary["dataset_digest"]}
+    tags |= {f"corpusmill.manifest.{name}": manifest.digest for name, manifest in done.items()}
+    with tracker.run("corpus", tags) as tracked:
+        tracked.log_params(flatten({name: value for name, value in recipe.raw.items() if name != "sources"}))
+        tracked.log_metrics(
+            {
+                "documents/in": summary["documents"]["in"],
+                "documents/kept": summary["documents"]["kept"],
+                "tokens": summary["tokens"],
+                **{f"dropped/{name}": count for name, count in summary["documents"]["dropped"].items()},
+                **{f"shards_computed/{stage['name']}": stage["computed"] for stage in summary["stages"]},
+            }
+        )
+        tracked.log_dataset(recipe.name, summary["dataset_digest"], str(place.store_folder), "corpus")
+        folder = place.report_folder(recipe.name)
+        tracked.log_files(folder / "data_card.md", folder / "data_card.json")
+        write_result(folder / "corpus_run.json", summary["dataset_digest"], {"run_id": tracked.run_id}, [])
+
+
+@contextmanager
+def recorded_training(
+    settings: Settings, place: Workspace, recipe: Recipe, job: TrainingJob
+) -> Iterator[tuple[Callable[[Any], None], Callable[[JobResult], None]]]:
+    """A run for a training, gone on with where an earlier one was killed: calls for each step and for the end."""
+    from flows.tracking import flatten, open_tracker
+
+    run_path = job.folder / _RUN_ID
+    tags = {
+        "corpusmill.dataset_digest": job.dataset.digest,
+        "corpusmill.training_key": job.key,
+        "corpusmill.corpus_run_id": _corpus_run_id(place, recipe, job.dataset.digest) or "",
+        "corpusmill.model_folder": job.folder.name,
+    }
+    tracker = open_tracker(settings, place, recipe.name, _flow_run_id())
+    with tracker.run("training", tags, run_id=_training_run_id(job)) as tracked:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        run_path.write_text(tracked.run_id)
+        tracked.log_params(flatten({"model": canonical(job.model), "training": canonical(job.training)}))
+        tracked.log_dataset(recipe.name, job.dataset.digest, str(place.store_folder), "training")
+
+        def on_step(seen: Any) -> None:
+            measured = {
+                "train/loss": seen.loss,
+                "train/learning_rate": seen.learning_rate,
+                "train/grad_norm": seen.grad_norm,
+                "train/tokens_per_second": seen.tokens_per_second,
+                "validation/loss": seen.val_loss,
+            }
+            tracked.log_metrics({name: value for name, value in measured.items() if value is not None}, seen.step)
+
+        def on_end(result: JobResult) -> None:
+            names = ("first_val_loss", "final_val_loss", "final_train_loss")
+            tracked.log_metrics({f"final/{name}": result.values[name] for name in names}, result.values["steps"])
+            tracked.set_tags({"corpusmill.parameters_digest": result.values["parameters_digest"]})
+
+        yield on_step, on_end
+
+
+def record_evaluation(
+    settings: Settings, place: Workspace, recipe: Recipe, job: TrainingJob, result: JobResult
+) -> None:
+    """A run for an evaluation: its figures, and the samples as an artifact."""
+    from flows.tracking import open_tracker
+
+    tracker = open_tracker(settings, place, recipe.name, _flow_run_id())
+    tags = {
+        "corpusmill.dataset_digest": job.dataset.digest,
+        "corpusmill.training_key": job.key,
+        "corpusmill.training_run_id": _training_run_id(job) or "",
+        "corpusmill.corpus_run_id": _corpus_run_id(place, recipe, job.dataset.digest) or "",
+    }
+    with tracker.run("evaluation", tags) as tracked:
+        figures = {name: value for name, value in result.values.items() if isinstance(value, int | float)}
+        tracked.log_metrics({f"evaluation/{name}": value for name, value in figures.items()})
+        tracked.log_dataset(recipe.name, job.dataset.digest, str(place.store_folder), "evaluation")
+        samples = job.folder / "samples.md"
+        lines = [f"## {sample['prompt']!r}\n\n{sample['text']}\n" for sample in result.values["samples"]]
+        samples.write_text("# Samples\n\n" + "\n".join(lines), encoding="utf-8")
+        tracked.log_files(samples)
+
+
+def _training_run_id(job: TrainingJob) -> str | None:
+    path = job.folder / _RUN_ID
+    return path.read_text().strip() if path.exists() else None
+
+
+def _corpus_run_id(place: Workspace, recipe: Recipe, dataset_digest: str) -> str | None:
+    values = read_result(place.report_folder(recipe.name) / "corpus_run.json", dataset_digest)
+    return values["run_id"] if values else None
+
+
+def _flow_run_id() -> str | None:
+    return flow_run.root_flow_run_id or flow_run.id

@@ -1,0 +1,241 @@
+"""Prefect tasks over stages and jobs: thin, caching nothing, retried only for what may pass by itself.
+
+Each returns a digest or a key to Prefect and hands its result to the caller beside that: what a stage made is in
+the store, and Prefect's result store holds none of it.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+from uuid import UUID
+
+from prefect import task
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import Task
+
+from flows import console
+from flows.jobs import JobResult, TrainingJob, evaluate_job, train_job
+from flows.recipe import CrawlSource, Recipe
+from flows.results import read_result, write_result
+from flows.sources import Collected, run_crawl
+from flows.workspace import Workspace
+from pipelines.corpus import CorpusConfig, Node, corpus_nodes, run_node, tokenizer_json, tokenizer_resource
+from pipelines.crawl import CrawlProgress, CrawlResult
+from pipelines.digest import canonical, digest_value
+from pipelines.encoding import Encoder
+from pipelines.errors import TransientError
+from pipelines.executor import Executor
+from pipelines.materialize import Progress, StageResult
+from pipelines.report import Funnel, card_facts, data_card
+from pipelines.store import Manifest, Store
+
+_RETRY_DELAYS_SECONDS = [2.0, 10.0, 60.0]
+_ARTIFACT_SECONDS = 5.0
+
+Result = TypeVar("Result")
+
+
+def run_as_task(name: str, run: Callable[[], tuple[str, Result]]) -> Result:
+    """Run a call as one Prefect task; it returns what Prefect may keep, and the result."""
+    found: list[Result] = []
+
+    def keep() -> str:
+        reference, result = run()
+        found.append(result)
+        return reference
+
+    as_task = task(
+        name=name,
+        task_run_name=name,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        retries=len(_RETRY_DELAYS_SECONDS),
+        retry_delay_seconds=_RETRY_DELAYS_SECONDS,
+        retry_condition_fn=_is_transient,
+    )
+    as_task(keep)()
+    return found[-1]
+
+
+def _is_transient(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Only what may pass by itself is tried again."""
+    return isinstance(state.result(raise_on_failure=False), TransientError)
+
+
+class ProgressArtifact:
+    """A progress artifact that appears once a stage takes longer than a glance, and is not updated more often."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self._id: UUID | None = None
+        self._shown_at = time.monotonic()
+
+    def show(self, share: float, note: str) -> None:
+        now = time.monotonic()
+        if now - self._shown_at < _ARTIFACT_SECONDS and not (self._id is not None and share >= 1):
+            return
+        self._shown_at = now
+        if self._id is None:
+            created = create_progress_artifact(progress=100 * share, key=self._key, description=note)
+            self._id = created if isinstance(created, UUID) else None
+        else:
+            update_progress_artifact(self._id, progress=100 * share, description=note)
+
+
+def crawl_source(source: CrawlSource, recipe: Recipe, place: Workspace, report: console.Report) -> CrawlResult:
+    """Crawl one source until nothing is left that its limits allow."""
+    artifact = ProgressArtifact(slug(recipe.name, f"crawl-{source.name}"))
+    label = f"crawl {source.name}"
+
+    def show(_name: str, seen: CrawlProgress) -> None:
+        total = seen.num_fetched + seen.num_queued
+        pages = console.rate(seen.num_pages, seen.num_pages / max(seen.pages_per_second, 1e-9), "pages")
+        note = f"{pages}, {seen.num_hosts} hosts, {seen.num_errors} errors"
+        report(label, seen.num_fetched, total, note)
+        artifact.show(seen.num_fetched / max(total, 1), note)
+
+    def run() -> tuple[str, CrawlResult]:
+        result = run_crawl(source, recipe, place, show)
+        return digest_value(sorted(path.name for path in result.warc_paths)), result
+
+    result = run_as_task(label, run)
+    outcomes = ", ".join(f"{name} {count}" for name, count in sorted(result.outcomes.items()))
+    report(label, 1, 1, f"{result.num_fetched:,} fetched now; in all: {outcomes or 'nothing'}")
+    return result
+
+
+def run_stages(
+    store: Store, collected: Collected, config: CorpusConfig, executor: Executor, report: console.Report
+) -> dict[str, StageResult]:
+    """Every stage of the corpus, each as one task."""
+    results: dict[str, StageResult] = {}
+    for node in corpus_nodes(config):
+        done = {name: result.manifest for name, result in results.items()}
+        results[node.name] = _run_stage(node, store, collected, config, done, executor, report)
+    return results
+
+
+def _run_stage(
+    node: Node,
+    store: Store,
+    collected: Collected,
+    config: CorpusConfig,
+    done: Mapping[str, Manifest],
+    executor: Executor,
+    report: console.Report,
+) -> StageResult:
+    artifact = ProgressArtifact(slug("stage", node.name))
+
+    def show(seen: Progress) -> None:
+        note = console.rate(seen.num_rows, seen.seconds, "rows") if seen.num_rows else ""
+        if not note and seen.num_done == seen.num_shards:
+            note = "up to date"
+        report(seen.stage, seen.num_done, seen.num_shards, note)
+        artifact.show(seen.num_done / max(seen.num_shards, 1), note)
+
+    def run() -> tuple[str, StageResult]:
+        result = run_node(node, config, collected.files, done, store, executor, show)
+        return result.manifest.digest, result
+
+    return run_as_task(node.name, run)
+
+
+def train_model(
+    job: TrainingJob, recipe: Recipe, store: Store, on_step: Callable[[Any], None], report: console.Report
+) -> JobResult:
+    """Train to the end, or go on where an earlier run stopped; `on_step` is given each step's report."""
+    num_steps = job.training.max_steps
+    artifact = ProgressArtifact(slug(recipe.name, "train"))
+
+    def show(seen: Any) -> None:
+        on_step(seen)
+        loss = seen.loss if seen.loss is not None else seen.val_loss
+        speed = f", {seen.tokens_per_second:,.0f} tokens/s" if seen.tokens_per_second else ""
+        note = f"loss {loss:.3f}{speed}"
+        report("train", seen.step, num_steps, note)
+        if num_steps:
+            artifact.show(seen.step / num_steps, note)
+
+    def run() -> tuple[str, JobResult]:
+        return job.key, train_job(job, recipe, store, show)
+
+    result = run_as_task("train", run)
+    steps = result.values["steps"]
+    note = "up to date" if result.is_reused else f"validation loss {result.values['final_val_loss']:.3f}"
+    report("train", steps, steps, note)
+    return result
+
+
+def evaluate_model(job: TrainingJob, recipe: Recipe, store: Store, report: console.Report) -> JobResult:
+    """Measure a trained model."""
+
+    def run() -> tuple[str, JobResult]:
+        return job.key, evaluate_job(job, recipe.evaluation, store)
+
+    report("evaluate", 0, 1, "")
+    result = run_as_task("evaluate", run)
+    report("evaluate", 1, 1, f"held-out loss {result.values['loss']:.3f}")
+    return result
+
+
+def write_report(
+    recipe: Recipe,
+    place: Workspace,
+    store: Store,
+    collected: Collected,
+    config: CorpusConfig,
+    done: Mapping[str, Manifest],
+) -> JobResult:
+    """Write the data card, if what it states changed."""
+    started = time.monotonic()
+    folder = place.report_folder(recipe.name)
+    collection = collected.facts(recipe)
+    manifests = {name: manifest.digest for name, manifest in done.items()}
+    key = digest_value({"recipe": recipe.name, "stages": manifests, "config": config, "collection": collection})
+    path = folder / "data_card.json"
+    known = read_result(path, key)
+
+    def run() -> tuple[str, dict[str, Any]]:
+        if known is not None:
+            return key, known
+        vocab_size = Encoder.load(tokenizer_json(tokenizer_resource(config, done, store))).vocab_size
+        facts = card_facts(
+            store,
+            done,
+            collection=collection,
+            config_json=json.dumps(canonical(config), indent=1, ensure_ascii=False),
+            vocab_size=vocab_size,
+        )
+        card = folder / "data_card.md"
+        folder.mkdir(parents=True, exist_ok=True)
+        card.write_text(data_card(recipe.name, facts), encoding="utf-8")
+        write_result(path, key, facts, [card])
+        create_markdown_artifact(key=slug(recipe.name, "data-card"), markdown=card.read_text(encoding="utf-8"))
+        return key, facts
+
+    facts = run_as_task("report", run)
+    return JobResult(values=facts, is_reused=known is not None, seconds=time.monotonic() - started)
+
+
+def show_funnel(recipe: Recipe, counted: Funnel) -> None:
+    """The funnel as a table in Prefect's UI."""
+    create_table_artifact(
+        key=slug(recipe.name, "funnel"),
+        table=[{"step": label, "documents": count} for label, count in counted.rows()],
+        description=f"Pages in, dropped and kept: {recipe.name}",
+    )
+
+
+def slug(*parts: str) -> str:
+    """A key that Prefect takes for an artifact: lower-case letters, digits and dashes."""
+    return "-".join(
+        "".join(char if char.isascii() and char.isalnum() else "-" for char in part.lower()) for part in parts
+    )
