@@ -1,6 +1,6 @@
 """The `corpusmill` command: a command is one call; results go to stdout, words on the way to stderr.
 
-Exit 0: done. 1: failed. 2: bad usage or recipe, one line with the field and the reason.
+Exit 0: done. 1: failed. 2: bad usage or recipe, one line with the field and the reason. 130: asked to stop.
 """
 
 import json
@@ -10,7 +10,7 @@ import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -18,6 +18,7 @@ from pipelines.errors import ConfigError, CorpusmillError
 
 EXIT_FAILED = 1
 EXIT_BAD_USAGE = 2
+EXIT_STOPPED = 130
 
 app = typer.Typer(
     name="corpusmill",
@@ -231,8 +232,6 @@ def main() -> None:
         _fail(str(error), EXIT_BAD_USAGE)
     except CorpusmillError as error:
         _fail(str(error), EXIT_FAILED)
-    except KeyboardInterrupt:
-        _fail("got a request to stop; what was finished is kept: run the same command again to go on.", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has gone
 
@@ -248,12 +247,19 @@ def _interrupt(_signal: int, _frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     sys.stderr.write(f"corpusmill: {message}\n")
     raise SystemExit(code)
 
 
-def _run_flow(recipe: Path | None, workspace: Path | None, workers: int | None, until: str, *, as_json: bool) -> None:
+def _run_flow(
+    recipe: Path | None,
+    workspace: Path | None,
+    workers: int | None,
+    until: Literal["build", "train", "evaluate"],
+    *,
+    as_json: bool,
+) -> None:
     from flows import summary
     from flows.control_plane import no_heartbeats, prefect_server
     from flows.recipe import load_recipe
@@ -265,17 +271,20 @@ def _run_flow(recipe: Path | None, workspace: Path | None, workers: int | None, 
     place = Workspace(settings.workspace)
     with writing(place):
         pass  # and a workspace that is in use or cannot be written
-    with prefect_server(settings, place) as wait_until_up:
-        from flows.pipeline import pipeline
+    try:
+        with prefect_server(settings, place) as wait_until_up:
+            from flows.pipeline import pipeline
 
-        wait_until_up()
-        with no_heartbeats():
-            found = pipeline(
-                str(recipe.absolute()) if recipe else None,
-                str(settings.workspace),
-                settings.num_workers,
-                until,  # type: ignore[arg-type]
-            )
+            wait_until_up()
+            with no_heartbeats():
+                found = pipeline(
+                    str(recipe.absolute()) if recipe else None,
+                    str(settings.workspace),
+                    settings.num_workers,
+                    until,
+                )
+    except KeyboardInterrupt:  # caught here: Typer would end without a word
+        _fail("got a request to stop; what was finished is kept: run the same command again to go on.", EXIT_STOPPED)
     _emit(found, summary.run_lines, as_json=as_json)
 
 

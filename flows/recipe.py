@@ -85,7 +85,7 @@ class TokenizerSection:
     """`train`: entries, the 256 bytes and the end-of-text token included."""
     min_frequency: int = 2
     """`train`: a pair seen less often is not merged."""
-    max_sample_bytes: int = 256 << 20
+    max_sample_bytes: int = 64 << 20
     """`train`: text bytes it is trained on, at most."""
 
     def __post_init__(self) -> None:

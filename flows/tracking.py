@@ -90,12 +90,12 @@ class Tracker:
             run_id = self.client.create_run(self.experiment_id, run_name=name, tags=all_tags).info.run_id
         tracked = TrackedRun(self.client, run_id)
         tracked.set_tags(all_tags)
-        status = RunStatus.FAILED
+        status = RunStatus.KILLED  # unless it ends otherwise: Ctrl-C and Prefect's signals are no Exceptions
         try:
             yield tracked
             status = RunStatus.FINISHED
-        except KeyboardInterrupt:
-            status = RunStatus.KILLED
+        except Exception:
+            status = RunStatus.FAILED
             raise
         finally:
             tracked.flush()

@@ -82,7 +82,10 @@ def corpus_nodes(config: CorpusConfig) -> tuple[Node, ...]:
         is_cheap=True,
     )
     tokenizer = Node(
-        stage=TOKENIZER_STAGE, upstream=("sample",), configure=lambda config, _done, _store: config.tokenizer
+        stage=TOKENIZER_STAGE,
+        upstream=("sample",),
+        configure=lambda config, _done, _store: config.tokenizer,
+        is_cheap=True,
     )
     trains = isinstance(config.tokenizer, TokenizerConfig)
     tokenize = Node(

@@ -1,9 +1,8 @@
 """What a build would compute, and why, without doing it.
 
-Keys of stages whose inputs are known are exact. Stages that cost seconds (policy, dedup, sample)
-are run for real in a scratch folder, so that what follows a changed threshold is exact as well.
-Where pages would first have to be extracted, or a tokenizer trained, what follows cannot be known:
-the plan counts what must be computed, and beside it the most that may have to be. A stage that
+Keys of stages whose inputs are known are exact. Stages that cost seconds (policy, dedup, sample,
+tokenizer) are run for real in a scratch folder, so that what follows a changed threshold is exact as
+well. Where pages would first have to be extracted and measured, what follows cannot be known: the plan counts what must be computed, and beside it the most that may have to be. A stage that
 comes out as it was leaves everything below it as it was, so the two can lie far apart.
 """
 
@@ -25,6 +24,9 @@ _NEW = Shard("new", 0, 0)
 """Stands for a shard that only a real run can know, and that no build has made."""
 _OPEN = Shard("open", 0, 0)
 """Stands for a shard that only a real run can know, and that may come out as the last build left it."""
+
+
+_MAX_SHOWN = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,4 +165,9 @@ def _changed_paths(old: Any, new: Any, prefix: str = "") -> list[str]:
             for name in sorted({*old, *new})
             for path in _changed_paths(old.get(name), new.get(name), f"{prefix}.{name}" if prefix else name)
         ]
-    return [] if old == new else [f"{prefix} {old!r} -> {new!r}"]
+    return [] if old == new else [f"{prefix} {_short(old)} -> {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
