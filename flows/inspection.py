@@ -34,7 +34,7 @@ def plan(recipe_path: Path | None, workspace_path: Path | None) -> dict[str, Any
     recipe, place = load_recipe(recipe_path), _workspace(workspace_path)
     store = place.open_store()
     crawls, unfinished = known_crawls(recipe, place)
-    collected = collect(recipe, place, crawls)
+    collected = collect(recipe, place, crawls, may_fetch=False)
     config = recipe.corpus_config(store)
     stages = [asdict(stage) for stage in plan_corpus(store, recipe.name, collected.files, config)]
     is_settled = not unfinished and not any(stage["compute"] for stage in stages)
@@ -42,7 +42,7 @@ def plan(recipe_path: Path | None, workspace_path: Path | None) -> dict[str, Any
     return {
         "recipe": recipe.name,
         "workspace": str(place.root),
-        "crawls_to_run": unfinished,
+        "sources_to_fetch": unfinished,
         "source_files": len(collected.files),
         "stages": stages,
     }
@@ -107,7 +107,9 @@ def explain(url_or_doc_id: str, recipe_path: Path | None, workspace_path: Path |
             "fetched or a document id: see `corpusmill export --dropped` for all of them."
         )
     trainings = finished_trainings(place)
-    files = {item.unit: item.path for item in collect(recipe, place, known_crawls(recipe, place)[0]).files}
+    files = {
+        item.unit: item.path for item in collect(recipe, place, known_crawls(recipe, place)[0], may_fetch=False).files
+    }
     for story in found:
         tokens = story["tokens"]
         story["source_file"] = files.get(story["unit"])

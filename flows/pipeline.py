@@ -111,7 +111,8 @@ def build_corpus(recipe: str | None = None, workspace: str | None = None, worker
             "dataset_digest": Dataset.of(done["tokenize"], tokenizer_resource(config, done, store)).digest,
             "stages": stages,
         }
-        if any(stage["computed"] for stage in stages):
+        is_new = any(stage["computed"] for stage in stages)
+        if is_new or not runs.is_corpus_recorded(place, wanted, summary["dataset_digest"]):
             runs.record_corpus(settings, place, wanted, done, summary)
     return summary
 
@@ -122,7 +123,7 @@ def train(recipe: str | None = None, workspace: str | None = None) -> Summary:
     settings, place, wanted = _open(recipe, workspace)
     with writing(place) as store, console.progress() as report:
         job = training_job(wanted, place, store)
-        if job.finished() is not None:
+        if job.finished() is not None and runs.is_training_recorded(job):
             result = tasks.train_model(job, wanted, store, lambda _report: None, report)
         else:
             with runs.recorded_training(settings, place, wanted, job) as (on_step, on_end):
@@ -139,7 +140,7 @@ def evaluate(recipe: str | None = None, workspace: str | None = None) -> Summary
     with writing(place) as store, console.progress() as report:
         job = training_job(wanted, place, store)
         result = tasks.evaluate_model(job, wanted, store, report)
-        if not result.is_reused:
+        if not result.is_reused or not runs.is_evaluation_recorded(job, wanted):
             runs.record_evaluation(settings, place, wanted, job, result)
     return _head(settings, wanted) | {"evaluation": dict(result.values), "stages": [_job_line("evaluate", result)]}
 

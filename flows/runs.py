@@ -1,11 +1,13 @@
 """What the flows record in MLflow: a run each for corpus, training and evaluation.
 
 The runs name each other, the corpus digest and the Prefect flow run in their tags, so that a reviewer gets from any
-of them to the others. MLflow is imported only where something was computed: a run that changes nothing is no new run.
+of them to the others. MLflow is imported only where there is something to record: a run that changes nothing is no new
+run. What was computed and could not be recorded, because of a kill or a tracker that is down, is recorded by the next run.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from prefect.runtime import flow_run
@@ -19,6 +21,22 @@ from pipelines.digest import canonical
 from pipelines.store import Manifest
 
 _RUN_ID = "mlflow_run_id"
+
+
+def is_corpus_recorded(place: Workspace, recipe: Recipe, dataset_digest: str) -> bool:
+    """Whether a corpus has a run that is finished."""
+    return _corpus_run_id(place, recipe, dataset_digest) is not None
+
+
+def is_training_recorded(job: TrainingJob) -> bool:
+    """Whether a training has a run that is finished."""
+    return read_result(_training_record(job), job.key) is not None
+
+
+def is_evaluation_recorded(job: TrainingJob, recipe: Recipe) -> bool:
+    """Whether an evaluation has a run that is finished."""
+    key = job.evaluation_key(recipe.evaluation)
+    return read_result(_evaluation_record(job, key), key) is not None
 
 
 def record_corpus(
@@ -44,7 +62,7 @@ def record_corpus(
         tracked.log_dataset(recipe.name, summary["dataset_digest"], str(place.store_folder), "corpus")
         folder = place.report_folder(recipe.name)
         tracked.log_files(folder / "data_card.md", folder / "data_card.json")
-        write_result(folder / "corpus_run.json", summary["dataset_digest"], {"run_id": tracked.run_id}, [])
+    write_result(folder / "corpus_run.json", summary["dataset_digest"], {"run_id": tracked.run_id}, [])
 
 
 @contextmanager
@@ -84,13 +102,14 @@ def recorded_training(
             tracked.set_tags({"corpusmill.parameters_digest": result.values["parameters_digest"]})
 
         yield on_step, on_end
+    write_result(_training_record(job), job.key, {"run_id": tracked.run_id}, [])
 
 
 def record_evaluation(
     settings: Settings, place: Workspace, recipe: Recipe, job: TrainingJob, result: JobResult
 ) -> None:
     """A run for an evaluation: its figures, and the samples as an artifact."""
-    from flows.tracking import open_tracker
+    from flows.tracking import flatten, open_tracker
 
     tracker = open_tracker(settings, place, recipe.name, _flow_run_id())
     tags = {
@@ -100,6 +119,7 @@ def record_evaluation(
         "corpusmill.corpus_run_id": _corpus_run_id(place, recipe, job.dataset.digest) or "",
     }
     with tracker.run("evaluation", tags) as tracked:
+        tracked.log_params(flatten({"evaluation": canonical(recipe.evaluation)}))
         figures = {name: value for name, value in result.values.items() if isinstance(value, int | float)}
         tracked.log_metrics({f"evaluation/{name}": value for name, value in figures.items()})
         tracked.log_dataset(recipe.name, job.dataset.digest, str(place.store_folder), "evaluation")
@@ -107,6 +127,16 @@ def record_evaluation(
         lines = [f"## {sample['prompt']!r}\n\n{sample['text']}\n" for sample in result.values["samples"]]
         samples.write_text("# Samples\n\n" + "\n".join(lines), encoding="utf-8")
         tracked.log_files(samples)
+    key = job.evaluation_key(recipe.evaluation)
+    write_result(_evaluation_record(job, key), key, {"run_id": tracked.run_id}, [])
+
+
+def _training_record(job: TrainingJob) -> Path:
+    return job.folder / "training_run.json"
+
+
+def _evaluation_record(job: TrainingJob, key: str) -> Path:
+    return job.evaluation_path(key).with_suffix(".run.json")
 
 
 def _training_run_id(job: TrainingJob) -> str | None:

@@ -13,7 +13,7 @@ from flows.workspace import Workspace
 from pipelines.crawl import WARC_FOLDER_NAME, CrawlProgress, CrawlResult, crawl, status
 from pipelines.inputs import digest_files
 from pipelines.sources.files import TEXT_SUFFIXES, WARC_SUFFIXES, expand
-from pipelines.sources.hub import fetch_dataset
+from pipelines.sources.hub import fetch_dataset, fetched_files
 from pipelines.sources.warc import WarcOptions
 from pipelines.work import SourceFile
 
@@ -55,8 +55,10 @@ def run_crawl(source: CrawlSource, recipe: Recipe, workspace: Workspace, on_craw
         return crawl(source.config, folder, connect_to=connect_to, on_progress=lambda seen: on_crawl(source.name, seen))
 
 
-def collect(recipe: Recipe, workspace: Workspace, crawls: Mapping[str, CrawlResult]) -> Collected:
-    """The source files of a recipe, after its crawls. Fetches datasets that are not there yet."""
+def collect(
+    recipe: Recipe, workspace: Workspace, crawls: Mapping[str, CrawlResult], *, may_fetch: bool = True
+) -> Collected:
+    """The source files of a recipe, after its crawls. Fetches datasets that are not there yet, if it may."""
     warc_options = WarcOptions(max_page_bytes=recipe.extract.max_page_bytes)
     listed: list[tuple[Path, str, Any]] = []
     for source in recipe.sources:
@@ -66,12 +68,13 @@ def collect(recipe: Recipe, workspace: Workspace, crawls: Mapping[str, CrawlResu
             case WarcSource():
                 listed += [(path, "warc", warc_options) for path in expand(source.paths, recipe.base, WARC_SUFFIXES)]
             case TextSource():
-                listed += [(path, "text", text_options(source)) for path in _text_paths(source, recipe, workspace)]
+                paths = _text_paths(source, recipe, workspace, may_fetch=may_fetch)
+                listed += [(path, "text", text_options(source)) for path in paths]
     return Collected(files=_source_files(listed, workspace), crawls=crawls)
 
 
 def known_crawls(recipe: Recipe, workspace: Workspace) -> tuple[dict[str, CrawlResult], list[str]]:
-    """What crawls have brought so far, without crawling, and the names of those that are not finished."""
+    """What crawls have brought so far, without crawling, and the names of sources that are not finished."""
     results: dict[str, CrawlResult] = {}
     unfinished: list[str] = []
     for source in recipe.sources:
@@ -89,21 +92,34 @@ def known_crawls(recipe: Recipe, workspace: Workspace) -> tuple[dict[str, CrawlR
             )
             if has_more or not counts["num_urls"]:
                 unfinished.append(source.name)
+        elif isinstance(source, TextSource) and _is_unfetched(source, recipe, workspace):
+            unfinished.append(source.name)
     return results, unfinished
 
 
-def _text_paths(source: TextSource, recipe: Recipe, workspace: Workspace) -> list[Path]:
+def _text_paths(source: TextSource, recipe: Recipe, workspace: Workspace, *, may_fetch: bool) -> list[Path]:
     if source.dataset is None:
         return expand(source.paths, recipe.base, TEXT_SUFFIXES)
+    folder = _dataset_folder(source, recipe, workspace)
+    if not may_fetch:
+        return fetched_files(folder) or []
     local = recipe.base / source.dataset
     return fetch_dataset(
         str(local) if local.exists() else source.dataset,
-        workspace.dataset_folder(f"{recipe.name}-{source.name}"),
+        folder,
         split=source.split,
         text_field=source.text_field,
         url_field=source.url_field,
         max_rows=source.max_rows,
     )
+
+
+def _is_unfetched(source: TextSource, recipe: Recipe, workspace: Workspace) -> bool:
+    return source.dataset is not None and fetched_files(_dataset_folder(source, recipe, workspace)) is None
+
+
+def _dataset_folder(source: TextSource, recipe: Recipe, workspace: Workspace) -> Path:
+    return workspace.dataset_folder(f"{recipe.name}-{source.name}")
 
 
 def _source_files(listed: list[tuple[Path, str, Any]], workspace: Workspace) -> tuple[SourceFile, ...]:

@@ -36,8 +36,8 @@ def plan_lines(found: dict[str, Any]) -> list[str]:
     """A plan: a line a stage, with the reasons."""
     lines = [f"Plan for {found['recipe']}, {found['source_files']} source files"]
     lines += [
-        f"  crawl {name} first: its pages are not fetched yet, so the figures below will grow"
-        for name in found["crawls_to_run"]
+        f"  source {name} is not fetched to its end, so the figures below will grow"
+        for name in found["sources_to_fetch"]
     ]
     for stage in found["stages"]:
         upper = f" (at most {stage['at_most']})" if stage["at_most"] > stage["compute"] else ""

@@ -2,8 +2,9 @@
 
 Keys of stages whose inputs are known are exact. Stages that cost seconds (policy, dedup, sample,
 tokenizer) are run for real in a scratch folder, so that what follows a changed threshold is exact as
-well. Where pages would first have to be extracted and measured, what follows cannot be known: the plan counts what must be computed, and beside it the most that may have to be. A stage that
-comes out as it was leaves everything below it as it was, so the two can lie far apart.
+well. Where pages would first have to be extracted and measured, what follows cannot be known: the
+plan counts what must be computed, and beside it the most that may have to be. A stage that comes out
+as it was leaves everything below it as it was, so the two can lie far apart.
 """
 
 import tempfile

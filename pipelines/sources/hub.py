@@ -44,9 +44,9 @@ def fetch_dataset(
     request = {"name": name, "split": split, "text_field": text_field, "url_field": url_field, "max_rows": max_rows}
     folder.mkdir(parents=True, exist_ok=True)
     _claim(folder, request)
-    finished = folder / _FINISHED
-    if finished.exists():
-        return [folder / file for file in json.loads(finished.read_text("utf-8"))["files"]]
+    finished = fetched_files(folder)
+    if finished is not None:
+        return finished
     counts = _whole_files(folder)
     num_rows = sum(counts.values())
     fields = [text_field, *([url_field] if url_field else []), *DATE_FIELDS]
@@ -59,8 +59,16 @@ def fetch_dataset(
         num_rows += counts[path.name]
         if on_progress is not None:
             on_progress(num_rows)
-    _write_json(finished, {"files": counts})
+    _write_json(folder / _FINISHED, {"files": counts})
     return [folder / file for file in counts]
+
+
+def fetched_files(folder: Path) -> list[Path] | None:
+    """The files of a dataset that was fetched to its end, in row order; None where it was not."""
+    finished = folder / _FINISHED
+    if not finished.exists():
+        return None
+    return [folder / file for file in json.loads(finished.read_text("utf-8"))["files"]]
 
 
 def _claim(folder: Path, request: dict[str, Any]) -> None:

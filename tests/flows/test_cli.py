@@ -273,7 +273,7 @@ def test_plan_of_a_finished_run(main: Any, demo: Any) -> None:
 
 def test_plan_of_a_recipe_that_never_ran_names_the_crawl(main: Any) -> None:
     plan = main("plan", "--json").summary
-    assert plan["crawls_to_run"] == ["sample"]
+    assert plan["sources_to_fetch"] == ["sample"]
     assert {stage["name"]: stage["compute"] for stage in plan["stages"]}["train"] == 1
 
 

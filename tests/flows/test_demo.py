@@ -241,7 +241,7 @@ CHEAP = ("extract", "signals", "policy", "dedup", "sample")
 def test_a_second_run_computes_nothing_and_fetches_nothing(demo_copy: Any, corpusmill: Any) -> None:
     plan = corpusmill("plan", demo_copy.recipe, "--workspace", demo_copy.workspace, "--json").summary
     assert set(planned(plan).values()) == {0}
-    assert plan["crawls_to_run"] == []
+    assert plan["sources_to_fetch"] == []
     started = time.monotonic()
     again = corpusmill("run", demo_copy.recipe, "--workspace", demo_copy.workspace, "--json").summary
     assert time.monotonic() - started < 60
