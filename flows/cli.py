@@ -261,7 +261,7 @@ def _run_flow(
     as_json: bool,
 ) -> None:
     from flows import summary
-    from flows.control_plane import no_heartbeats, prefect_server
+    from flows.control_plane import check_answers, no_heartbeats, prefect_server
     from flows.recipe import load_recipe
     from flows.settings import read_settings
     from flows.workspace import Workspace, writing
@@ -271,6 +271,8 @@ def _run_flow(
     place = Workspace(settings.workspace)
     with writing(place):
         pass  # and a workspace that is in use or cannot be written
+    if settings.mlflow_tracking_uri is not None:
+        check_answers("MLFLOW_TRACKING_URI", settings.mlflow_tracking_uri)  # MLflow itself tries for minutes
     try:
         with prefect_server(settings, place) as wait_until_up:
             from flows.pipeline import pipeline

@@ -39,7 +39,7 @@ def prefect_server(settings: Settings, workspace: Workspace) -> Iterator[Callabl
     os.environ.setdefault("PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED", "false")
     api_url = settings.prefect_api_url
     if api_url is not None:
-        yield lambda: _check_reachable(api_url)
+        yield lambda: check_answers("PREFECT_API_URL", api_url)
         return
     workspace.prefect_home.mkdir(parents=True, exist_ok=True)
     port = _free_port()
@@ -64,16 +64,19 @@ def no_heartbeats() -> Iterator[None]:
         yield
 
 
-def _check_reachable(api_url: str) -> None:
+def check_answers(variable: str, url: str) -> None:
+    """Raise TerminalError where no server answers at the address that an environment variable names."""
+    if not url.startswith("http"):
+        return  # a database of MLflow's
     try:
-        with urllib.request.urlopen(f"{api_url}/health", timeout=_ANSWER_SECONDS):  # noqa: S310 - the user's own setting
+        with urllib.request.urlopen(f"{url}/health", timeout=_ANSWER_SECONDS):  # noqa: S310 - the user's own setting
             return
     except urllib.error.HTTPError:
-        return  # an answer: what it means, Prefect's client knows
+        return  # an answer: what it means, the server's client knows
     except (OSError, ValueError) as error:
         raise TerminalError(
-            f"PREFECT_API_URL: got no answer from {api_url} ({error}), wanted a Prefect server that is up: "
-            "start it, or unset the variable to have one started for the run."
+            f"{variable}: got no answer from {url} ({error}), wanted a server that is up: "
+            "start it, or unset the variable to keep the record in the workspace."
         ) from error
 
 

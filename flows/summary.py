@@ -1,5 +1,7 @@
 """What commands print for a person: lines of plain text from the same values that --json prints."""
 
+import sys
+from pathlib import Path
 from typing import Any
 
 _MAX_REASONS = 4
@@ -120,11 +122,11 @@ def _stage_table(stages: list[dict[str, Any]]) -> list[str]:
 
 
 def _next_steps(found: dict[str, Any]) -> list[str]:
-    workspace = found["workspace"]
+    workspace, programs = found["workspace"], Path(sys.executable).parent
     return [
         "Where to look next:",
         f"  {workspace}/reports/{found['recipe']}/data_card.md   the data card",
-        f"  mlflow ui --backend-store-uri sqlite:///{workspace}/mlflow.db   runs, curves, samples",
-        "  corpusmill explain URL     why a page was kept or dropped",
-        "  corpusmill generate TEXT   let the model write",
+        f"  {programs}/mlflow ui --backend-store-uri sqlite:///{workspace}/mlflow.db   runs, curves, samples",
+        f"  {programs}/corpusmill explain URL     why a page was kept or dropped",
+        f"  {programs}/corpusmill generate TEXT   let the model write",
     ]

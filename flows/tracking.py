@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from flows.settings import Settings
 from flows.workspace import Workspace
+from pipelines.errors import TransientError
 
 _MAX_DATASET_DIGEST = 32
 """MLflow refuses a digest of more than 36 characters; the whole one is kept in a tag."""
@@ -109,12 +110,20 @@ class Tracker:
 
 
 def open_tracker(settings: Settings, workspace: Workspace, recipe: str, flow_run_id: str | None) -> Tracker:
-    """The tracker of a recipe: MLflow's SQLite backend in the workspace, or the server that is configured."""
+    """The tracker of a recipe: MLflow's SQLite backend in the workspace, or the server that is configured.
+
+    Raises TransientError where that does not answer.
+    """
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     uri = settings.mlflow_tracking_uri or workspace.mlflow_uri
     client = MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name(recipe)
+    try:
+        experiment = client.get_experiment_by_name(recipe)
+    except MlflowException as error:
+        raise TransientError(
+            f"got {str(error)[:200]!r} from MLflow at {uri}, wanted an answer: mend it and run again, nothing is lost."
+        ) from error
     if experiment is not None:
         experiment_id = experiment.experiment_id
     else:

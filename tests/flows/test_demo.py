@@ -234,10 +234,6 @@ def assert_foreseen(plan: Mapping[str, Any], done: Mapping[str, int]) -> None:
             assert stage["compute"] <= done[stage["name"]] <= stage["at_most"], stage["name"]
 
 
-CHEAP = ("extract", "signals", "policy", "dedup", "sample")
-"""Stages of which `plan` is exact after a changed threshold: what follows depends on the tokenizer, which it does not train."""
-
-
 def test_a_second_run_computes_nothing_and_fetches_nothing(demo_copy: Any, corpusmill: Any) -> None:
     plan = corpusmill("plan", demo_copy.recipe, "--workspace", demo_copy.workspace, "--json").summary
     assert set(planned(plan).values()) == {0}
@@ -260,8 +256,7 @@ def test_a_changed_threshold_leaves_text_and_signals_as_they_are(
     done = computed(summary)
     assert (done["crawl"], done["extract"], done["signals"]) == (0, 0, 0)
     assert done["policy"] == 3
-    assert_foreseen(plan, done)
-    assert {name: planned(plan)[name] for name in CHEAP} == {name: done[name] for name in CHEAP}
+    assert planned(plan).items() >= {name: count for name, count in done.items() if name != "crawl"}.items()
     assert (
         summary["documents"]["dropped"]["gopher_short_doc"]
         > demo_copy.summary["documents"]["dropped"]["gopher_short_doc"]

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -74,21 +75,21 @@ def pages_of(seed: int) -> list[Page]:
     ]
 
 
-def flip(path: Path) -> None:
+def flip(path: Path, place: float = 0.5) -> None:
     data = bytearray(path.read_bytes() or b"x")
-    data[len(data) // 2] ^= 1
+    data[int(place * len(data))] ^= 1
     path.write_bytes(bytes(data))
 
 
-DAMAGES = {
-    "delete": Path.unlink,
-    "empty": lambda path: path.write_bytes(b""),
-    "cut": lambda path: path.write_bytes(path.read_bytes()[:-7]),
-    "grow": lambda path: path.write_bytes(path.read_bytes() + b"\n"),
-    "flip": flip,
-    "touch": Path.touch,
-    "swap": lambda path: path.write_bytes(min(path.parents[1].glob("*/*")).read_bytes()),
-}
+DAMAGES: tuple[Callable[[Path, float], object], ...] = (
+    flip,
+    lambda path, _: path.unlink(),
+    lambda path, _: path.touch(),
+    lambda path, _: path.write_bytes(b""),
+    lambda path, _: path.write_bytes(path.read_bytes() + b"\n"),
+    lambda path, place: path.write_bytes(path.read_bytes()[: int(place * path.stat().st_size)]),
+    lambda path, _: path.write_bytes(min(path.parents[1].glob("*/*")).read_bytes()),
+)
 
 
 class FreshBuilds:
@@ -191,12 +192,13 @@ class History(RuleBasedStateMachine):
         others = [value for value in CHANGES[name] if value != self.settings[name]]
         self.settings[name] = others[step % len(others)]
 
-    @rule(choice=SEEDS, kind=st.sampled_from(("objects", "records")), damage=st.sampled_from(sorted(DAMAGES)))
-    def damage(self, choice: int, kind: str, damage: str) -> None:
-        paths = sorted(self.store.root.glob("objects/*/*" if kind == "objects" else "records/*/*/*"))
-        path = paths[choice % len(paths)]
-        path.chmod(0o644)
-        DAMAGES[damage](path)
+    @rule(seed=SEEDS)
+    def damage(self, seed: int) -> None:
+        rng = random.Random(seed)
+        paths = sorted([*self.store.root.glob("objects/*/*"), *self.store.root.glob("records/*/*/*")])
+        for path in rng.sample(paths, min(8, len(paths))):
+            path.chmod(0o644)
+            rng.choice(DAMAGES)(path, rng.random())
 
     @rule()
     def forget_and_use_the_pool(self) -> None:

@@ -1,0 +1,213 @@
+"""The record of a run: MLflow runs that name each other, and the Prefect flow run that they name."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from flow_inputs import article_records, write_recipe, write_warc
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+from flows import runs
+from pipelines.errors import TerminalError
+
+pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
+
+KINDS = ("corpus", "training", "evaluation")
+STAGES = ("extract", "signals", "policy", "dedup", "sample", "tokenizer", "tokenize", "report", "train", "evaluate")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A finished run of a small recipe, and where to ask about it."""
+
+    recipe: Path
+    workspace: Path
+    summary: dict[str, Any]
+    client: MlflowClient
+    prefect_url: str
+
+    def runs(self, kind: str) -> list[Run]:
+        experiment = self.client.get_experiment_by_name("small")
+        assert experiment is not None
+        return list(
+            self.client.search_runs([experiment.experiment_id], filter_string=f"tags.`corpusmill.kind` = '{kind}'")
+        )
+
+    def the(self, kind: str) -> Run:
+        (run,) = self.runs(kind)
+        return run
+
+    def ask(self, what: str, condition: dict[str, Any]) -> list[dict[str, Any]]:
+        answer = httpx.post(f"{self.prefect_url}/{what}/filter", json=condition).raise_for_status()
+        return list(answer.json())
+
+
+@pytest.fixture(scope="module")
+def flows(prefect_url: str) -> Iterator[Callable[..., dict[str, Any]]]:
+    from flows.pipeline import pipeline
+
+    with temporary_settings(updates={PREFECT_API_URL: prefect_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield lambda recipe, workspace, until="evaluate": pipeline(str(recipe), str(workspace), 0, until)
+
+
+@pytest.fixture(scope="module")
+def recorded(flows: Any, prefect_url: str, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    folder = tmp_path_factory.mktemp("recorded")
+    write_warc(folder / "a.warc.gz", article_records()[:20])
+    recipe = write_recipe(folder / "r.yaml", {"kind": "warc", "paths": ["a.warc.gz"]})
+    summary = flows(recipe, folder / "w")
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'w' / 'mlflow.db'}")
+    return Recorded(recipe, folder / "w", summary, client, prefect_url)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_part_has_one_finished_run_that_names_the_dataset(recorded: Recorded, kind: str) -> None:
+    run = recorded.the(kind)
+    digest = recorded.summary["dataset_digest"]
+    assert (run.info.status, run.info.run_name) == ("FINISHED", kind)
+    assert run.data.tags["corpusmill.recipe"] == "small"
+    assert run.data.tags["corpusmill.dataset_digest"] == digest
+    (entry,) = run.inputs.dataset_inputs
+    assert digest.startswith(entry.dataset.digest)
+    tags = {tag.key: tag.value for tag in entry.tags}
+    assert tags == {"mlflow.data.context": kind, "corpusmill.digest": digest}
+
+
+def test_the_runs_name_each_other(recorded: Recorded) -> None:
+    corpus, training, evaluation = (recorded.the(kind) for kind in KINDS)
+    assert training.data.tags["corpusmill.corpus_run_id"] == corpus.info.run_id
+    assert evaluation.data.tags["corpusmill.corpus_run_id"] == corpus.info.run_id
+    assert evaluation.data.tags["corpusmill.training_run_id"] == training.info.run_id
+    assert evaluation.data.tags["corpusmill.training_key"] == training.data.tags["corpusmill.training_key"]
+    assert training.data.tags["corpusmill.model_folder"] == recorded.summary["training"]["folder"]
+    assert training.data.tags["corpusmill.parameters_digest"] == recorded.summary["training"]["parameters_digest"]
+
+
+def test_parameters_are_those_of_the_recipe(recorded: Recorded) -> None:
+    corpus, training, evaluation = (recorded.the(kind).data.params for kind in KINDS)
+    assert corpus["tokenizer.vocab_size"] == "400"
+    assert (training["model.n_layer"], training["training.max_steps"]) == ("1", "6")
+    assert training["training.weight_decay"] == "0.1", "defaults are there too"
+    assert evaluation["evaluation.sample_tokens"] == "4"
+
+
+def test_metrics_are_those_of_the_summary(recorded: Recorded) -> None:
+    corpus, training, evaluation = (recorded.the(kind).data.metrics for kind in KINDS)
+    documents = recorded.summary["documents"]
+    assert (corpus["documents/in"], corpus["documents/kept"]) == (documents["in"], documents["kept"])
+    assert corpus["tokens"] == recorded.summary["tokens"]
+    assert corpus["shards_computed/extract"] == 1
+    assert training["final/final_val_loss"] == pytest.approx(recorded.summary["training"]["final_val_loss"])
+    assert evaluation["evaluation/bits_per_byte"] == pytest.approx(recorded.summary["evaluation"]["bits_per_byte"])
+    run_id = recorded.the("training").info.run_id
+    steps = [metric.step for metric in recorded.client.get_metric_history(run_id, "train/loss")]
+    assert sorted(steps) == [1, 2, 3, 4, 5, 6]
+    validated = [metric.step for metric in recorded.client.get_metric_history(run_id, "validation/loss")]
+    assert sorted(validated) == [0, 2, 4, 6]
+
+
+def test_the_data_card_and_the_samples_are_artifacts(recorded: Recorded, tmp_path: Path) -> None:
+    corpus, evaluation = recorded.the("corpus").info.run_id, recorded.the("evaluation").info.run_id
+    card = recorded.client.download_artifacts(corpus, "data_card.md", str(tmp_path))
+    report = recorded.workspace / "reports" / "small" / "data_card.md"
+    assert Path(card).read_text(encoding="utf-8") == report.read_text(encoding="utf-8")
+    assert {item.path for item in recorded.client.list_artifacts(corpus)} == {"data_card.md", "data_card.json"}
+    samples = Path(recorded.client.download_artifacts(evaluation, "samples.md", str(tmp_path)))
+    assert recorded.summary["evaluation"]["samples"][0]["text"] in samples.read_text(encoding="utf-8")
+
+
+def test_the_flow_run_that_they_name_is_complete_in_prefect(recorded: Recorded) -> None:
+    (flow_run_id,) = {recorded.the(kind).data.tags["prefect.flow_run_id"] for kind in KINDS}
+    (root,) = recorded.ask("flow_runs", {"flow_runs": {"id": {"any_": [flow_run_id]}}})
+    assert root["state_type"] == "COMPLETED"
+    assert root["parameters"]["recipe"] == str(recorded.recipe)
+    children = recorded.ask("flow_runs", {"flow_runs": {"parent_flow_run_id": {"any_": [flow_run_id]}}})
+    flows = recorded.ask("flows", {"flows": {"id": {"any_": [child["flow_id"] for child in children]}}})
+    assert {flow["name"] for flow in flows} == {"crawl", "build_corpus", "train", "evaluate"}
+    assert {child["state_type"] for child in children} == {"COMPLETED"}
+    ids = [child["id"] for child in children]
+    # Prefect's client sends the states of task runs as events, which the server takes in a moment later.
+    task_runs = wait_for(
+        lambda: recorded.ask("task_runs", {"flow_runs": {"id": {"any_": ids}}}),
+        lambda found: {task["state_type"] for task in found} == {"COMPLETED"} and len(found) == len(STAGES),
+    )
+    assert sorted(task["name"] for task in task_runs) == sorted(STAGES)
+    artifacts = recorded.ask("artifacts", {"flow_runs": {"id": {"any_": ids}}})
+    (funnel,) = [artifact for artifact in artifacts if artifact["key"] == "small-funnel"]
+    rows = {row["step"]: row["documents"] for row in json.loads(funnel["data"])}
+    assert (rows["pages in"], rows["kept"]) == (
+        recorded.summary["documents"]["in"],
+        recorded.summary["documents"]["kept"],
+    )
+    assert {artifact["key"] for artifact in artifacts} >= {"small-funnel", "small-data-card"}
+
+
+def wait_for(ask: Callable[[], Any], is_there: Callable[[Any], bool], num_tries: int = 100) -> Any:
+    """What was asked for, as soon as it is there; else what there is after some ten seconds."""
+    import time
+
+    for _ in range(num_tries):
+        found = ask()
+        if is_there(found):
+            break
+        time.sleep(0.1)
+    return found
+
+
+def test_a_run_that_computes_nothing_is_no_new_run(recorded: Recorded, flows: Any) -> None:
+    before = {kind: recorded.the(kind).info.run_id for kind in KINDS}
+    flows(recorded.recipe, recorded.workspace)
+    assert {kind: recorded.the(kind).info.run_id for kind in KINDS} == before
+
+
+def test_a_training_that_fails_ends_as_failed_in_both_records(recorded: Recorded, flows: Any) -> None:
+    hopeless = {"max_steps": 6, "micro_batch_size": 4, "tokens_per_step": 128, "learning_rate": 1e30, "device": "cpu"}
+    recipe = write_recipe(
+        recorded.recipe.with_name("hopeless.yaml"), {"kind": "warc", "paths": ["a.warc.gz"]}, training=hopeless
+    )
+    before = {run.info.run_id for run in recorded.runs("training")}
+    with pytest.raises(TerminalError, match="wanted finite"):
+        flows(recipe, recorded.workspace, "train")
+    (failed,) = [run for run in recorded.runs("training") if run.info.run_id not in before]
+    assert failed.info.status == "FAILED"
+    assert failed.info.end_time is not None
+    (root,) = recorded.ask("flow_runs", {"flow_runs": {"id": {"any_": [failed.data.tags["prefect.flow_run_id"]]}}})
+    assert root["state_type"] == "FAILED"
+    assert "wanted finite" in root["state"]["message"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_could_not_be_recorded_is_recorded_by_the_next_run(
+    flows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    from flows import tracking
+
+    run = tracking.Tracker.run
+
+    def down(self: Any, name: str, *arguments: Any, **options: Any) -> Any:
+        if name == kind and kind != "training":
+            raise ConnectionError("no tracker")
+        return run(self, name, *arguments, **options)
+
+    write_warc(tmp_path / "a.warc.gz", article_records()[:20])
+    recipe = write_recipe(tmp_path / "r.yaml", {"kind": "warc", "paths": ["a.warc.gz"]})
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking.Tracker, "run", down)
+        if kind == "training":  # killed, say, when the training was over and its run was not
+            patch.setattr(runs, "_training_record", lambda job: job.folder / "elsewhere.json")
+            flows(recipe, tmp_path / "w")
+        else:
+            with pytest.raises(ConnectionError):
+                flows(recipe, tmp_path / "w")
+    again = flows(recipe, tmp_path / "w")
+    assert {stage["computed"] for stage in again["stages"] if stage["name"] in STAGES[:8]} == {0}
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'w' / 'mlflow.db'}")
+    found = client.search_runs([each.experiment_id for each in client.search_experiments()])
+    assert sorted(each.info.run_name for each in found) == sorted(KINDS)
+    assert {each.info.status for each in found} == {"FINISHED"}
