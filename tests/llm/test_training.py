@@ -244,10 +244,14 @@ def test_a_signal_is_passed_on_after_the_checkpoint(run: Run, tmp_path: Path) ->
         if report.step == 5:
             signal.raise_signal(signal.SIGINT)
 
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt):
-        run(on_step=interrupt)
-    assert signal.getsignal(signal.SIGTERM) == before
+    # A shell starts background jobs with SIGINT ignored, and Python leaves it so.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(on_step=interrupt)
+        assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert checkpoint.newest_valid(tmp_path / "run") == tmp_path / "run/step-00000006"
 
 
