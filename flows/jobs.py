@@ -120,7 +120,7 @@ class TrainingJob:
 
     def is_begun(self) -> bool:
         """Whether an earlier run left a checkpoint to go on from."""
-        return any(self.folder.glob("checkpoint-*")) or any(self.folder.glob("step-*"))
+        return any(self.folder.glob("step-*"))
 
 
 def train_job(job: TrainingJob, recipe: Recipe, store: Store, on_step: "Callable[[StepReport], None]") -> JobResult:

@@ -190,6 +190,6 @@ def _why_empty(manifest: Manifest) -> str:
     )
     shown = ", ".join(f"{name} {count}" for count, name in reasons[:4])
     return (
-        f"got {num_documents} documents and kept none ({shown}), wanted at least one: loosen those rules in the recipe, "
-        "or look at single pages with `corpusmill explain`."
+        f"got {num_documents} documents and kept none ({shown}), wanted at least one: "
+        "loosen those rules in the recipe, or give it other pages."
     )
