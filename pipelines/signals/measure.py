@@ -10,13 +10,14 @@ import pyarrow.compute as pc
 
 from pipelines import pii
 from pipelines.errors import ConfigError
+from pipelines.rights.licenses import spdx
+from pipelines.rights.verdict import blocked_ai_agents, judge
 from pipelines.schemas import DOCUMENT, SIGNALS, select
 from pipelines.signals.keywords import term_counter
 from pipelines.signals.language import identify
 from pipelines.signals.minhash import text_digest_and_minhash
 from pipelines.signals.quality import measure_quality
 from pipelines.signals.repetition import measure_repetition
-from pipelines.signals.rights import judge, spdx
 from pipelines.signals.words import MAX_NUM_CHARS, split_words
 from pipelines.stage import Resource, Stage
 from pipelines.tallies import tally_languages
@@ -53,7 +54,8 @@ def measure_signals(batches: Iterable[pa.RecordBatch], config: SignalsConfig) ->
         texts = ["" if text.isspace() else text for text in batch.column("text").to_pylist()]
         languages = [identify(text, config.arbiter_threshold) for text in texts]
         codes = [language.code for language in languages]
-        verdicts = [judge(directives) for directives in batch.column("directives").to_pylist()]
+        stated = batch.column("directives").to_pylist()
+        verdicts = [judge(directives) for directives in stated]
         terms = [count_terms(text) for text in texts]
         fingerprints = [text_digest_and_minhash(text) if text else (None, None) for text in texts]
         columns = {
@@ -66,7 +68,10 @@ def measure_signals(batches: Iterable[pa.RecordBatch], config: SignalsConfig) ->
             "script": [language.script for language in languages],
             **_columns([_measure_words(text, code) for text, code in zip(texts, codes, strict=True)]),
             "rights": [verdict for verdict, _ in verdicts],
-            "rights_evidence": [evidence for _, evidence in verdicts],
+            "rights_evidence": [
+                _evidence(evidence, directives) for (_, evidence), directives in zip(verdicts, stated, strict=True)
+            ],
+            "num_blocked_ai_agents": [len(blocked_ai_agents(directives)) for directives in stated],
             "license": [spdx(url) for url in batch.column("license_url").to_pylist()],
             "keyword_counts": [_counts("category", keywords) for keywords, _ in terms],
             "identity_counts": [_counts("group", groups) for _, groups in terms],
@@ -83,7 +88,7 @@ def measure_signals(batches: Iterable[pa.RecordBatch], config: SignalsConfig) ->
 
 SIGNALS_STAGE = Stage(
     name="signals",
-    version=1,
+    version=2,
     inputs=(select(DOCUMENT, "doc_id", "url", "fetched_at", "license_url", "directives", "problem", "text"),),
     output=SIGNALS,
     transform=measure_signals,
@@ -99,6 +104,12 @@ SIGNALS_STAGE = Stage(
     package_data=("pipelines/signals/lexicons",),
     tally=tally_languages,
 )
+
+
+def _evidence(evidence: Sequence[str], directives: Sequence[str]) -> list[str]:
+    """What the verdict rests on, and which crawlers for training are shut out: the policy counts them apart from it."""
+    agents = (directive for directive in directives if directive.startswith("robots.txt ai-agents:"))
+    return list(dict.fromkeys((*evidence, *agents)))
 
 
 def _measure_words(text: str, language: str | None) -> dict[str, Any]:

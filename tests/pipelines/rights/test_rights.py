@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.signals.rights import judge, parse_dictionary, spdx
+from pipelines.rights.licenses import spdx
+from pipelines.rights.structured_fields import parse_dictionary
+from pipelines.rights.verdict import judge
 
 
 @pytest.mark.parametrize(
