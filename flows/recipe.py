@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from llm.config import PRESETS, ModelConfig, RunConfig, TrainConfig
 from pipelines.corpus import CorpusConfig, given_tokenizer_resource
+from pipelines.crawl.address import AllowedAddresses
 from pipelines.crawl.config import CrawlConfig
 from pipelines.dedup import DedupConfig
 from pipelines.digest import digest_file
@@ -25,6 +27,7 @@ from pipelines.extract import ExtractConfig
 from pipelines.pii import KINDS as PII_KINDS
 from pipelines.policy import BiasRules, ComplianceRules, LanguageRules, PiiRules, PolicyConfig, QualityRules
 from pipelines.signals.measure import SignalsConfig
+from pipelines.sources.files import REMOTE_SCHEMES, is_remote
 from pipelines.sources.text import TextOptions
 from pipelines.stage import Resource
 from pipelines.store import Store
@@ -48,12 +51,53 @@ class CrawlSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WarcSource:
-    """Pages from WARC files."""
+    """Pages from WARC or WET files, here or remote."""
 
     kind: Literal["warc"]
     name: str
     paths: tuple[str, ...]
-    """Files, globs or folders."""
+    """Files, globs, folders, http, https or s3 URLs, and listings of files (`warc.paths.gz`), here or remote."""
+    base_url: str | None = None
+    """Where the lines of listings lie; for Common Crawl `https://data.commoncrawl.org/` or `s3://commoncrawl/`."""
+    max_files: int | None = None
+    """The first files of each listing; null takes all."""
+    max_records: int | None = None
+    """The first records of each remote file, one gzip member a record; null takes all."""
+    allow_addresses: tuple[str, ...] = ()
+    """Addresses that are not public and may be reached: "host:port", an address or a CIDR block."""
+    anonymous: bool = False
+    """S3 without credentials."""
+    endpoint_url: str | None = None
+    """An S3 store other than AWS."""
+
+    def __post_init__(self) -> None:
+        remote = [path for path in self.paths if is_remote(path)]
+        for name, url in (*(("paths", path) for path in remote), ("base_url", self.base_url)):
+            if url is not None:
+                _check_remote(name, url, REMOTE_SCHEMES)
+        if self.endpoint_url is not None:
+            _check_remote("endpoint_url", self.endpoint_url, ("http", "https"))
+        for name in ("max_files", "max_records"):
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise ConfigError(f"{name}: got {count}, wanted at least 1, or null for all: correct it.")
+        if self.max_records is not None and not remote and self.base_url is None:
+            raise ConfigError(
+                "max_records: got a limit for remote files, but only local ones are named: take it out, or name a URL."
+            )
+        AllowedAddresses.parse(self.allow_addresses)
+
+
+def _check_remote(name: str, url: str, schemes: Sequence[str]) -> None:
+    try:
+        parts = urlsplit(url)
+        is_good = bool(parts.hostname) and parts.scheme in schemes and (parts.port is None or parts.port > 0)
+    except ValueError:
+        is_good = False
+    if not is_good or not url.isprintable():
+        raise ConfigError(f"{name}: got {_shown(url)}, wanted an {', '.join(schemes)} URL: correct it.")
+    if "@" in parts.netloc:
+        raise ConfigError(f"{name}: got a URL with a user name, wanted one without: take the credentials out of it.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,7 +305,7 @@ def parse_recipe(text: str, base: Path) -> Recipe:
         keyword_lexicons=_value(lexicons.get("lexicons", []), "compliance.lexicons", tuple[str, ...]),
         policy=policy,
         redact=_redacted_kinds(pii, pii_kinds),
-        dedup=_dedup(_mapping(data, "dedup")),
+        dedup=_dedup(_mapping(data, "dedup"), complies=compliance is not None),
         tokenizer=_part(_mapping(data, "tokenizer") or {}, "tokenizer", TokenizerSection),
         model=_part(_mapping(data, "model") or {}, "model", ModelSection),
         training=_training(training, run_names),
@@ -381,10 +425,11 @@ def _source(item: Any, idx: int) -> Source:
     return source  # type: ignore[no-any-return]
 
 
-def _dedup(section: dict[str, Any] | None) -> DedupConfig:
+def _dedup(section: dict[str, Any] | None, *, complies: bool) -> DedupConfig:
+    """Without duplicates' rules, an opt-out still takes out what was fetched before it; only `compliance: off` ends that."""
     if section is None:
-        return DedupConfig(exact=False, near=False, superseded=False)
-    config: DedupConfig = _part(section, "dedup", DedupConfig)
+        return DedupConfig(exact=False, near=False, superseded=False, withdrawn=complies)
+    config: DedupConfig = _part({"withdrawn": complies, **section}, "dedup", DedupConfig)
     return config
 
 

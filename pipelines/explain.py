@@ -1,4 +1,4 @@
-"""The whole story of a page, from the stored shards: what was measured, decided and encoded."""
+"""The whole story of a page, from the stored shards: what was stated, measured, decided and encoded."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.corpus import read_aligned
+from pipelines.dedup import WITHDRAWING_REASONS, WITHDRAWN
 from pipelines.policy import PolicyConfig, evaluate
 from pipelines.store import Manifest, Store
 
@@ -15,7 +17,9 @@ def stories(
 ) -> Iterator[dict[str, Any]]:
     """Each stored version of a page, by URL or document id, as plain values.
 
-    `unit` is the digest of the source file; `tokens` tells the shard, the row and the offset in it.
+    `unit` is the digest of the source file; `tokens` tells the shard, the row and the offset in it. `rights` is the
+    verdict on training, what it rests on, every directive seen, and the licence. `withdrawal` is the later fetch for
+    which an older version is out: when it was, and why it reaches back.
     """
     for entry in done["extract"].entries:
         row_idx = 0
@@ -42,6 +46,12 @@ def _story(store: Store, done: Mapping[str, Manifest], policy: PolicyConfig, uni
         "row": row_idx,
         "document": document | {"num_chars": len(text), "beginning": text[:300]},
         "signals": signals | {"text_digest": digest.hex() if digest else None},
+        "rights": {
+            "verdict": signals["rights"],
+            "evidence": signals["rights_evidence"],
+            "directives": document["directives"],
+            "license": signals["license"] or document["license_url"],
+        },
         "rules": [
             {"rule": rule.name, "value": rule.value, "threshold": rule.threshold, "passed": rule.passed}
             for rule in evaluate(signals, policy)
@@ -49,6 +59,7 @@ def _story(store: Store, done: Mapping[str, Manifest], policy: PolicyConfig, uni
         "policy": _row(store, done, "policy", unit, row_idx),
         "outcome": outcome,
         "duplicate_of_url": _url_of(store, done, outcome["duplicate_of"]),
+        "withdrawal": _withdrawal(store, done, outcome) if outcome["reason"] == WITHDRAWN else None,
         "tokens": _tokens(store, done, unit, document["doc_id"]),
     }
 
@@ -72,6 +83,16 @@ def _url_of(store: Store, done: Mapping[str, Manifest], doc_id: str | None) -> s
                 url: str | None = batch.column("url")[idx].as_py()
                 return url
     return None
+
+
+def _withdrawal(store: Store, done: Mapping[str, Manifest], outcome: Mapping[str, Any]) -> dict[str, Any] | None:
+    parts = (done["signals"], ("doc_id", "fetched_at", "rights_evidence")), (done["policy"], ("doc_id", "reason"))
+    found: list[dict[str, Any]] = []
+    for _, batch in read_aligned(store, *parts):
+        chosen = pc.equal(batch.column("doc_id"), outcome["duplicate_of"])
+        found += pa.Table.from_batches([batch]).filter(chosen).to_pylist()
+    # The same page may have been fetched twice with the same bytes: it is the newest that counts.
+    return max(found, key=lambda row: (row["reason"] in WITHDRAWING_REASONS, str(row["fetched_at"])), default=None)
 
 
 def _tokens(store: Store, done: Mapping[str, Manifest], unit: str, doc_id: str) -> dict[str, Any] | None:

@@ -67,6 +67,9 @@ class ComplianceRules:
 
     unknown_rights: str = "keep"
     """keep or drop: pages that say nothing about training (opt-out or opt-in)."""
+    max_blocked_ai_agents: int | None = 0
+    """Crawlers that collect training data (GPTBot, CCBot and the like) which the site's robots.txt may shut out of the
+    page (ours): who names them has said what is meant, whatever the name of the one that comes. None: off."""
     allowed_licenses: tuple[str, ...] | None = None
     """SPDX identifiers; a page without one of these is dropped. None: any page, licensed or not."""
     max_adult_per_1000_words: float | None = 10.0
@@ -85,6 +88,7 @@ class ComplianceRules:
             _check_threshold(
                 f"compliance.max_{category}_per_1000_words", getattr(self, f"max_{category}_per_1000_words")
             )
+        _check_threshold("compliance.max_blocked_ai_agents", self.max_blocked_ai_agents)
         _check_threshold("compliance.min_keyword_hits", self.min_keyword_hits)
 
 
@@ -323,6 +327,7 @@ def _compliance_rules(config: ComplianceRules | None) -> Iterator[Rule]:
     yield _one_of("rights_disallow", "compliance", "rights", "allow", "unknown")
     if config.unknown_rights == "drop":
         yield _one_of("rights_unknown", "compliance", "rights", "allow", "disallow")
+    yield from _at_most("rights_ai_agents", "compliance", "num_blocked_ai_agents", config.max_blocked_ai_agents)
     if config.allowed_licenses is not None:
         yield _one_of("license_not_allowed", "compliance", "license", *config.allowed_licenses)
     for category in _DENSE_CATEGORIES:
@@ -426,13 +431,14 @@ _INPUT = select(
     "language_score",
     *dict.fromkeys(_SIGNALS.get(signal, signal) for signal in (name.partition("_")[2] for _, name in _QUALITY_TABLE)),
     "rights",
+    "num_blocked_ai_agents",
     "license",
     "keyword_counts",
     "identity_counts",
     "pii_counts",
 )
 
-POLICY = Stage(name="policy", version=1, inputs=(_INPUT,), output=DECISION, transform=decide, tally=tally_decisions)
+POLICY = Stage(name="policy", version=2, inputs=(_INPUT,), output=DECISION, transform=decide, tally=tally_decisions)
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]

@@ -25,13 +25,27 @@ PAGE = pa.schema(
         pa.field("fetched_at", UTC_TIME),
         _required("status", pa.int16()),
         pa.field("content_type", pa.string()),  # the header as sent, with its charset parameter
-        _required("headers", pa.list_(pa.string())),  # "name: value", names in lower case, only those that carry rights
+        # "name: value", names in lower case: the headers that carry rights, then directives of the site's files
+        _required("headers", pa.list_(pa.string())),
         _required("payload", pa.binary()),
         pa.field("record_offset", pa.int64()),  # of the WARC record or the text row, for lineage
         pa.field("problem", pa.string()),  # set by a reader for what it could not read
     ]
 )
-"""What a source yields: one row a fetched page, or one row for each damaged stretch of a file."""
+"""What a source yields: one row a fetched page, a page that was withdrawn, or a damaged stretch of a file."""
+
+SITE_SOURCES = frozenset(
+    (
+        "robots.txt content-signal",
+        "robots.txt content-usage",
+        "robots.txt ai-agents",
+        "tdmrep.json",
+        "ai.txt",
+        "rsl",
+        "unread",
+    )
+)
+"""Sources of the directives that the crawler resolved from a site's files; no HTTP header has one of these names."""
 
 DOCUMENT = pa.schema(
     [
@@ -93,6 +107,7 @@ SIGNALS = pa.schema(
         # compliance, abuse, identity, personal data
         _required("rights", pa.string()),  # allow, disallow or unknown
         _required("rights_evidence", pa.list_(pa.string())),
+        _required("num_blocked_ai_agents", pa.int32()),  # crawlers for training that robots.txt shuts out of the page
         pa.field("license", pa.string()),  # SPDX identifier
         _counts("keyword_counts", "category"),
         _counts("identity_counts", "group"),

@@ -16,12 +16,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urljoin
 
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import HTMLTree
 
 from pipelines.extract.normalize import normalize, one_line
+from pipelines.extract.rights import RightsFound, page_rights
 
 _MARK = "\ufdd0\ufdd0"  # noncharacters: normalize() removes them, and no page can send one through it
 _BULLET_MARK = "\ufdd1\ufdd1"
@@ -64,17 +64,7 @@ _NOT_CONTENT = [
 
 _SITE_HEADER = "body>header:not(:has(h1))"
 
-_RIGHTS_META = ("robots", "corpusmill", "tdm-reservation", "dcterms.license", "dcterms.rights", "dc.rights")
-_RIGHTS_SELECTOR = ",".join(
-    (
-        'link[rel~="license" i][href]',
-        'a[rel~="license" i][href]',
-        *(f'meta[name="{name}" i]' for name in _RIGHTS_META),
-    )
-)
-_DIRECTIVES = frozenset(("robots", "corpusmill", "tdm-reservation"))
 _MAX_TITLE_CHARS = 1000
-_MAX_VALUE_CHARS = 2000
 
 
 class TooDeepError(Exception):
@@ -92,8 +82,7 @@ class Extracted:
     text: str
     title: str | None
     language: str | None
-    license_url: str | None
-    directives: tuple[str, ...]
+    rights: RightsFound
 
 
 def extract_html(
@@ -106,7 +95,7 @@ def extract_html(
     max_nesting: int,
     max_tags: int,
 ) -> Extracted:
-    """Main text (or the whole text), title, language, licence and rights directives of a page.
+    """Main text (or the whole text), title, language, and what the page says of its rights.
 
     A main text shorter than `min_main_chars` characters gives way to the whole text, without navigation, header and
     footer, where that is longer. Raises TooDeepError where block elements are nested deeper than `max_nesting`, or
@@ -131,13 +120,11 @@ def extract_html(
         text = max(text, whole, key=len)
     root = document.query_selector("html")
     language = root.getattr("lang") or root.getattr("xml:lang") if root is not None else None
-    directives, license_url = _rights(document, url)
     return Extracted(
         text=text,
         title=one_line(tree.title or "", _MAX_TITLE_CHARS) or None,
         language=one_line(language or "", 40) or None,
-        license_url=license_url,
-        directives=directives,
+        rights=page_rights(document, url),
     )
 
 
@@ -155,35 +142,6 @@ def _plain_text(tree: HTMLTree, *, main_content: bool, comments: bool, skipped: 
         text = _NUMBERED_BULLET.sub("• ", text)
     text = normalize(text)
     return _EMPTY_BULLETS.sub("", text) if "•" in text else text
-
-
-def _rights(document: Any, url: str | None) -> tuple[tuple[str, ...], str | None]:
-    """Directives as "meta NAME: VALUE", and the URL of the licence, as far as the page's elements say."""
-    directives: list[str] = []
-    linked: list[str | None] = []  # a link to a licence goes before what a meta element names
-    named: list[str | None] = []
-    for element in _all(document, _RIGHTS_SELECTOR):
-        if element.tag != "meta":
-            linked.append(_absolute(url, element.getattr("href")))
-            continue
-        name, content = element.getattr("name").strip().lower(), element.getattr("content") or ""
-        if name in _DIRECTIVES:
-            directives.append(f"meta {name}: {one_line(content, _MAX_VALUE_CHARS)}")
-        elif content.lower().startswith(("http://", "https://")):
-            named.append(_absolute(url, content))
-    return tuple(directives), next(filter(None, (*linked, *named)), None)
-
-
-def _all(document: Any, selector: str) -> tuple[Any, ...]:
-    found = document.query_selector_all(selector)
-    return found[0 : len(found)]  # iterating evaluates the selector anew for each element
-
-
-def _absolute(url: str | None, href: str) -> str | None:
-    try:
-        return one_line(urljoin(url or "", href.strip()), _MAX_VALUE_CHARS) or None
-    except ValueError:
-        return None
 
 
 @functools.cache

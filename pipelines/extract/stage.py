@@ -12,6 +12,7 @@ from pipelines.errors import ConfigError
 from pipelines.extract.charset import decode, looks_like_utf16
 from pipelines.extract.html import Extracted, TooDeepError, TooManyTagsError, extract_html
 from pipelines.extract.normalize import normalize
+from pipelines.extract.rights import RightsFound, combined, header_rights
 from pipelines.schemas import DOCUMENT, PAGE
 from pipelines.stage import Stage
 from pipelines.tallies import tally_problems
@@ -19,7 +20,6 @@ from pipelines.tallies import tally_problems
 _HTML_TYPES = frozenset(("text/html", "application/xhtml+xml"))
 _PLAIN_TYPES = frozenset(("text/plain", "text/markdown"))
 _UNKNOWN_TYPES = frozenset(("", "application/octet-stream", "application/xml", "text/xml", "unknown/unknown"))
-_DIRECTIVE_HEADERS = ("x-robots-tag", "tdm-reservation", "content-usage", "content-signal")
 _SNIFFED_BYTES = 2048
 _BINARY = bytes(set(range(1, 32)) - set(b"\t\n\f\r\x1b"))
 _MAX_BINARY_RATIO = 0.1
@@ -29,7 +29,6 @@ _MAGIC = re.compile(
     re.DOTALL,
 )
 _MARKUP = re.compile(rb"<(?:!doctype\s+html|html|head|body|title|meta|div|p|h1|table|article|span|a)\b", re.IGNORECASE)
-_LICENSE_LINK = re.compile(r"<([^<>]*)>[^<>]*?;\s*rel\s*=\s*[\"']?[^\"';,<>]*\blicense\b", re.IGNORECASE)
 _MAX_REPLACED_RATIO = 0.05
 """Characters that did not decode, above which a page is called undecodable."""
 
@@ -69,8 +68,8 @@ class ExtractConfig:
 def extract_documents(batches: Iterable[pa.RecordBatch], config: ExtractConfig) -> Iterator[pa.RecordBatch]:
     """PAGE -> DOCUMENT, one row for each row, in order.
 
-    `problem` is what the reader found, or `http_STATUS`, `too_large`, `not_text`, `undecodable`, `too_deep`, `too_many_tags`,
-    `empty`;
+    `problem` is what the reader found (of a page that was withdrawn: `robots_disallowed`, `reserved`), or `http_STATUS`,
+    `too_large`, `not_text`, `undecodable`, `too_deep`, `too_many_tags`, `empty`;
     the text is empty exactly where a problem stands.
     """
     for batch in batches:
@@ -80,18 +79,18 @@ def extract_documents(batches: Iterable[pa.RecordBatch], config: ExtractConfig) 
 
 EXTRACT = Stage(
     name="extract",
-    version=1,
+    version=2,
     inputs=(PAGE,),
     output=DOCUMENT,
     transform=extract_documents,
-    libraries=("resiliparse", "fastwarc"),
+    libraries=("resiliparse", "fastwarc", "lxml"),
     tally=tally_problems,
 )
 
 
 def _document(page: dict[str, Any], config: ExtractConfig) -> dict[str, Any]:
     """One row of DOCUMENT."""
-    headers = [header.partition(": ")[::2] for header in page["headers"]]
+    headers: list[tuple[str, str]] = [header.partition(": ")[::2] for header in page["headers"]]
     row = {
         "doc_id": document_id(page["url"], page["payload"]),
         "url": page["url"],
@@ -102,28 +101,26 @@ def _document(page: dict[str, Any], config: ExtractConfig) -> dict[str, Any]:
         "charset": None,
         "declared_language": next((value for name, value in headers if name == "content-language"), None),
         "title": None,
-        "license_url": next(
-            (link[1] for name, value in headers if name == "link" and (link := _LICENSE_LINK.search(value[:2000]))),
-            None,
-        ),
-        "directives": [f"{name}: {value}" for name, value in headers if name in _DIRECTIVE_HEADERS],
+        "license_url": None,
+        "directives": [],
         "problem": _refusal(page, config),
         "text": "",
     }
-    if row["problem"] is None:
-        _read(row, page, config)
+    found = _read(row, page, config) if row["problem"] is None else RightsFound()
+    row["directives"], row["license_url"] = combined(header_rights(headers, page["url"]), found)
     return row
 
 
-def _read(row: dict[str, Any], page: dict[str, Any], config: ExtractConfig) -> None:
-    """Fill in what the page's bytes say."""
+def _read(row: dict[str, Any], page: dict[str, Any], config: ExtractConfig) -> RightsFound:
+    """Fill in what the page's bytes say; returns what they say of its rights."""
     is_html = _is_html(page["content_type"], page["payload"])
     decoded = decode(page["payload"], page["content_type"], is_html=is_html)
     row["charset"] = decoded.charset
     if decoded.num_replaced > _MAX_REPLACED_RATIO * len(decoded.text):
         row["problem"] = "undecodable"
-        return
+        return RightsFound()
     source = decoded.text.replace("\x00", "")
+    rights = RightsFound()
     if not is_html:
         row["text"] = normalize(source)
     else:
@@ -131,16 +128,16 @@ def _read(row: dict[str, Any], page: dict[str, Any], config: ExtractConfig) -> N
             found = _extracted(source, page["url"], config)
         except TooDeepError:
             row["problem"] = "too_deep"
-            return
+            return RightsFound()
         except TooManyTagsError:
             row["problem"] = "too_many_tags"
-            return
+            return RightsFound()
         row["text"], row["title"] = found.text, found.title
         row["declared_language"] = found.language or row["declared_language"]
-        row["license_url"] = found.license_url or row["license_url"]
-        row["directives"] += found.directives
+        rights = found.rights
     if len(row["text"].strip()) < config.min_text_chars:
         row["problem"], row["text"] = "empty", ""
+    return rights
 
 
 def _extracted(source: str, url: str | None, config: ExtractConfig) -> Extracted:

@@ -2,8 +2,13 @@
 
 A damaged file loses only what is damaged: what stands before is yielded, the damage becomes one row that says where it
 lies, and reading goes on at the next compressed member, or the next `WARC/1.` line, that opens a record.
+
+Our crawler writes three extension fields (WARC 1.1, section 5: unknown ones are ignored by others). `Corpusmill-Directives`,
+a JSON array of what the site's files say of the page; `Corpusmill-Role: reservation` on those files; and
+`Corpusmill-Outcome` on the `metadata` record of a page that was withdrawn after it had been archived.
 """
 
+import json
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -11,12 +16,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 from fastwarc.stream_io import GzipReader, Lz4Reader, ZstdReader
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 
 from pipelines.errors import ConfigError, InputError
+from pipelines.schemas import SITE_SOURCES
 from pipelines.sources.content_coding import BadEncodingError, TooLargeError, decode_body
 from pipelines.sources.pages import MAX_EVIDENCE_BYTES, Page, batches, unreadable
 
@@ -32,6 +39,12 @@ KEPT_HEADERS = frozenset(
 )
 """Response headers that carry rights or a language; of `link`, only a licence is kept besides."""
 
+WITHDRAWALS = frozenset(("robots_disallowed", "reserved"))
+"""Outcomes of a page that was archived and then forbidden by robots.txt, or reserved by another file of its site."""
+
+UNREAD = "unread: the record's Corpusmill-Directives"
+"""Stands, as a reservation, for a field that is malformed or goes on beyond its bounds."""
+
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _READ_BYTES = 1 << 20
 _HEAD_BYTES = 16
@@ -39,7 +52,8 @@ _MAX_HEADER_BYTES = 32 << 10  # FastWARC's limit
 _OPENING = re.compile(rb"\s{0,8}WARC/[01]\.\d")
 _PLAIN_RECORD = re.compile(rb"(?:\A|\n)(WARC/[01]\.\d+\r?\n[A-Za-z-]{1,64}:)")
 _SHORT_OPENING = b"WARC/1."
-_LICENSE_RELATION = re.compile(r"rel\s*=\s*[\"']?[^\"';,]*\blicense\b", re.IGNORECASE)
+_MAX_DIRECTIVES = 32
+_MAX_DIRECTIVE_CHARS = 2000
 _FILE_ERRORS = (OSError, ValueError, EOFError)  # all that FastWARC raises for a damaged stream
 
 
@@ -82,9 +96,11 @@ class _DamageError(Exception):
 def read_pages(path: Path, options: WarcOptions = WarcOptions()) -> Iterator[pa.RecordBatch]:
     """WARC file -> PAGE, one row for each fetched page, in file order, and one for each damaged stretch.
 
-    Rows are `response` records whose status is not 3xx, `resource` records of HTML and `conversion` records (WET). The
-    packing (gzip, zstd, lz4 or none) is told from the bytes, not from the name. Problems: `too_large`, `bad_encoding`,
-    `bad_http`, `warc_truncated`, `warc_corrupt`; the payload of the last two is the head of the damaged stretch.
+    Rows are `response` records whose status is not 3xx, `resource` records of HTML, `conversion` records (WET), and
+    `metadata` records of pages that were withdrawn; robots.txt and what else was fetched for a site's reservations
+    is none. The packing (gzip, zstd, lz4 or none) is told from the bytes, not from the name. Problems: `too_large`,
+    `bad_encoding`, `bad_http`, `robots_disallowed`, `reserved`, `warc_truncated`, `warc_corrupt`; the payload of the last
+    two is the head of the damaged stretch.
     Raises InputError where the file is no WARC at all.
     """
     return batches(_pages(path, options))
@@ -192,6 +208,8 @@ def _page(record: WarcRecord, offset: int, max_page_bytes: int) -> Page | None:
     """The row of a record, or None for one that holds no page. Raises _DamageError for a body that is cut off."""
     if record.record_type == WarcRecordType.response:
         return _http_page(record, offset, max_page_bytes)
+    if record.record_type == WarcRecordType.metadata:
+        return _withdrawal(record, offset)
     content_type = record.headers.get("Content-Type") or ""
     kept = ("text/plain",) if record.record_type == WarcRecordType.conversion else _HTML_TYPES
     if record.record_type not in (WarcRecordType.resource, WarcRecordType.conversion):
@@ -203,23 +221,35 @@ def _page(record: WarcRecord, offset: int, max_page_bytes: int) -> Page | None:
     body, problem = _body(record, offset, max_page_bytes), None
     if len(body) > max_page_bytes:
         body, problem = b"", "too_large"
-    return Page(_url(record), _date(record), 200, content_type, (), body, offset, problem)
+    return Page(_url(record), _date(record), 200, content_type, _directives(record), body, offset, problem)
+
+
+def _withdrawal(record: WarcRecord, offset: int) -> Page | None:
+    """The row of a page that was withdrawn, or None for other metadata."""
+    outcome = (record.headers.get("Corpusmill-Outcome") or "").strip()
+    if outcome not in WITHDRAWALS:
+        return None
+    body = _body(record, offset, MAX_EVIDENCE_BYTES)[:MAX_EVIDENCE_BYTES]
+    return Page(_url(record), _date(record), 0, None, _directives(record), body, offset, outcome)
 
 
 def _http_page(record: WarcRecord, offset: int, max_page_bytes: int) -> Page | None:
     if not record.is_http:  # dns, ftp
         return None
     url, fetched_at = _url(record), _date(record)
+    if (record.headers.get("Corpusmill-Role") or "").strip() == "reservation" or _is_robots_txt(url):
+        return None
+    directives = _directives(record)
     try:
         record.parse_http()
     except OSError:
-        return Page(url, fetched_at, 0, None, (), b"", offset, "bad_http")
+        return Page(url, fetched_at, 0, None, directives, b"", offset, "bad_http")
     status = record.http_headers.status_code
     if status is not None and 300 <= status < 400:
         return None
     fields = [(_text(name).lower(), _text(value).strip()) for name, value in record.http_headers.items_bytes()]
     named = dict(reversed(fields))  # the first of a name counts
-    headers = tuple(f"{name}: {value}" for name, value in fields if _carries_rights(name, value))
+    headers = (*(f"{name}: {value}" for name, value in fields if _carries_rights(name, value)), *directives)
     body, problem = b"", None
     if status is None:
         status, problem = 0, "bad_http"
@@ -245,7 +275,37 @@ def _body(record: WarcRecord, offset: int, max_num_bytes: int) -> bytes:
 
 
 def _carries_rights(name: str, value: str) -> bool:
-    return name in KEPT_HEADERS or (name == "link" and _LICENSE_RELATION.search(value[:2000]) is not None)
+    return name in KEPT_HEADERS or (name == "link" and "license" in value.lower())
+
+
+def _directives(record: WarcRecord) -> tuple[str, ...]:
+    """What the files of the site say of a page, `source: value`, from the record's field; malformed: a reservation."""
+    lines: list[str] = []
+    for field in record.headers.get_multiple("Corpusmill-Directives"):
+        try:
+            found = json.loads(field)
+        except (ValueError, RecursionError):
+            return (UNREAD,)
+        if not isinstance(found, list) or not all(isinstance(line, str) for line in found):
+            return (UNREAD,)
+        lines += found
+    kept = [_directive(line) for line in lines[:_MAX_DIRECTIVES]]
+    return tuple(dict.fromkeys((*kept, *([UNREAD] if len(lines) > _MAX_DIRECTIVES else []))))
+
+
+def _directive(line: str) -> str:
+    source, _, value = line.partition(":")
+    source, value = " ".join(source.lower().split()), " ".join(value.split())
+    if len(line) > _MAX_DIRECTIVE_CHARS or source not in SITE_SOURCES:
+        return UNREAD
+    return f"{source}: {value}".encode(errors="replace").decode()  # JSON can hold half a surrogate pair
+
+
+def _is_robots_txt(url: str | None) -> bool:
+    try:
+        return url is not None and urlsplit(url).path == "/robots.txt"
+    except ValueError:
+        return False
 
 
 def _text(raw: bytes) -> str:

@@ -53,7 +53,8 @@ class Page:
     variant: int = 0
     """Another variant of a text is a near-duplicate of it."""
     fate: str = "ok"
-    """ok, gone (a 404) or opt_out; files of text rows hold only what is ok."""
+    """ok, gone (a 404), failed (a 503), opt_out (a header), shut_out (robots.txt names an AI crawler) or reserved (withdrawn
+    after it was archived); files of text rows hold only what is ok."""
 
 
 def text_of(number: int, variant: int = 0) -> str:
@@ -96,17 +97,31 @@ def _row(page: Page) -> dict[str, Any]:
     return {"text": text_of(page.text, page.variant), "url": _url(page), "fetched_at": _moment(page)}
 
 
+_STATUS = {"gone": "404 Not Found", "failed": "503 Service Unavailable"}
+
+
 def _record(page: Page) -> bytes:
-    paragraphs = "".join(f"<p>{line}</p>" for line in text_of(page.text, page.variant).split("\n"))
-    body = f"<html><head><title>{page.text}</title></head><body><main>{paragraphs}</main></body></html>".encode()
-    status = "404 Not Found" if page.fate == "gone" else "200 OK"
-    rights = "X-Robots-Tag: noai\r\n" if page.fate == "opt_out" else ""
-    block = f"HTTP/1.1 {status}\r\nContent-Type: text/html; charset=utf-8\r\n{rights}\r\n".encode() + body
+    if page.fate == "reserved":
+        kind, content_type = "metadata", "application/warc-fields"
+        fields = 'Corpusmill-Outcome: reserved\r\nCorpusmill-Directives: ["tdmrep.json: 1 /"]\r\n'
+        block = f"outcome: reserved\r\ndate: {_moment(page)}\r\n".encode()
+    else:
+        kind, content_type = "response", "application/http;msgtype=response"
+        fields = 'Corpusmill-Directives: ["robots.txt ai-agents: GPTBot"]\r\n' if page.fate == "shut_out" else ""
+        block = _http(page)
     head = (
-        f"WARC/1.1\r\nWARC-Type: response\r\nWARC-Target-URI: {_url(page)}\r\nWARC-Date: {_moment(page)}\r\n"
-        f"Content-Type: application/http;msgtype=response\r\nContent-Length: {len(block)}\r\n\r\n"
+        f"WARC/1.1\r\nWARC-Type: {kind}\r\nWARC-Target-URI: {_url(page)}\r\nWARC-Date: {_moment(page)}\r\n"
+        f"Content-Type: {content_type}\r\n{fields}Content-Length: {len(block)}\r\n\r\n"
     )
     return head.encode() + block + b"\r\n\r\n"
+
+
+def _http(page: Page) -> bytes:
+    paragraphs = "".join(f"<p>{line}</p>" for line in text_of(page.text, page.variant).split("\n"))
+    body = f"<html><head><title>{page.text}</title></head><body><main>{paragraphs}</main></body></html>".encode()
+    rights = "X-Robots-Tag: noai\r\n" if page.fate == "opt_out" else ""
+    status = _STATUS.get(page.fate, "200 OK")
+    return f"HTTP/1.1 {status}\r\nContent-Type: text/html; charset=utf-8\r\n{rights}\r\n".encode() + body
 
 
 def source(path: Path) -> SourceFile:

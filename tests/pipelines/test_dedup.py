@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.dedup import DEDUP, DedupConfig, resolve
+from pipelines.dedup import DEDUP, WITHDRAWING_REASONS, DedupConfig, resolve
 from pipelines.errors import ConfigError, SchemaError
+from pipelines.policy import ComplianceRules, PolicyConfig, rules_for
 from pipelines.schemas import DECISION, OUTCOME, SIGNALS
 from pipelines.signals.minhash import minhash, text_digest
 
@@ -157,13 +158,76 @@ def test_a_newer_version_supersedes(versions, expected):
     assert all(v[1] != "superseded" for v in verdicts(docs, superseded=False).values())
 
 
-@pytest.mark.parametrize("reason", ["rights_disallow", "http_404", "http_410", "gopher_short_doc", "not_text"])
 @pytest.mark.parametrize("text", [ENGLISH, CHINESE])
+@pytest.mark.parametrize("reason", WITHDRAWING_REASONS)
 def test_a_page_that_is_withdrawn_does_not_live_on_in_an_older_version(reason, text):
     docs = [doc("a", ENGLISH, url=U, fetched_at=1), doc("b", text, url=U, fetched_at=2, decision="drop", reason=reason)]
+    for config in ({}, {"superseded": False}, {"superseded": False, "exact": False, "near": False}):
+        assert verdicts(docs, **config)["a"] == ("drop", "withdrawn", "b")
+        assert verdicts(docs[::-1], **config)["a"] == ("drop", "withdrawn", "b")
+    assert verdicts(docs, withdrawn=False)["a"] == ("drop", "superseded", "b")
+    assert verdicts(docs, withdrawn=False, superseded=False)["a"] == KEEP
+
+
+def test_every_rule_of_compliance_withdraws():
+    strict = ComplianceRules(unknown_rights="drop", allowed_licenses=("CC0-1.0",))
+    rules = {rule.name for rule in rules_for("en", PolicyConfig(compliance=strict)) if rule.group == "compliance"}
+    of_a_fetch = {"robots_disallowed", "reserved", "http_404", "http_410", "http_451"}
+    assert set(WITHDRAWING_REASONS) == rules | of_a_fetch
+
+
+@pytest.mark.parametrize("reason", ["gopher_short_doc", "not_text"])
+def test_a_page_that_the_policy_drops_supersedes_only(reason):
+    docs = [
+        doc("a", ENGLISH, url=U, fetched_at=1),
+        doc("b", CHINESE, url=U, fetched_at=2, decision="drop", reason=reason),
+    ]
     assert verdicts(docs)["a"] == ("drop", "superseded", "b")
-    assert verdicts(docs[::-1])["a"] == ("drop", "superseded", "b")
     assert verdicts(docs, superseded=False)["a"] == KEEP
+
+
+@pytest.mark.parametrize(
+    ("history", "superseded", "expected"),
+    [
+        # (fetched_at, keep or reason) of a, b, c, d -> reasons of those that the policy kept
+        ([(1, "keep"), (2, "reserved"), (3, "keep")], True, {"a": "superseded", "c": None}),
+        ([(1, "keep"), (2, "reserved"), (3, "keep")], False, {"a": None, "c": None}),
+        ([(1, "keep"), (3, "reserved"), (2, "keep")], False, {"a": "withdrawn", "c": "withdrawn"}),
+        ([(1, "keep"), (2, "http_404"), (3, "http_503")], True, {"a": "withdrawn"}),
+        ([(1, "keep"), (2, "http_404"), (3, "gopher_short_doc")], False, {"a": "withdrawn"}),
+        ([(1, "keep"), (2, "rights_disallow"), (3, "empty")], True, {"a": "withdrawn"}),
+        ([(2, "keep"), (2, "robots_disallowed")], False, {"a": "withdrawn"}),
+        ([(2, "robots_disallowed"), (2, "keep")], False, {"b": "withdrawn"}),
+        ([(None, "keep"), (1, "robots_disallowed")], False, {"a": "withdrawn"}),
+        ([(1, "keep"), (None, "robots_disallowed")], False, {"a": None}),
+        ([(1, "reserved"), (2, "keep")], False, {"b": None}),
+        ([(1, "keep"), (2, "reserved"), (3, "keep"), (4, "http_410")], True, {"a": "withdrawn", "c": "withdrawn"}),
+    ],
+)
+def test_what_was_withdrawn_comes_back_only_when_it_is_kept_again(history, superseded, expected):
+    texts = [ENGLISH, "", CHINESE, ""]
+    docs = [
+        doc(name, text, url=U, fetched_at=day, **({} if fate == "keep" else {"decision": "drop", "reason": fate}))
+        for name, text, (day, fate) in zip("abcd", texts, history, strict=False)
+    ]
+    for order in (docs, docs[::-1]):
+        found = verdicts(order, superseded=superseded)
+        assert {name: found[name][1] for name in expected} == expected
+
+
+def test_a_withdrawal_reaches_no_other_url_and_no_page_without_one():
+    docs = [
+        doc("a", ENGLISH, url=U, fetched_at=1),
+        doc("b", CHINESE, fetched_at=1),
+        doc("c", "", url=U + "/", fetched_at=2, decision="drop", reason="reserved"),
+        doc("d", "", fetched_at=2, decision="drop", reason="http_404"),
+    ]
+    assert {name: verdict[1] for name, verdict in verdicts(docs).items()} == {
+        "a": None,
+        "b": None,
+        "c": "reserved",
+        "d": "http_404",
+    }
 
 
 @pytest.mark.parametrize("reason", ["http_503", "http_429", "warc_truncated", "bad_encoding"])
@@ -259,18 +323,18 @@ documents = st.builds(
         minhash=signature_of(*text),
         url=url,
         fetched_at=day,
-        decision=decision,
-        reason=None if decision == "keep" else "rule",
+        decision="keep" if decision == "keep" else "drop",
+        reason=None if decision == "keep" else decision,
     ),
     texts,
     st.sampled_from([None, None, "https://a/", "https://b/"]),
     st.sampled_from([None, 1, 2, 3, 4]),
-    st.sampled_from(["keep", "keep", "keep", "drop"]),
+    st.sampled_from(["keep", "keep", "keep", "rule", "reserved", "http_404", "http_503"]),
 )
 corpora = st.lists(documents, max_size=14).map(
     lambda docs: [Doc(**{**vars(d), "doc_id": hashlib.sha256(bytes([i])).hexdigest()[:8]}) for i, d in enumerate(docs)]
 )
-switches = st.fixed_dictionaries({"exact": st.booleans(), "near": st.booleans(), "superseded": st.booleans()})
+switches = st.fixed_dictionaries({name: st.booleans() for name in ("exact", "near", "superseded", "withdrawn")})
 
 
 def are_like(a: Doc, b: Doc, min_similarity: float = 0.8) -> bool:
@@ -278,17 +342,22 @@ def are_like(a: Doc, b: Doc, min_similarity: float = 0.8) -> bool:
     return bool(agreement.reshape(14, 8).all(axis=1).any() and agreement.mean() >= min_similarity)
 
 
-def naive(docs: list[Doc], *, exact: bool, near: bool, superseded: bool) -> dict[str, tuple]:
+def naive(docs: list[Doc], *, exact: bool, near: bool, superseded: bool, withdrawn: bool) -> dict[str, tuple]:
     day = {d.doc_id: d.fetched_at or 0 for d in docs}
     ranked = sorted((d for d in docs if d.decision == "keep"), key=lambda d: (day[d.doc_id], d.doc_id))
     result = {d.doc_id: ("drop", d.reason, None) for d in docs if d.decision == "drop"}
     staying: list[Doc] = []
     everything = sorted(docs, key=lambda d: (day[d.doc_id], d.doc_id))
     for d in ranked:
-        versions = [v for v in everything if d.url and v.url == d.url]
-        withdrawn = bool(versions) and versions[-1].decision == "drop"
+        versions = [v for v in everything if d.url and v.url == d.url and v.reason != "http_503"]
+        gone = [v for v in versions if v.reason in ("reserved", "http_404")]
+        last_kept = max((day[v.doc_id] for v in versions if v.decision == "keep"), default=-1)
+        if withdrawn and gone and day[gone[-1].doc_id] >= last_kept:
+            result[d.doc_id] = ("drop", "withdrawn", gone[-1].doc_id)
+            continue
+        is_dropped = bool(versions) and versions[-1].decision == "drop"
         later = [v for v in versions if day[v.doc_id] > day[d.doc_id]]
-        if superseded and later and (withdrawn or any(v.text_digest != d.text_digest for v in later)):
+        if superseded and later and (is_dropped or any(v.text_digest != d.text_digest for v in later)):
             result[d.doc_id] = ("drop", "superseded", versions[-1].doc_id)
             continue
         same = [s for s in staying if s.text_digest == d.text_digest]
@@ -325,6 +394,20 @@ def test_later_documents_change_no_earlier_verdict(docs, later, config):
     later = [Doc(**{**vars(d), "doc_id": "x" + d.doc_id, "fetched_at": 9, "url": None}) for d in later]
     before, after = verdicts(docs, **config), verdicts([*later, *docs], **config)
     assert {name: after[name] for name in before} == before
+
+
+@settings(max_examples=100, deadline=None)
+@given(corpora, switches, st.integers(0, 14))
+def test_nothing_older_than_a_withdrawal_stays_until_the_page_is_kept_again(docs, config, length):
+    """Whatever came before or between: of each URL, what was last said counts."""
+    config = {**config, "withdrawn": True}
+    for known in (docs[:length], docs):
+        found = verdicts(known, **config)
+        for d in known:
+            said = [v for v in known if v.url and v.url == d.url and v.reason in (None, "reserved", "http_404")]
+            last = max((v.fetched_at or 0 for v in said), default=0)
+            if any(v.reason is not None and (v.fetched_at or 0) == last for v in said):
+                assert found[d.doc_id][0] == "drop"
 
 
 @settings(max_examples=100, deadline=None)

@@ -25,6 +25,7 @@ from pipelines.corpus import (
     CorpusConfig,
     corpus_nodes,
     given_tokenizer_resource,
+    read_aligned,
     tokenizer_json,
     tokenizer_resource,
     units_of,
@@ -47,11 +48,12 @@ CHANGES = {
     "exact": (True, False),
     "near": (True, False),
     "superseded": (True, False),
+    "withdrawn": (True, False),
     "validation_ratio": (0.2, 0.5),
     "split_seed": (0, 1),
 }
 """The values that each setting takes, the first of them at the start."""
-OF_DEDUP = ("exact", "near", "superseded", "validation_ratio", "split_seed")
+OF_DEDUP = ("exact", "near", "superseded", "withdrawn", "validation_ratio", "split_seed")
 START = [
     [Page(text=text, url=text, day=text) for text in range(5)],
     [Page(text=2, url=2, day=9), Page(text=7, url=3, day=9), Page(text=1, url=11), Page(text=4, url=12, variant=1)],
@@ -62,7 +64,7 @@ START = [
 def pages_of(seed: int) -> list[Page]:
     """Up to six pages that repeat, withdraw and renew one another's texts."""
     rng = random.Random(seed)
-    fates = ("ok", "ok", "ok", "ok", "gone", "opt_out")
+    fates = ("ok", "ok", "ok", "ok", "ok", "gone", "failed", "opt_out", "shut_out", "reserved")
     return [
         Page(
             text=rng.randrange(10),
@@ -337,6 +339,46 @@ def test_equal_rows_are_equal_bytes_whatever_they_were_cut_from(num_rows, start,
     with TemporaryDirectory() as folder:
         store = Store(Path(folder))
         assert store.write(schemas.OUTCOME, [around.slice(start, num_rows)]) == store.write(schemas.OUTCOME, [alone])
+
+
+WITHDRAWALS = {"gone": "http_404", "opt_out": "rights_disallow", "shut_out": "rights_ai_agents", "reserved": "reserved"}
+
+
+OFF = DedupConfig(exact=False, near=False, superseded=False)
+
+
+@pytest.mark.parametrize(
+    ("fate", "dedup"), [("gone", DedupConfig()), ("opt_out", OFF), ("shut_out", OFF), ("reserved", DedupConfig())]
+)
+def test_an_opt_out_takes_the_page_out_of_the_next_build_until_it_is_lifted(store, tmp_path, monkeypatch, fate, dedup):
+    monkeypatch.setattr("pipelines.store._fsync", lambda _path: None)
+    page = START[0][0]
+
+    def reasons(*nights: list[Page]) -> dict[int, str | None]:
+        """Reason of each version of the page, by the day it was fetched, after the last of the nights."""
+        for number, pages in enumerate(nights):
+            sources.append(source(write_file(tmp_path / f"night{len(sources)}-{number}.warc.gz", pages)))
+        results = run(store, sources, wanted)
+        fresh = Store(tmp_path / f"fresh{len(sources)}")
+        assert content(store, results) == content(fresh, run(fresh, sources[::-1], wanted))
+        rows = read_aligned(
+            store,
+            (results["signals"].manifest, ("doc_id", "url", "fetched_at")),
+            (results["dedup"].manifest, ("doc_id", "reason")),
+        )
+        found = [row for _, batch in rows for row in batch.to_pylist()]
+        ours = next(row["url"] for row in found if row["fetched_at"].day == 1 and row["url"].endswith(f"/{page.url}"))
+        return {row["fetched_at"].day - 1: row["reason"] for row in found if row["url"] == ours}
+
+    sources: list[SourceFile] = []
+    wanted = config(dedup=replace(dedup, validation_ratio=0.2))
+    assert reasons(START[0], START[1]) == {0: None}
+    withdrawn = {0: "withdrawn", 20: WITHDRAWALS[fate]}
+    assert reasons([replace(page, day=20, fate=fate)]) == withdrawn
+    assert reasons([replace(page, day=22, fate="failed")]) == withdrawn | {22: "http_503"}
+    before = "superseded" if dedup.superseded else None
+    back = {0: before, 20: WITHDRAWALS[fate], 22: "http_503", 24: None}
+    assert reasons([replace(page, text=8, day=24)]) == back
 
 
 def test_nothing_survives(store, tmp_path):

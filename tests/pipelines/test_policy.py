@@ -161,6 +161,17 @@ def test_published_english_values() -> None:
         ({"rights": "unknown"}, ComplianceRules(unknown_rights="drop"), ["rights_unknown"]),
         ({"rights": "disallow"}, ComplianceRules(unknown_rights="drop"), ["rights_disallow"]),
         ({"rights": "allow"}, ComplianceRules(unknown_rights="drop"), []),
+        ({"num_blocked_ai_agents": 1}, ComplianceRules(), ["rights_ai_agents"]),
+        ({"num_blocked_ai_agents": None}, ComplianceRules(), ["rights_ai_agents"]),
+        ({"num_blocked_ai_agents": 1, "rights": "allow"}, ComplianceRules(), ["rights_ai_agents"]),
+        (
+            {"num_blocked_ai_agents": 3, "rights": "disallow"},
+            ComplianceRules(),
+            ["rights_disallow", "rights_ai_agents"],
+        ),
+        ({"num_blocked_ai_agents": 3}, ComplianceRules(max_blocked_ai_agents=3), []),
+        ({"num_blocked_ai_agents": 4}, ComplianceRules(max_blocked_ai_agents=3), ["rights_ai_agents"]),
+        ({"num_blocked_ai_agents": 9}, ComplianceRules(max_blocked_ai_agents=None), []),
         ({"license": "CC-BY-4.0"}, ComplianceRules(allowed_licenses=("CC-BY-4.0",)), []),
         ({"license": "CC-BY-NC-4.0"}, ComplianceRules(allowed_licenses=("CC-BY-4.0",)), ["license_not_allowed"]),
         ({"license": None}, ComplianceRules(allowed_licenses=("CC-BY-4.0",)), ["license_not_allowed"]),
@@ -214,6 +225,13 @@ def test_a_problem_is_the_only_reason_even_with_everything_off() -> None:
         )
         assert [(r.name, r.passed) for r in evaluate(row, config)] == [("not_text", False)]
     assert check([good(language="fr", num_words=1, rights="disallow")], OFF)[0]["decision"] == "keep"
+
+
+@pytest.mark.parametrize("problem", ["robots_disallowed", "reserved"])
+def test_a_page_that_was_withdrawn_is_dropped_with_its_own_reason(problem: str) -> None:
+    for config in (DEFAULT, OFF):
+        decision = check([good(problem=problem, rights="disallow", num_blocked_ai_agents=2)], config)[0]
+        assert (decision["decision"], decision["reason"], decision["failed_rules"]) == ("drop", problem, [problem])
 
 
 def test_missing_ratio_is_named_once_after_what_explains_it() -> None:
@@ -270,6 +288,7 @@ def test_overrides_by_language() -> None:
         lambda: LanguageRules(min_score=1.5),
         lambda: ComplianceRules(unknown_rights="maybe"),
         lambda: ComplianceRules(min_keyword_hits=-1),
+        lambda: ComplianceRules(max_blocked_ai_agents=-1),
         lambda: BiasRules(max_identity_abuse_per_1000_words=-0.1),
         lambda: PiiRules(max_findings=-1),
     ],

@@ -95,6 +95,11 @@ def test_metadata():
     assert row["title"] == "标题 & title"
     assert row["declared_language"] == "zh-CN"
     assert row["license_url"] == "http://site.example/licence"
+    assert row["directives"] == [
+        "license: http://site.example/licence",
+        "license: https://creativecommons.org/licenses/by/4.0/",
+        "license: https://l.example/",
+    ]
     assert row["record_offset"] == 7
 
 
@@ -118,6 +123,7 @@ def test_directives_bear_their_source():
     html = (
         "<head><meta name=robots content='noindex,  noai'><META NAME=Robots CONTENT=nofollow>"
         "<meta name=corpusmill content=noai><meta name=TDM-Reservation content=1><meta name=viewport content=x>"
+        "<meta name=googlebot content=noai>"
         f"<!-- <meta name=robots content=none> --></head><body><p>{PROSE}"
     )
     headers = [
@@ -131,6 +137,7 @@ def test_directives_bear_their_source():
     assert extract(html, headers=headers)["directives"] == [
         "x-robots-tag: otherbot: noai",
         "tdm-reservation: 1",
+        "tdm-policy: https://p.example/",
         "content-usage: train-ai=n",
         "content-signal: ai-train=no",
         "meta robots: noindex, noai",
@@ -139,7 +146,7 @@ def test_directives_bear_their_source():
         "meta tdm-reservation: 1",
     ]
     assert extract(html, headers=headers, status=404)["directives"] == [
-        header for header in headers if not header.startswith(("tdm-policy", "content-language"))
+        header for header in headers if not header.startswith("content-language")
     ]
 
 
@@ -202,6 +209,11 @@ HOSTILE = {
     "math scripts": lambda: "<script math/tex " + "math/tex " * 200_000,
     "metas": lambda: "<meta name=robots content=noai>" * 20_000,
     "licences": lambda: "<a rel=license href=x>y</a>" * 50_000,
+    "licence items": lambda: "<b itemscope itemprop=license>" * 100_000,
+    "json-ld": lambda: '<script type=application/ld+json>{"license":' + "[" * 99_999 + "</script>" * 20,
+    "json-ld quotes": lambda: '<script type=application/ld+json>{"license":' + "[" * 99 + '"\\' * 99_999,
+    "json-ld scripts": lambda: '<script type=application/ld+json>{"license":[{}, "x"]}</script>' * 50_000,
+    "rsl": lambda: "<script type=application/rsl+xml><rsl>" + "<content>" * 20_000 + "</script>" * 9,
     "unclosed": lambda: "<p><b><i><a href=x>" * 50_000,
     "lone characters": lambda: "<td>甲" * 200_000,
     "nulls": lambda: "<p>a\x00b" * 200_000,

@@ -1,6 +1,7 @@
 """The WARC reader: what it yields, and that damage costs only what is damaged."""
 
 import gzip
+import json
 import os
 import zlib
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from warc_files import http, packings, page, read, record
 from pipelines.errors import ConfigError, InputError
 from pipelines.schemas import PAGE
 from pipelines.sources.pages import MAX_BATCH_BYTES, MAX_BATCH_ROWS, Page, batches
-from pipelines.sources.warc import WarcOptions, read_pages
+from pipelines.sources.warc import UNREAD, WITHDRAWALS, WarcOptions, read_pages
 
 NUM_PAGES = 6
 
@@ -121,6 +122,88 @@ def test_only_headers_that_carry_rights_are_kept(tmp_path):
         'link: <https://l.example/by>; rel="license"',
     ]
     assert row["content_type"] == "text/html; charset=utf-8"
+
+
+SITE = ["robots.txt ai-agents: GPTBot, CCBot", "tdmrep.json: 1 /a: b", "unread: ai.txt answered 503"]
+
+
+@pytest.mark.parametrize(
+    ("field", "found"),
+    [
+        (json.dumps(SITE), SITE),
+        (json.dumps(["RSL :  prohibits ai-train\n (https://a.example/\ud800) "]),
+         ["rsl: prohibits ai-train (https://a.example/?)"]),
+        (json.dumps(SITE[:1] * 40), [SITE[0], UNREAD]),
+        (json.dumps([f"ai.txt: Disallow: {n}" for n in range(33)]),
+         [*(f"ai.txt: Disallow: {n}" for n in range(32)), UNREAD]),
+        (json.dumps([SITE[0], "rsl: permits ai-train " + "x" * 2000]), [SITE[0], UNREAD]),
+        (json.dumps(["content-signal: ai-train=yes", "license", ""]), [UNREAD]),  # no source of ours
+        ("[]", []),
+        ("", [UNREAD]),
+        ("no json", [UNREAD]),
+        (json.dumps(SITE)[:-9], [UNREAD]),
+        ('{"rsl": "permits"}', [UNREAD]),
+        ('["rsl: permits ai-train", 7]', [UNREAD]),
+        ("[" * 9000, [UNREAD]),
+        ("9" * 9000, [UNREAD]),
+        ('["rsl: x"]\r\nCorpusmill-Directives: ["ai.txt: Disallow: /"]', ["rsl: x", "ai.txt: Disallow: /"]),
+        ('["rsl: x"]\r\nCORPUSMILL-DIRECTIVES: x', [UNREAD]),
+    ],
+)  # fmt: skip
+def test_directives_of_the_site_come_with_the_record(tmp_path, field, found):
+    fields = {"Corpusmill-Directives": field}
+    data = record(http(b"x", headers={"X-Robots-Tag": "noai"}), fields=fields) + record(b"no http", fields=fields)
+    page, broken = read(write(tmp_path / "site.warc", data))
+    assert page["headers"] == ["x-robots-tag: noai", *found]
+    assert (broken["headers"], broken["problem"]) == (found, "bad_http")
+
+
+def test_a_field_longer_than_a_header_may_be_costs_its_record_only(tmp_path):
+    data = record(http(b"x"), fields={"Corpusmill-Directives": json.dumps(["rsl: " + "x" * 40_000])}) + page(1)
+    rows = read(write(tmp_path / "long.warc", data))
+    assert (numbers(rows), problems(rows)) == ([1], ["warc_corrupt"])
+
+
+def withdrawal(url: str, outcome: str, body: bytes = b"outcome: x\r\n", **fields: str) -> bytes:
+    return record(
+        body,
+        kind="metadata",
+        content_type="application/warc-fields",
+        url=url,
+        fields={"Corpusmill-Outcome": outcome, "Corpusmill-Directives": json.dumps(SITE), **fields},
+    )
+
+
+def test_what_was_withdrawn_is_a_row_and_what_speaks_for_the_site_is_none(packed):
+    path, members = packed
+    pack = packings(path.parent)[path.name.removeprefix("crawl.")]
+    reservation = {"Corpusmill-Role": "reservation"}
+    data = (
+        record(http(b"User-agent: *"), url="http://site.example/robots.txt"),
+        record(http(b"gone", "404 Not Found"), url="https://other.example:8443/robots.txt?x"),
+        record(http(b"[]"), url="http://site.example/.well-known/tdmrep.json", fields=reservation),
+        *(withdrawal(f"http://site.example/{outcome}", outcome) for outcome in sorted(WITHDRAWALS)),
+        withdrawal("http://site.example/failed", "http_503"),
+        withdrawal("http://site.example/long", "reserved", b"x" * 9000),
+        record(b"", kind="revisit", url="http://site.example/1", fields={"WARC-Refers-To": "<urn:uuid:1>"}),
+        record(http(b"", "304 Not Modified"), kind="revisit", url="http://site.example/2"),
+        record(http(b"a page"), url="http://site.example/a/robots.txt"),
+        record(http(b"a page"), url="http://[bad/robots.txt"),
+    )
+    rows = read(write(path, members[0] + b"".join(map(pack, data)) + members[1]))
+    assert [(row["url"].rpartition("example/")[2], row["status"], row["problem"]) for row in rows] == [
+        ("0", 200, None),
+        ("reserved", 0, "reserved"),
+        ("robots_disallowed", 0, "robots_disallowed"),
+        ("long", 0, "reserved"),
+        ("a/robots.txt", 200, None),
+        ("http://[bad/robots.txt", 200, None),
+        ("1", 200, None),
+    ]
+    gone = rows[1]
+    assert (gone["headers"], gone["payload"], gone["content_type"]) == (SITE, b"outcome: x\r\n", None)
+    assert gone["fetched_at"] == datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert len(rows[3]["payload"]) == 4096
 
 
 BODY = "<p>正文 body</p>".encode() * 40
@@ -260,6 +343,46 @@ def test_what_is_no_warc_is_refused(tmp_path, data, sentence):
 
 def test_a_gz_that_is_not_gzip_is_read_as_what_it_is(tmp_path):
     assert numbers(read(write(tmp_path / "plain.warc.gz", page(0) + page(1)))) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("packing", "name"), [("warc.zst", "a.warc.gz"), ("warc.gz", "a.warc"), ("warc.lz4", "a.html")]
+)
+def test_the_packing_is_told_from_the_bytes(tmp_path, packing, name):
+    pack = packings(tmp_path)[packing]
+    assert numbers(read(write(tmp_path / name, b"".join(pack(page(number)) for number in range(3))))) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("content", [b"<html><body>no archive</body></html>" * 99, b"\x00" * 5000, b"{}\n" * 2000])
+@pytest.mark.parametrize("suffix", ["warc", "warc.gz", "warc.zst"])
+def test_what_only_bears_the_name_of_a_warc_is_refused(tmp_path, suffix, content):
+    with pytest.raises(InputError, match="no WARC record"):
+        read(write(tmp_path / f"page.{suffix}", packings(tmp_path)[suffix](content)))
+
+
+def test_concatenated_files_are_read_as_one(tmp_path):
+    """With a warcinfo record in the middle, WET after WARC, and between the two the end of a file that was cut."""
+    info = record(b"software: test", kind="warcinfo", content_type="application/warc-fields")
+    wet = record("正文".encode(), kind="conversion", content_type="text/plain", url="http://site.example/9")
+    parts = [gzip.compress(info), gzip.compress(page(0)), gzip.compress(page(1))[:-40], gzip.compress(info)]
+    rows = read(write(tmp_path / "joined.warc.gz", b"".join([*parts, gzip.compress(page(2)), gzip.compress(wet)])))
+    assert set(numbers(rows)) >= {0, 2, 9}
+    assert problems(rows) == ["warc_corrupt"]
+    plain = read(write(tmp_path / "joined.warc", info + page(0) + page(1)[:-40] + info + page(2) + wet))
+    assert set(numbers(plain)) >= {0, 2, 9}
+
+
+def test_a_truncated_wet_file_keeps_what_stands_before(packed):
+    path, _ = packed
+    pack = packings(path.parent)[path.name.removeprefix("crawl.")]
+    text = "".join(str(n * 7919 % 1_000_003) for n in range(900)).encode()
+    wet = [
+        pack(record(text, kind="conversion", content_type="text/plain", url=f"http://site.example/{number}"))
+        for number in range(3)
+    ]
+    for cut in (30, len(wet[2]) // 2):
+        rows = read(write(path, b"".join(wet)[: len(wet[0]) + len(wet[1]) + cut]))
+        assert (numbers(rows), problems(rows)) == ([0, 1], ["warc_truncated"])
 
 
 def test_a_file_a_writer_never_filled(tmp_path):

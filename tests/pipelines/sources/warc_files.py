@@ -18,11 +18,13 @@ def record(
     kind: str = "response",
     content_type: str = "application/http;msgtype=response",
     date: str = "2024-01-02T03:04:05Z",
+    fields: Mapping[str, str] | None = None,
 ) -> bytes:
-    """One WARC record around a block."""
+    """One WARC record around a block, with further fields."""
+    more = "".join(f"{name}: {value}\r\n" for name, value in (fields or {}).items())
     head = (
         f"WARC/1.1\r\nWARC-Type: {kind}\r\nWARC-Target-URI: {url}\r\nWARC-Date: {date}\r\n"
-        f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"Content-Type: {content_type}\r\n{more}Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body + b"\r\n\r\n"
 
