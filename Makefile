@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA ?= $(CORPUSMILL_TEST_DATA)
 
-.PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-memory real-pages lock clean
+.PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-memory bench-crawl bench-frontier real-pages lock clean
 
 run: $(READY)
 	$(BIN)/corpusmill run
@@ -40,13 +40,20 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: bench-build bench-memory
+bench: bench-build bench-memory bench-crawl bench-frontier
 
 bench-build: $(READY)
 	$(BIN)/python tests/benchmarks/bench_build.py
 
 bench-memory: $(READY)
 	$(BIN)/python tests/benchmarks/bench_memory.py
+
+# PEER=/path/to/python of an environment with scrapy==2.19.0 and warcio measures the peer beside ours.
+bench-crawl: $(READY)
+	$(BIN)/python tests/benchmarks/bench_crawl.py $(if $(PEER),--peer-python $(PEER))
+
+bench-frontier: $(READY)
+	$(BIN)/python tests/benchmarks/bench_frontier.py
 
 real-pages: $(READY)
 	infra/fetch_debian_docs.sh pages

@@ -39,8 +39,10 @@ class CrawlProgress:
     """Pages in WARC files in all."""
     num_queued: int
     """URLs that wait."""
-    num_errors: int
-    """URLs that failed in this call."""
+    num_bytes: int
+    """Of bodies in this call, decoded."""
+    errors: Mapping[str, int]
+    """URLs that failed in this call, by outcome."""
     num_hosts: int
     """Hosts asked so far, in all."""
     pages_per_second: float
@@ -57,6 +59,12 @@ class CrawlResult:
     """Requests for pages in this call, attempts counted; robots.txt is not."""
     num_pages: int
     """Pages in WARC files in all."""
+    num_unchanged: int = 0
+    """Pages visited again in this call that were what they had been."""
+    num_changed: int = 0
+    """Pages visited again in this call that were not."""
+    num_withdrawn: int = 0
+    """Pages that the files of their sites forbid since this call."""
     outcomes: dict[str, int]
     """URLs by what became of them, in all; those that still wait are not among them."""
     complete: bool
@@ -101,8 +109,8 @@ def lookup(folder: Path, url: str) -> LedgerRow | None:
 
 
 def status(folder: Path) -> dict[str, Any]:
-    """Counts of the crawl in a folder: num_urls, num_queued, num_pages, num_hosts, outcomes."""
-    return read_counts(folder)
+    """Counts of the crawl in a folder: num_urls, num_queued, num_leased, num_due, num_pages, num_hosts, outcomes."""
+    return read_counts(folder, time.time())
 
 
 def _crawl(
@@ -113,22 +121,26 @@ def _crawl(
 ) -> CrawlResult:
     warc_folder = folder / WARC_FOLDER_NAME
     warc_folder.mkdir(parents=True, exist_ok=True)
-    num_fetched = 0
+    counts: Counts | None = None
     with Frontier(folder) as frontier:
         recover(frontier, warc_folder)
         digest = digest_value(config)
         if not frontier.is_configured(digest):
             _configure(frontier, config, digest)
         hours = config.recrawl_after_hours
-        frontier.requeue(time.time(), None if hours is None else hours * 3600)
-        if frontier.has_work(config.max_pages, config.max_pages_per_host):
+        now = time.time()
+        frontier.requeue(now, None if hours is None else hours * 3600)
+        if frontier.has_work(now, config.max_pages, config.max_pages_per_host, config.max_bytes_per_host):
             from pipelines.crawl.engine import run
 
-            num_fetched = run(config, frontier, warc_folder, connect_to, _reporter(frontier, on_progress))
+            counts = run(config, frontier, warc_folder, connect_to, _reporter(frontier, on_progress))
         return CrawlResult(
             warc_paths=tuple(sorted(warc_folder.glob("*.warc.gz"))),
-            num_fetched=num_fetched,
+            num_fetched=counts.num_fetched if counts else 0,
             num_pages=frontier.num_archived_pages(),
+            num_unchanged=counts.num_unchanged if counts else 0,
+            num_changed=counts.num_changed if counts else 0,
+            num_withdrawn=counts.num_withdrawn if counts else 0,
             outcomes=frontier.outcomes(),
             complete=frontier.num_queued() == 0,
         )
@@ -164,7 +176,8 @@ def _reporter(frontier: Frontier, on_progress: Callable[[CrawlProgress], None] |
                 num_fetched=counts.num_fetched,
                 num_pages=num_pages,
                 num_queued=frontier.num_queued(),
-                num_errors=counts.num_errors,
+                num_bytes=counts.num_bytes,
+                errors=counts.errors,
                 num_hosts=frontier.num_hosts(),
                 pages_per_second=(num_pages - num_pages_before) / max(now - began_at, 1e-9),
             )

@@ -1,8 +1,8 @@
 """The crawl loop: who may be asked now, and what follows from the answer.
 
-One task a request. A host waits in a heap until its delay is over; results wait for a commit that
-first brings their WARC records to disk and then records them, their outcome and their links in one
-transaction. Everything here runs in one thread, save writing to disk.
+One task a request. A host waits in a heap until its pause is over; results wait for a commit that first
+brings their WARC records to disk and then records them, their outcome and their links in one
+transaction. Everything here runs in one thread, save writing to disk and reading sitemaps.
 """
 
 import asyncio
@@ -10,34 +10,47 @@ import heapq
 import itertools
 import logging
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pipelines.crawl.archive import Archive
 from pipelines.crawl.config import CrawlConfig
-from pipelines.crawl.fetch import REDIRECT_STATUSES, Failure, Fetcher, Response
-from pipelines.crawl.frontier import Frontier, Link, OpenFile, Target, Visit
-from pipelines.crawl.links import NONE, Links, extract_links, resolve_redirect
-from pipelines.crawl.outcome import Outcome
-from pipelines.crawl.retry import BUSY_STATUSES, later_seconds, may_pass, pause_seconds, retry_after_seconds
-from pipelines.crawl.robots import NO_RULE, Robots
-from pipelines.crawl.robots_fetch import fetch_robots
-from pipelines.crawl.screen import Screen, origin_of
-from pipelines.crawl.warc_writer import WarcWriter, next_name, warcinfo
+from pipelines.crawl.fetch import Failure, Fetcher, Response
+from pipelines.crawl.frontier import Asked, Frontier, JudgedUrl, Link, OpenFile, Site, Target, Visit, Withdrawal
+from pipelines.crawl.host import Host
+from pipelines.crawl.outcome import JUDGED_BY_SITE, QUIET, Outcome
+from pipelines.crawl.retry import BUSY_STATUSES, may_pass, pause_seconds, retry_after_seconds
+from pipelines.crawl.revisit import conditional_headers, says_more, site_directives
+from pipelines.crawl.screen import Screen
+from pipelines.crawl.site import Judgement, Rules, ask_file, ask_site
+from pipelines.crawl.visit import Context, Found, classify, follow_redirect, read_links, sitemap_links, to_visit
+from pipelines.crawl.warc_writer import Record, ResponseRecord, WithdrawalRecord, new_record_id, payload_digest
+from pipelines.rights.rsl import missing, rsl_directives, unread
+from pipelines.rights.site import SiteFile
 
 _LOG = logging.getLogger(__name__)
 
 _NUM_TARGETS_AHEAD = 64
-"""URLs of a host read from the ledger at once."""
+"""URLs of a host leased at once."""
+_LEASE_SECONDS = 900.0
+"""Longer than any request may take, its attempts counted."""
 _COMMIT_PAUSE_SECONDS = 0.05
 """Results of this long share a commit, while other requests are under way."""
 _MAX_PENDING_NUM_BYTES = 64 << 20
 """Bodies that wait for a commit; beyond it no request is begun."""
-_MAX_IDLE_HOSTS = 1000
-_HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
+_MAX_HOSTS = 1000
+"""Hosts in memory; the others wait in the ledger."""
+_NUM_JUDGED_AT_ONCE = 1000
+_MAX_RSL_DOCUMENTS = 1000
+_MAX_SITEMAP_NUM_BYTES = 50 << 20
+"""The sitemap protocol's limit."""
+_MAX_FEED_NUM_BYTES = 2 << 20
+_NUM_LARGE_AT_ONCE = 2
+"""Sitemaps and feeds in memory at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,32 +58,48 @@ class Counts:
     """What one run has done so far."""
 
     num_fetched: int
-    num_errors: int
+    num_bytes: int
+    """Of bodies, decoded."""
+    errors: Mapping[str, int]
+    """URLs that failed, by outcome."""
+    num_unchanged: int
+    num_changed: int
+    num_withdrawn: int
     is_last: bool = False
 
 
-@dataclass(slots=True, eq=False)
-class _Host:
-    """Scheme, name and port, while there is something to do."""
+@dataclass(slots=True)
+class _Entry:
+    """Something to commit."""
 
-    id: int
-    origin: str
-    ready_at: float
-    """Loop time before which it is not asked."""
-    num_pages: int
-    robots: Robots | None = None
-    rule: str | None = None
-    """Set where robots.txt restricts nothing: what to say instead of a rule."""
-    robots_expires_at: float = 0.0
-    delay_seconds: float = 0.0
-    refusal: tuple[Outcome, str | None] | None = None
-    """Why nothing of the host may be fetched now."""
-    queue: deque[Target] = field(default_factory=deque)
-    held: set[int] = field(default_factory=set)
-    """Targets in the queue, under way, waiting for another attempt or for a commit."""
-    num_in_flight: int = 0
-    is_scheduled: bool = False
-    is_asking_robots: bool = False
+    host: Host
+    record: Record | None = None
+    visit: Visit | None = None
+    withdrawal: Withdrawal | None = None
+    site: Site | None = None
+    found: tuple[Link, ...] = ()
+    settles: bool = False
+    """Whether the host's URLs have been judged again with this."""
+
+    @property
+    def url_id(self) -> int | None:
+        if self.visit is not None:
+            return self.visit.target.id
+        return None if self.withdrawal is None else self.withdrawal.url_id
+
+    @property
+    def num_bytes(self) -> int:
+        return len(self.record.response.body or b"") if isinstance(self.record, ResponseRecord) else 0
+
+
+@dataclass(slots=True)
+class _Tally:
+    num_fetched: int = 0
+    num_bytes: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    num_unchanged: int = 0
+    num_changed: int = 0
+    num_withdrawn: int = 0
 
 
 def run(
@@ -79,17 +108,18 @@ def run(
     warc_folder: Path,
     connect_to: Mapping[str, tuple[str, int]],
     on_progress: Callable[[Counts], None],
-) -> int:
-    """Fetch until nothing is left that the config allows. Returns the number of requests for pages.
+) -> Counts:
+    """Fetch until nothing is left that the config allows.
 
     Raises OSError and sqlite3 errors, when the disk fails; what the ledger holds by then stays true.
     """
 
-    async def main() -> int:
+    async def main() -> Counts:
         # A thread of its own: name look-ups that hang must not hold up the disk.
         with ThreadPoolExecutor(max_workers=1) as disk:
             async with Fetcher(config, connect_to) as fetcher:
-                return await _Engine(config, frontier, warc_folder, fetcher, disk, on_progress).run()
+                archive = Archive(config, frontier, warc_folder, disk)
+                return await _Engine(config, frontier, archive, fetcher, on_progress).run()
 
     return asyncio.run(main())
 
@@ -99,43 +129,46 @@ class _Engine:
         self,
         config: CrawlConfig,
         frontier: Frontier,
-        warc_folder: Path,
+        archive: Archive,
         fetcher: Fetcher,
-        disk: Executor,
         on_progress: Callable[[Counts], None],
     ) -> None:
         self._config = config
         self._frontier = frontier
-        self._warc_folder = warc_folder
+        self._archive = archive
         self._fetcher = fetcher
-        self._disk = disk
         self._on_progress = on_progress
         self._screen = Screen(config)
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._order = itertools.count()
 
-        self._hosts: dict[int, _Host] = {}
-        self._ready: list[tuple[float, int, _Host]] = []
-        self._retries: list[tuple[float, int, _Host, Target]] = []
+        self._hosts: dict[int, Host] = {}
+        self._barren: set[int] = set()
+        """Hosts of which nothing can be begun now, though something may wait."""
+        self._held_back: list[Host] = []
+        """Hosts that wait because the last page that the config allows may be under way."""
+        self._is_hungry = True
+        """Whether the ledger may have hosts that are not in memory."""
+        self._last_due_id: int | None = 0
+        """Up to where hosts whose files must be read again were taken; None: to the end."""
+        self._ready: list[tuple[float, int, Host]] = []
+        self._retries: list[tuple[float, int, Host, Target]] = []
         self._num_attempts: dict[int, int] = {}
+        self._rsl: dict[str, SiteFile] = {}
+        self._large = asyncio.Semaphore(_NUM_LARGE_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._error: BaseException | None = None
 
-        self._pending: list[tuple[_Host, Visit, Response | None]] = []
+        self._pending: list[_Entry] = []
         self._pending_num_bytes = 0
-        self._requested_at: dict[int, float] = {}
+        self._asked: dict[int, Asked] = {}
         self._commit_task: asyncio.Task[None] | None = None
-        self._file: OpenFile | None = None
-        self._writer: WarcWriter | None = None
 
         self._num_pages = frontier.num_pages()
-        self._num_fetched = 0
-        self._num_errors = 0
+        self._tally = _Tally()
 
-    async def run(self) -> int:
-        for origin in self._frontier.waiting_origins(count_pages=False):
-            self._schedule(self._host(origin.id))
+    async def run(self) -> Counts:
         try:
             while True:
                 if self._error:
@@ -147,11 +180,12 @@ class _Engine:
                 if not self._tasks and not self._commit_task and self._is_exhausted():
                     break
                 await self._wait()
-            await self._close_file()
+            await self._archive.close()
         finally:
             await self._stop()
-        self._on_progress(Counts(num_fetched=self._num_fetched, num_errors=self._num_errors, is_last=True))
-        return self._num_fetched
+        counts = self._counts(is_last=True)
+        self._on_progress(counts)
+        return counts
 
     # -- who is next
 
@@ -159,6 +193,7 @@ class _Engine:
         now = self._loop.time()
         while self._retries and self._retries[0][0] <= now:
             _, _, host, target = heapq.heappop(self._retries)
+            host.num_open -= 1
             host.queue.appendleft(target)
             self._schedule(host)
         while self._ready and self._ready[0][0] <= now and self._has_room():
@@ -166,57 +201,66 @@ class _Engine:
             host.is_scheduled = False
             if host.ready_at > now:  # it asked for a pause after it was scheduled
                 self._schedule(host)
-            elif host.num_in_flight < self._config.concurrency_per_host and not host.is_asking_robots:
+            elif host.num_in_flight < self._config.concurrency_per_host and not host.is_busy:
                 self._start(host, now)
+        if self._is_hungry and not self._ready:
+            self._fill()
 
-    def _start(self, host: _Host, now: float) -> None:
-        if not self._know_robots(host):
-            host.is_asking_robots = True
-            self._spawn(host, self._ask_robots(host))
-            return
-        if host.refusal:
-            self._refuse(host, *host.refusal)
-            return
-        if host.ready_at > now:  # the pause was not known before
+    def _start(self, host: Host, now: float) -> None:
+        if not self._knows_site(host):
+            self._spawn_alone(host, self._ask_site(host))
+        elif host.refusal:
+            self._refuse_host(host, *host.refusal)
+        elif host.is_changed:
+            self._spawn_alone(host, self._judge_again(host))
+        elif host.ready_at > now:  # the pause was not known before
             self._schedule(host)
-            return
-        target, rule = self._next_target(host)
-        if target is None:
-            self._drop_if_idle(host)
-            return
-        host.ready_at = now + host.delay_seconds
-        self._spawn(host, self._visit(host, target, rule))
-        self._schedule(host)
+        elif self._num_pages + len(self._tasks) >= self._config.max_pages:
+            self._held_back.append(host)
+        elif (chosen := self._next_target(host)) is None:
+            self._barren.add(host.id)
+        else:
+            host.ready_at = now + host.pause_seconds(self._config)
+            self._spawn(host, self._visit(host, *chosen))
+            self._schedule(host)
 
-    def _next_target(self, host: _Host) -> tuple[Target | None, str]:
-        """The host's next URL that its robots.txt allows, with the rule. A commit looks again where there is none."""
-        limit = self._config.max_pages_per_host
-        if limit is not None and host.num_pages + host.num_in_flight >= limit:
-            return None, ""
-        if not host.queue:
-            targets = self._frontier.next_targets(host.id, _NUM_TARGETS_AHEAD, host.held)
-            host.queue.extend(targets)
-            host.held.update(target.id for target in targets)
-        while host.queue:
+    def _next_target(self, host: Host) -> tuple[Target, Judgement] | None:
+        """The host's next URL that its files allow. A commit looks again where there is none."""
+        if not host.has_budget(self._config):
+            return None
+        now = time.time()
+        while True:
+            if not host.queue:
+                # A slow host's lease must not end before its turn comes.
+                pause = host.pause_seconds(self._config)
+                num_ahead = min(_NUM_TARGETS_AHEAD, max(1, int(_LEASE_SECONDS / 2 / pause)) if pause else 1 << 30)
+                host.queue.extend(self._frontier.lease(host.id, num_ahead, now, now + _LEASE_SECONDS))
+            if not host.queue:
+                return None
             target = host.queue.popleft()
-            is_allowed, rule = host.robots.judge(target.url) if host.robots else (True, host.rule or NO_RULE)
-            if is_allowed:
-                return target, rule
-            self._finish(
-                host,
-                Visit(target=target, outcome=Outcome.ROBOTS_DISALLOWED, decided_at=time.time(), robots_rule=rule),
-            )
-        return None, ""
+            if target.leased_until <= now:
+                continue
+            judged = self._judge(host, target)
+            if judged.refusal is None:
+                return target, judged
+            self._refuse(host, target, judged)
+
+    def _judge(self, host: Host, target: Target) -> Judgement:
+        if host.rules is None:
+            raise RuntimeError("a host is asked before its robots.txt is known")
+        judged = host.rules.judge(target.url)
+        # A sitemap and a feed are read for their links only.
+        is_reserved = judged.refusal is Outcome.RESERVED and target.kind != "page"
+        return replace(judged, refusal=None) if is_reserved else judged
 
     def _has_room(self) -> bool:
         return (
             len(self._tasks) < self._config.concurrency * self._config.concurrency_per_host
             and self._pending_num_bytes < _MAX_PENDING_NUM_BYTES
-            and self._num_pages + len(self._tasks) < self._config.max_pages
         )
 
     def _is_exhausted(self) -> bool:
-        return (not self._ready and not self._retries) or self._num_pages >= self._config.max_pages
+        return not (self._ready or self._retries or self._is_hungry)
 
     async def _wait(self) -> None:
         """Sleep until a task ends or a host's time comes."""
@@ -228,25 +272,34 @@ class _Engine:
             pass
         self._wake.clear()
 
-    def _schedule(self, host: _Host) -> None:
+    def _schedule(self, host: Host) -> None:
         if not host.is_scheduled:
             host.is_scheduled = True
             heapq.heappush(self._ready, (host.ready_at, next(self._order), host))
 
-    def _spawn(self, host: _Host, work: Coroutine[object, object, None]) -> None:
+    def _spawn_alone(self, host: Host, work: Coroutine[object, object, None]) -> None:
+        host.is_busy = True
+
+        def on_done(_task: asyncio.Task[None]) -> None:
+            host.is_busy = False
+
+        self._spawn(host, work).add_done_callback(on_done)
+
+    def _spawn(self, host: Host, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         host.num_in_flight += 1
         task = self._loop.create_task(work)
         self._tasks.add(task)
 
         def on_done(task: asyncio.Task[None]) -> None:
             host.num_in_flight -= 1
-            host.ready_at = max(host.ready_at, self._loop.time() + host.delay_seconds)
+            host.ready_at = max(host.ready_at, self._loop.time() + host.pause_seconds(self._config))
             self._tasks.discard(task)
             self._note_error(task)
             self._schedule(host)
             self._wake.set()
 
         task.add_done_callback(on_done)
+        return task
 
     def _note_error(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
@@ -254,156 +307,278 @@ class _Engine:
 
     # -- hosts
 
-    def _host(self, id_: int) -> _Host:
+    def _fill(self) -> None:
+        """Take hosts from the ledger: those whose files must be read again, then those with a URL that waits."""
+        self._is_hungry = False
+        room = _MAX_HOSTS - sum(not host.is_idle for host in self._hosts.values())
+        chosen: list[int] = []
+        if self._last_due_id is not None and room > 0:
+            chosen = self._frontier.due_origins(time.time(), self._last_due_id, room)
+            self._last_due_id = chosen[-1] if len(chosen) == room else None
+        last_id = 0
+        while len(chosen) < room and (ids := self._frontier.waiting_origins(last_id, _MAX_HOSTS)):
+            last_id = ids[-1]
+            chosen += [id_ for id_ in ids if id_ not in self._barren]
+        for id_ in chosen[: max(0, room)]:
+            host = self._host(id_)
+            if not (host.is_busy or host.num_in_flight or host.num_open):
+                self._schedule(host)
+
+    def _host(self, id_: int) -> Host:
         host = self._hosts.get(id_)
         if host is None:
-            origin = self._frontier.origin(id_, count_pages=self._config.max_pages_per_host is not None)
-            host = _Host(origin.id, origin.origin, self._loop.time(), origin.num_pages)
+            if len(self._hosts) >= _MAX_HOSTS:
+                self._hosts = {key: each for key, each in self._hosts.items() if not each.is_idle}
+            origin = self._frontier.origin(id_)
+            host = Host(origin.id, origin.origin, self._loop.time(), origin.num_pages, origin.num_page_bytes)
+            host.is_changed = origin.is_changed
+            if origin.site is not None:
+                self._take(host, origin.site)
             self._hosts[id_] = host
+            # After a restart the pause goes on where it was; a clock that was set back must not stretch it.
+            asked = self._asked.get(id_)
+            since = time.time() - max(asked.at if asked else 0.0, origin.last_request_at or 0.0)
+            pause = host.pause_seconds(self._config)
+            host.ready_at += min(max(0.0, pause - since), pause)
         return host
 
-    def _drop_if_idle(self, host: _Host) -> None:
-        if len(self._hosts) > _MAX_IDLE_HOSTS and not host.held and not host.num_in_flight:
-            del self._hosts[host.id]
-
-    def _know_robots(self, host: _Host) -> bool:
-        """Whether a robots.txt that is still valid is at hand, in memory or in the ledger."""
-        now = time.time()
-        if host.robots_expires_at > now:
-            return True
-        origin = self._frontier.origin(host.id, count_pages=False)
-        if origin.robots_expires_at is None or origin.robots_expires_at <= now:
-            return False
-        host.robots_expires_at = origin.robots_expires_at
-        host.robots = host.rule = host.refusal = None
-        host.delay_seconds = self._config.delay_seconds
-        if origin.robots_failure:
-            host.refusal = (origin.robots_failure, origin.robots_error)
-        elif origin.robots_text is None:
-            host.rule = f"robots.txt answered {origin.robots_status}"
-        else:
-            host.robots = Robots(origin.robots_text, self._config.user_agent)
-            self._slow_down(host, host.robots.crawl_delay or 0.0)
-        # After a restart the pause goes on where it was; a clock that was set back must not stretch it.
-        since = now - max(self._requested_at.get(host.id, 0.0), origin.last_request_at or 0.0)
-        rest = min(max(0.0, host.delay_seconds - since), host.delay_seconds)
-        host.ready_at = max(host.ready_at, self._loop.time() + rest)
-        return True
-
-    def _slow_down(self, host: _Host, crawl_delay: float) -> None:
-        host.delay_seconds = max(self._config.delay_seconds, crawl_delay)
+    def _take(self, host: Host, site: Site) -> None:
+        """Let a host be governed by its files as read."""
+        host.expires_at = site.expires_at
+        host.rules = host.refusal = None
+        host.crawl_delay_seconds = 0.0
+        if site.failure:
+            host.refusal = (site.failure, site.error)
+            return
+        host.digest = site.digest
+        host.rules = Rules(site, host.origin, self._config)
+        crawl_delay = host.rules.crawl_delay_seconds
         if crawl_delay > self._config.max_delay_seconds:
             asked = f"robots.txt asks for {crawl_delay:g} s between requests, more than max_delay_seconds"
             host.refusal = (Outcome.CRAWL_DELAY_TOO_LONG, asked)
-            host.delay_seconds = self._config.delay_seconds
+        else:
+            host.crawl_delay_seconds = crawl_delay
 
-    async def _ask_robots(self, host: _Host) -> None:
-        for num_attempts in range(1, self._config.max_attempts + 1):
-            answer = await fetch_robots(self._fetcher, host.origin)
-            if answer.failure is not Outcome.ROBOTS_UNREACHABLE or num_attempts == self._config.max_attempts:
-                break
-            await asyncio.sleep(pause_seconds(num_attempts, self._config.delay_seconds))
-        self._requested_at[host.id] = time.time()
-        self._frontier.put_robots(host.id, answer.text, answer.status, answer.failure, answer.error, answer.expires_at)
-        host.is_asking_robots = False
-        host.delay_seconds = self._config.delay_seconds
+    def _knows_site(self, host: Host) -> bool:
+        return host.expires_at > time.time()
 
-    def _refuse(self, host: _Host, outcome: Outcome, error: str | None) -> None:
+    async def _ask_site(self, host: Host) -> None:
+        answer = await ask_site(self._fetcher, host.origin, self._config)
+        site = answer.site
+        self._note_request(host, sum(response.seconds for response in answer.responses), is_good=not site.failure)
+        host.is_changed |= not site.failure and host.digest is not None and host.digest != site.digest
+        self._take(host, site)
+        self._pending += [_Entry(host, record=_reservation(response)) for response in answer.responses]
+        found = sitemap_links(answer.sitemaps) if self._config.sitemaps else ()
+        self._pend(_Entry(host, site=site, found=found))
+
+    async def _judge_again(self, host: Host) -> None:
+        """Judge a host's pages by what its files say now: take out what they forbid, ask again for what they free."""
+        last_id = 0
+        while rows := self._frontier.judged_urls(host.id, last_id, _NUM_JUDGED_AT_ONCE):
+            last_id = rows[-1].id
+            self._frontier.queue([row.id for row in rows if self._is_freed(host, row)])
+            await asyncio.sleep(0)
+            while self._pending_num_bytes >= _MAX_PENDING_NUM_BYTES or len(self._pending) > _NUM_JUDGED_AT_ONCE:
+                await asyncio.sleep(_COMMIT_PAUSE_SECONDS)
+        host.is_changed = False
+        self._pend(_Entry(host, settles=True))
+
+    def _is_freed(self, host: Host, row: JudgedUrl) -> bool:
+        """Whether a URL is to be asked for (again); a page that is forbidden now is withdrawn here."""
+        if host.rules is None:
+            return False
+        judged = host.rules.judge(row.url)
+        if judged.refusal is None:
+            is_told_otherwise = (
+                row.archived is not None and site_directives(row.archived.directives) != judged.directives
+            )
+            return not row.is_queued and (row.outcome in JUDGED_BY_SITE or is_told_otherwise)
+        if row.archived is not None:
+            self._withdraw(host, row.id, row.url, judged.refusal, judged)
+        return False
+
+    def _refuse_host(self, host: Host, outcome: Outcome, error: str | None) -> None:
         """Give every waiting URL of the host the outcome of the host itself."""
-        now = time.time()
-        retry_at = (
-            None if outcome in {Outcome.ADDRESS_REFUSED, Outcome.CRAWL_DELAY_TOO_LONG} else host.robots_expires_at
-        )
-        num_refused = self._frontier.refuse_origin(host.id, outcome, error, now, retry_at)
-        _LOG.info("%s: %s for %d URLs: %s", host.origin, outcome, num_refused, error)
-        self._num_errors += num_refused
-        host.held.difference_update(target.id for target in host.queue)
+        is_lasting = outcome in {Outcome.ADDRESS_REFUSED, Outcome.CRAWL_DELAY_TOO_LONG}
+        retry_at = None if is_lasting else host.expires_at
+        num_refused = self._frontier.refuse_origin(host.id, outcome, error, time.time(), retry_at)
+        if num_refused:
+            _LOG.info("%s: %s for %d URLs: %s", host.origin, outcome, num_refused, error)
+            self._tally.errors[outcome] += num_refused
         host.queue.clear()
+        self._barren.add(host.id)
 
     # -- one URL
 
-    async def _visit(self, host: _Host, target: Target, rule: str) -> None:
-        self._num_fetched += 1
-        self._requested_at[host.id] = time.time()
-        answer = await self._fetcher.fetch(target.url, max_num_bytes=self._config.max_page_bytes)
-        outcome = answer.outcome if isinstance(answer, Failure) else _classify(answer)
+    def _refuse(self, host: Host, target: Target, judged: Judgement) -> None:
+        """A target that the site's files forbid; a page of it that is in the files is withdrawn."""
+        if judged.refusal is None:
+            return
+        if target.archived is not None:
+            self._withdraw(host, target.id, target.url, judged.refusal, judged)
+            return
+        error = "; ".join(judged.directives)[:500] if judged.refusal is Outcome.RESERVED else None
+        visit = Visit(
+            target=target,
+            outcome=judged.refusal,
+            decided_at=time.time(),
+            robots_rule=judged.rule,
+            error=error,
+        )
+        self._pend(_Entry(host, visit=visit))
+
+    def _withdraw(self, host: Host, url_id: int, url: str, outcome: Outcome, judged: Judgement) -> None:
+        now = datetime.fromtimestamp(time.time(), UTC)
+        record = WithdrawalRecord(
+            url=url, outcome=outcome, at=now, robots_rule=judged.rule, directives=judged.directives
+        )
+        withdrawal = Withdrawal(
+            url_id=url_id,
+            outcome=outcome,
+            decided_at=now.timestamp(),
+            robots_rule=judged.rule,
+            directives=judged.directives,
+        )
+        self._tally.num_withdrawn += 1
+        self._pend(_Entry(host, record=record, withdrawal=withdrawal))
+
+    async def _visit(self, host: Host, target: Target, judged: Judgement) -> None:
+        if target.kind == "page":
+            await self._visit_page(host, target, judged)
+            return
+        async with self._large:
+            await self._visit_page(host, target, judged)
+
+    async def _visit_page(self, host: Host, target: Target, judged: Judgement) -> None:
+        self._tally.num_fetched += target.kind == "page"
+        headers = conditional_headers(target.archived, judged.directives)
+        limit = {"sitemap": _MAX_SITEMAP_NUM_BYTES, "feed": _MAX_FEED_NUM_BYTES}.get(
+            target.kind, self._config.max_page_bytes
+        )
+        answer = await self._fetcher.fetch(
+            target.url, max_num_bytes=limit, text_only=target.kind == "page", headers=headers
+        )
+        outcome = classify(answer, target)
         status = None if isinstance(answer, Failure) else answer.status
+        num_bytes = 0 if isinstance(answer, Failure) else len(answer.body or b"")
+        is_good = status is not None and status < 400
+        self._note_request(host, answer.seconds, num_bytes=num_bytes, is_good=is_good)
+        self._tally.num_bytes += num_bytes
+        if self._is_to_be_fetched_whole(host, target, answer):
+            return
         asked_seconds = None
         if isinstance(answer, Response):
             asked_seconds = retry_after_seconds(answer.header("retry-after"), datetime.now(UTC))
         if may_pass(outcome, status) and self._try_again(host, target, status, asked_seconds):
             return
-        visit = self._to_visit(target, rule, answer, outcome, asked_seconds)
-        self._num_pages += outcome is Outcome.FETCHED
-        host.num_pages += outcome is Outcome.FETCHED
-        archived = answer if isinstance(answer, Response) and answer.body is not None else None
-        self._finish(host, visit, archived)
+        found = await self._find(target, answer, outcome)
+        context = Context(
+            rule=judged.rule,
+            directives=judged.directives,
+            rsl_directives=await self._rsl_directives(host, target.url, found),
+            found=found,
+            asked_seconds=asked_seconds,
+        )
+        visit, record = to_visit(target, answer, outcome, context, self._config, self._screen)
+        self._count(host, visit, num_bytes)
+        self._pend(_Entry(host, record=record, visit=visit))
 
-    def _try_again(self, host: _Host, target: Target, status: int | None, asked_seconds: float | None) -> bool:
+    def _is_to_be_fetched_whole(self, host: Host, target: Target, answer: Response | Failure) -> bool:
+        """Whether an answer 304 says something new of training, so that the page must be asked for without conditions."""
+        if isinstance(answer, Failure) or answer.status != 304 or target.archived is None:
+            return False
+        if not says_more(answer, target.archived):
+            return False
+        unconditional = replace(target, archived=replace(target.archived, etag=None, last_modified=None))
+        self._again(host, unconditional, host.pause_seconds(self._config))
+        return True
+
+    async def _find(self, target: Target, answer: Response | Failure, outcome: Outcome) -> Found:
+        if isinstance(answer, Failure) or answer.status == 304:
+            return Found()
+        if outcome is Outcome.REDIRECTED:
+            return follow_redirect(answer, target, self._screen)
+        if outcome is Outcome.READ_FOR_LINKS:
+            # Up to a second of work: off the loop.
+            return await asyncio.to_thread(
+                read_links, answer, target, self._config, self._screen, lambda _url, _depth: False
+            )
+        if outcome is not Outcome.FETCHED:
+            return Found()
+        return read_links(answer, target, self._config, self._screen, self._frontier.knows)
+
+    async def _rsl_directives(self, host: Host, page_url: str, found: Found) -> tuple[str, ...]:
+        """What the RSL documents that a page names say of it. Each is asked for once a run."""
+        lines: list[str] = []
+        for url in found.rsl:
+            file = self._rsl.get(url)
+            if file is None:
+                file, response = await ask_file(self._fetcher, url)
+                if len(self._rsl) >= _MAX_RSL_DOCUMENTS:
+                    self._rsl.clear()
+                self._rsl[url] = file
+                if response is not None:
+                    self._pend(_Entry(host, record=_reservation(response)))
+            if file.text is not None:
+                lines += rsl_directives(file.text, url, page_url)
+            else:
+                lines.append(unread(url, file.problem) if file.problem else missing(url))
+        return tuple(lines)
+
+    def _note_request(self, host: Host, seconds: float, *, num_bytes: int = 0, is_good: bool) -> None:
+        asked = self._asked.setdefault(host.id, Asked(time.time()))
+        asked.at = time.time()
+        asked.num_requests += 1
+        asked.num_failed += not is_good
+        asked.num_bytes += num_bytes
+        asked.seconds += seconds
+        host.note_latency(seconds, is_good=is_good)
+
+    def _count(self, host: Host, visit: Visit, num_bytes: int) -> None:
+        if visit.outcome is not Outcome.FETCHED:
+            return
+        self._num_pages += 1
+        host.num_pages += 1
+        host.num_page_bytes += num_bytes or (visit.archived.num_bytes if visit.archived else 0)
+        if visit.target.archived is not None:
+            self._tally.num_changed += visit.is_changed
+            self._tally.num_unchanged += not visit.is_changed
+
+    def _try_again(self, host: Host, target: Target, status: int | None, asked_seconds: float | None) -> bool:
         """Put a URL off for another attempt in this run, where there is one left and it need not wait too long."""
         num_attempts = self._num_attempts.get(target.id, 0) + 1
-        pause = asked_seconds if asked_seconds is not None else pause_seconds(num_attempts, host.delay_seconds)
+        pause = (
+            asked_seconds
+            if asked_seconds is not None
+            else pause_seconds(num_attempts, host.pause_seconds(self._config))
+        )
         if num_attempts >= self._config.max_attempts or pause > self._config.max_delay_seconds:
             if status in BUSY_STATUSES:
                 host.ready_at = max(host.ready_at, self._loop.time() + min(pause, self._config.max_delay_seconds))
             return False
         self._num_attempts[target.id] = num_attempts
-        again_at = self._loop.time() + pause
         if status in BUSY_STATUSES:
-            host.ready_at = max(host.ready_at, again_at)
-        heapq.heappush(self._retries, (again_at, next(self._order), host, target))
+            host.ready_at = max(host.ready_at, self._loop.time() + pause)
+        self._again(host, target, pause)
         return True
 
-    def _to_visit(
-        self, target: Target, rule: str, answer: Response | Failure, outcome: Outcome, asked_seconds: float | None
-    ) -> Visit:
-        links: tuple[Link, ...] = ()
-        num_dropped = 0
-        error: str | None = None
-        status: int | None = None
-        decided_at = time.time()
-        if isinstance(answer, Failure):
-            error = answer.error
-        else:
-            status = answer.status
-            decided_at = answer.fetched_at.timestamp()
-            if outcome is Outcome.FETCHED:
-                found = _links(answer, self._config.user_agent)
-                links = tuple(self._link(url, target.depth + 1, 0) for url in found.urls)
-                num_dropped = found.num_dropped
-            elif outcome is Outcome.REDIRECTED:
-                where = resolve_redirect(answer.header("location") or "", target.url)
-                if where is None:
-                    error = "redirects to what is no http or https URL"
-                else:
-                    links = (self._link(where, target.depth, target.num_redirects + 1),)
-            elif answer.body is None:
-                error = f"the body was not downloaded: its type is {answer.header('content-type')!r}"
-        later = later_seconds(outcome, status, asked_seconds, is_seed=target.url in self._screen.seeds)
-        return Visit(
-            target=target,
-            outcome=outcome,
-            decided_at=decided_at,
-            status=status,
-            robots_rule=rule,
-            error=error,
-            retry_at=None if later is None else time.time() + later,
-            links=links,
-            num_links_dropped=num_dropped,
-        )
-
-    def _link(self, url: str, depth: int, num_redirects: int) -> Link:
-        return Link(url, origin_of(url), depth, num_redirects, self._screen.judge(url, depth, num_redirects))
-
-    def _finish(self, host: _Host, visit: Visit, archived: Response | None = None) -> None:
-        self._num_attempts.pop(visit.target.id, None)
-        if visit.outcome not in {Outcome.FETCHED, Outcome.REDIRECTED, Outcome.ROBOTS_DISALLOWED, Outcome.NOT_TEXT}:
-            self._num_errors += 1
-        self._pending.append((host, visit, archived))
-        self._pending_num_bytes += len(archived.body or b"") if archived else 0
-        self._wake.set()
+    def _again(self, host: Host, target: Target, pause: float) -> None:
+        host.num_open += 1
+        heapq.heappush(self._retries, (self._loop.time() + pause, next(self._order), host, target))
 
     # -- commits
+
+    def _pend(self, entry: _Entry) -> None:
+        entry.host.num_open += 1
+        self._pending.append(entry)
+        self._pending_num_bytes += entry.num_bytes
+        visit = entry.visit
+        if visit is not None:
+            self._num_attempts.pop(visit.target.id, None)
+            if visit.outcome not in QUIET:
+                self._tally.errors[visit.outcome] += 1
+        self._wake.set()
 
     async def _commit_soon(self) -> None:
         if self._tasks:
@@ -411,54 +586,77 @@ class _Engine:
         pending, self._pending = self._pending, []
         self._pending_num_bytes = 0
         queued = await self._commit(pending)
-        for host, visit, _ in pending:
-            host.held.discard(visit.target.id)
-        for host_id in queued | {host.id for host, _, _ in pending}:
-            self._schedule(self._host(host_id))
-        self._on_progress(Counts(num_fetched=self._num_fetched, num_errors=self._num_errors))
+        self._barren -= queued
+        for entry in pending:
+            entry.host.num_open -= 1
+            self._barren.discard(entry.host.id)
+            self._schedule(entry.host)
+        for host_id in queued:
+            if len(self._hosts) < _MAX_HOSTS or host_id in self._hosts:
+                self._schedule(self._host(host_id))
+        self._release()
+        self._is_hungry = True
+        self._on_progress(self._counts())
+
+    def _release(self) -> None:
+        """Let hosts go on that waited for the last page to come, unless it came."""
+        held_back, self._held_back = self._held_back, []
+        if self._num_pages < self._config.max_pages:
+            for host in held_back:
+                self._schedule(host)
 
     def _on_commit_done(self, task: asyncio.Task[None]) -> None:
         self._note_error(task)
         self._commit_task = None
         self._wake.set()
 
-    async def _commit(self, pending: Sequence[tuple[_Host, Visit, Response | None]]) -> set[int]:
+    async def _commit(self, pending: Sequence[_Entry]) -> set[int]:
         """Write, sync, record; in as many steps as there are WARC files to fill."""
-        requested_at, self._requested_at = self._requested_at, {}
-        visits = [visit for _, visit, response in pending if response is None]
-        queued = self._frontier.commit(visits, {}, None, 0, requested_at)
-        archived = [(visit, response) for _, visit, response in pending if response is not None]
-        while archived:
-            writer, file = await self._open_file()
-            offsets = await self._loop.run_in_executor(
-                self._disk, writer.append, [response for _, response in archived]
-            )
-            written, archived = archived[: len(offsets)], archived[len(offsets) :]
-            at = {visit.target.id: offset for (visit, _), offset in zip(written, offsets, strict=True)}
-            queued |= self._frontier.commit([visit for visit, _ in written], at, file, writer.num_bytes, {})
-            if writer.is_full:
-                await self._close_file()
+        asked, self._asked = self._asked, {}
+        unwritten = [entry for entry in pending if entry.record is not None]
+        queued = self._record([entry for entry in pending if entry.record is None], asked=asked)
+        while unwritten:
+            records = [entry.record for entry in unwritten if entry.record is not None]
+            offsets, file, num_bytes = await self._archive.append(records)
+            written, unwritten = unwritten[: len(offsets)], unwritten[len(offsets) :]
+            queued |= self._record(written, offsets=offsets, file=file, num_bytes=num_bytes)
+            await self._archive.close_if_full()
+        settled = [entry.host.id for entry in pending if entry.settles]
+        if settled:
+            self._frontier.commit((), settled=settled)
         return queued
 
-    async def _open_file(self) -> tuple[WarcWriter, OpenFile]:
-        if self._writer is None or self._file is None:
-            # The ledger hears of the file first: what it does not know it could not cut back.
-            self._file = self._frontier.add_file(next_name(self._warc_folder, self._frontier.file_names()))
-            self._writer = WarcWriter(
-                self._warc_folder / self._file.name,
-                warcinfo(self._config),
-                max_num_bytes=self._config.warc_max_bytes,
-                max_num_records=self._config.warc_max_records,
-            )
-        return self._writer, self._file
+    def _record(
+        self,
+        entries: Sequence[_Entry],
+        *,
+        offsets: Sequence[int] = (),
+        file: OpenFile | None = None,
+        num_bytes: int = 0,
+        asked: Mapping[int, Asked] | None = None,
+    ) -> set[int]:
+        return self._frontier.commit(
+            [entry.visit for entry in entries if entry.visit],
+            withdrawals=[entry.withdrawal for entry in entries if entry.withdrawal],
+            sites=[(entry.host.id, entry.site) for entry in entries if entry.site],
+            found=[link for entry in entries for link in entry.found],
+            offsets={entry.url_id: at for entry, at in zip(entries, offsets, strict=False) if entry.url_id},
+            file=file,
+            num_bytes=num_bytes,
+            asked=asked,
+        )
 
-    async def _close_file(self) -> None:
-        if self._writer is None or self._file is None:
-            return
-        self._frontier.sync()
-        await self._loop.run_in_executor(self._disk, self._writer.close)
-        self._frontier.close_file(self._file)
-        self._writer = self._file = None
+    def _counts(self, *, is_last: bool = False) -> Counts:
+        tally = self._tally
+        return Counts(
+            num_fetched=tally.num_fetched,
+            num_bytes=tally.num_bytes,
+            errors=dict(tally.errors),
+            num_unchanged=tally.num_unchanged,
+            num_changed=tally.num_changed,
+            num_withdrawn=tally.num_withdrawn,
+            is_last=is_last,
+        )
 
     async def _stop(self) -> None:
         """After an error or a cancellation: end what is under way, and leave the rest to the next run."""
@@ -466,23 +664,14 @@ class _Engine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._writer is not None:
-            self._writer.abandon()
+        self._archive.abandon()
 
 
-def _classify(answer: Response) -> Outcome:
-    if answer.status in REDIRECT_STATUSES and answer.header("location") is not None:
-        where = resolve_redirect(answer.header("location") or "", answer.url)
-        return Outcome.REDIRECT_LOOP if where == answer.url else Outcome.REDIRECTED
-    if not 200 <= answer.status < 300:
-        return Outcome.HTTP_ERROR
-    return Outcome.NOT_TEXT if answer.body is None else Outcome.FETCHED
-
-
-def _links(answer: Response, product_token: str) -> Links:
-    body = answer.body or b""
-    content_type = answer.header("content-type")
-    media_type = (content_type or "").partition(";")[0].strip().lower()
-    if media_type not in _HTML_TYPES and (media_type or not body.lstrip().startswith(b"<")):
-        return NONE
-    return extract_links(body, answer.url, content_type, answer.header("x-robots-tag") or "", product_token)
+def _reservation(response: Response) -> ResponseRecord:
+    """The record of a file that speaks of rights."""
+    return ResponseRecord(
+        response=response,
+        record_id=new_record_id(),
+        payload_digest=payload_digest(response.body or b""),
+        is_reservation=True,
+    )

@@ -5,6 +5,7 @@ read, and a body that is not what its Content-Encoding says is told apart from a
 """
 
 import ssl
+import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,11 @@ _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _DNS_TTL_SECONDS = 300
 _KEEP_ALIVE_SECONDS = 10
 _MAX_HEADER_NUM_BYTES = 64 << 10
+_BOMB_RATIO = 100
+_BOMB_NUM_BYTES = 1 << 20
+"""A body that swells to more than so many times its size is a bomb, once it is larger than this."""
+_GRACE = 1 / 3
+"""Share of the time-out after which an answer must have kept up the minimum rate."""
 
 _FAILURES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Outcome], ...] = (
     (AddressRefusedError, Outcome.ADDRESS_REFUSED),
@@ -62,6 +68,8 @@ class Response:
     """The IP address that answered."""
     fetched_at: datetime
     """When the request began, UTC."""
+    seconds: float
+    """From the request to the end of the body, or to where it was cut."""
 
     def header(self, name: str) -> str | None:
         """The values of a header (its name in lower case), joined by commas; None where it was not sent."""
@@ -75,10 +83,16 @@ class Failure:
 
     outcome: Outcome
     error: str
+    seconds: float
+    """From the request to the failure."""
 
 
-class _EncodingError(Exception):
-    pass
+class _BodyError(Exception):
+    """What is wrong with a body."""
+
+    def __init__(self, outcome: Outcome, message: str) -> None:
+        super().__init__(message)
+        self.outcome = outcome
 
 
 class _PeerResponse(aiohttp.ClientResponse):
@@ -134,43 +148,73 @@ class Fetcher:
         """Close every connection."""
         await self._session.close()
 
-    async def fetch(self, url: str, *, max_num_bytes: int, text_only: bool = True) -> Response | Failure:
+    async def fetch(
+        self, url: str, *, max_num_bytes: int, text_only: bool = True, headers: Mapping[str, str] | None = None
+    ) -> Response | Failure:
         """Ask for a canonical URL once. With `text_only` the body of what is not text is not downloaded."""
         target = URL(url, encoded=True)
+        began_at = time.monotonic()
         try:
             host, port = target.host or "", target.port or 0
             if is_address(host):
                 # aiohttp resolves no host that is an address already.
                 self._resolver.judge(host, host, port)
-            fetched_at = datetime.now(UTC)
-            async with self._session.get(target, allow_redirects=False) as answer:
-                return await _read(answer, url, fetched_at, max_num_bytes, text_only=text_only)
-        except _EncodingError as error:
-            return Failure(outcome=Outcome.BAD_ENCODING, error=str(error))
+            fetched_at = datetime.fromtimestamp(time.time(), UTC)
+            async with self._session.get(target, allow_redirects=False, headers=headers) as answer:
+                body, is_cut = await self._body(answer, began_at, max_num_bytes, text_only=text_only)
+                return _response(answer, url, fetched_at, time.monotonic() - began_at, body, is_cut=is_cut)
+        except _BodyError as error:
+            return Failure(outcome=error.outcome, error=str(error), seconds=time.monotonic() - began_at)
         except (aiohttp.ClientError, AddressRefusedError, OSError, ValueError) as error:
-            return _failure(error)
+            outcome = next(outcome for kinds, outcome in _FAILURES if isinstance(error, kinds))
+            message = str(error)[:500] or type(error).__name__
+            return Failure(outcome=outcome, error=message, seconds=time.monotonic() - began_at)
+
+    async def _body(
+        self, answer: aiohttp.ClientResponse, began_at: float, max_num_bytes: int, *, text_only: bool
+    ) -> tuple[bytes | None, bool]:
+        """The decoded body, None where it is not wanted, and whether it was cut."""
+        body: bytes | None = None
+        is_cut = False
+        is_redirect = answer.status in REDIRECT_STATUSES
+        media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if is_redirect or not text_only or not media_type or media_type in TEXT_TYPES:
+            limit = min(max_num_bytes, _REDIRECT_BODY_MAX_NUM_BYTES) if is_redirect else max_num_bytes
+            body, is_cut = await self._read(answer, began_at, limit)
+            if text_only and not media_type and not is_redirect and _is_binary(body):
+                body = None
+        if body is None or is_cut:
+            # The rest is not wanted, so the connection cannot be used again.
+            answer.close()
+        return body, is_cut
+
+    async def _read(self, answer: aiohttp.ClientResponse, began_at: float, max_num_bytes: int) -> tuple[bytes, bool]:
+        """The decoded body, and whether it was cut. Holds at most one chunk more than `max_num_bytes`."""
+        inflater = _inflater(answer.headers.get("Content-Encoding", ""))
+        due_at = began_at + self._config.timeout_seconds * _GRACE
+        chunks: list[bytes] = []
+        num_bytes = num_wire_bytes = 0
+        async for chunk in answer.content.iter_any():
+            num_wire_bytes += len(chunk)
+            piece = inflater.feed(chunk, max_num_bytes + 1 - num_bytes) if inflater else chunk
+            chunks.append(piece)
+            num_bytes += len(piece)
+            num_decoded = num_wire_bytes - (inflater.num_left if inflater else 0)
+            if num_bytes > max(_BOMB_NUM_BYTES, num_decoded * _BOMB_RATIO):
+                raise _BodyError(Outcome.DECOMPRESSION_BOMB, f"{num_decoded} bytes became more than {num_bytes}")
+            if num_bytes > max_num_bytes:
+                return b"".join(chunks)[:max_num_bytes], True
+            now = time.monotonic()
+            if now > due_at and num_wire_bytes < (now - began_at) * self._config.min_bytes_per_second:
+                raise _BodyError(Outcome.TOO_SLOW, f"{num_wire_bytes} bytes came in {now - began_at:.0f} s")
+        if inflater:
+            inflater.finish()
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks), False
 
 
-def _failure(error: BaseException) -> Failure:
-    outcome = next(outcome for kinds, outcome in _FAILURES if isinstance(error, kinds))
-    return Failure(outcome=outcome, error=str(error)[:500] or type(error).__name__)
-
-
-async def _read(
-    answer: aiohttp.ClientResponse, url: str, fetched_at: datetime, max_num_bytes: int, *, text_only: bool
+def _response(
+    answer: aiohttp.ClientResponse, url: str, fetched_at: datetime, seconds: float, body: bytes | None, *, is_cut: bool
 ) -> Response:
-    body: bytes | None = None
-    is_cut = False
-    is_redirect = answer.status in REDIRECT_STATUSES
-    media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if is_redirect or not text_only or not media_type or media_type in TEXT_TYPES:
-        limit = min(max_num_bytes, _REDIRECT_BODY_MAX_NUM_BYTES) if is_redirect else max_num_bytes
-        body, is_cut = await _read_body(answer, limit)
-        if text_only and not media_type and not is_redirect and _is_binary(body):
-            body = None
-    if body is None or is_cut:
-        # The rest is not wanted, so the connection cannot be used again.
-        answer.close()
     version = answer.version
     return Response(
         url=url,
@@ -182,6 +226,7 @@ async def _read(
         is_cut=is_cut,
         address=answer.peer_address if isinstance(answer, _PeerResponse) else None,
         fetched_at=fetched_at,
+        seconds=seconds,
     )
 
 
@@ -189,31 +234,17 @@ def _is_binary(body: bytes) -> bool:
     return b"\0" in body[:_SNIFFED_NUM_BYTES] and not body.startswith(_UTF16_MARKS)
 
 
-async def _read_body(answer: aiohttp.ClientResponse, max_num_bytes: int) -> tuple[bytes, bool]:
-    """The decoded body, and whether it was cut. Holds at most one chunk more than `max_num_bytes`."""
-    inflater = _inflater(answer.headers.get("Content-Encoding", ""))
-    chunks: list[bytes] = []
-    num_bytes = 0
-    async for chunk in answer.content.iter_any():
-        piece = inflater.feed(chunk, max_num_bytes + 1 - num_bytes) if inflater else chunk
-        chunks.append(piece)
-        num_bytes += len(piece)
-        if num_bytes > max_num_bytes:
-            return b"".join(chunks)[:max_num_bytes], True
-    if inflater:
-        inflater.finish()
-    return b"".join(chunks), False
-
-
 class _Inflater:
     """zlib with a bound on what comes out."""
 
     def __init__(self, encoding: str) -> None:
         self._encoding = encoding
+        self.num_left = 0
+        """Bytes of the last chunk that were not decoded, because there was no room for what they become."""
         self._engine: zlib._Decompress | None = None
 
     def feed(self, data: bytes, max_num_bytes: int) -> bytes:
-        """Decode up to `max_num_bytes` (at least 1) of a chunk. Raises _EncodingError."""
+        """Decode up to `max_num_bytes` (at least 1) of a chunk. Raises _BodyError."""
         pieces: list[bytes] = []
         while data and max_num_bytes > 0:
             if self._engine is None:
@@ -225,16 +256,17 @@ class _Inflater:
             try:
                 piece = self._engine.decompress(data, max_num_bytes)
             except zlib.error as error:
-                raise _EncodingError(f"the body is not {self._encoding}: {error}") from error
+                raise _BodyError(Outcome.BAD_ENCODING, f"the body is not {self._encoding}: {error}") from error
             pieces.append(piece)
             max_num_bytes -= len(piece)
             data = self._engine.unused_data if self._engine.eof else self._engine.unconsumed_tail
+        self.num_left = len(data)
         return b"".join(pieces)
 
     def finish(self) -> None:
-        """Raise _EncodingError where the stream ended too early."""
+        """Raise _BodyError where the stream ended too early."""
         if self._engine is not None and not self._engine.eof:
-            raise _EncodingError(f"the {self._encoding} body ends too early")
+            raise _BodyError(Outcome.BAD_ENCODING, f"the {self._encoding} body ends too early")
 
     def _window(self, data: bytes) -> int:
         if self._encoding == "gzip":
@@ -251,4 +283,4 @@ def _inflater(encoding: str) -> _Inflater | None:
         return _Inflater("gzip")
     if encoding == "deflate":
         return _Inflater("deflate")
-    raise _EncodingError(f"the body is encoded as {encoding[:100]!r}, which was not asked for")
+    raise _BodyError(Outcome.BAD_ENCODING, f"the body is encoded as {encoding[:100]!r}, which was not asked for")

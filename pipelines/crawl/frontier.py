@@ -3,28 +3,34 @@
 A URL waits (`is_queued`) until one transaction records its outcome, its place in a WARC file and its
 links. That transaction runs after the record is on disk, so a process killed at any moment leaves a
 ledger that is never ahead of the files, and WARC files that are ahead by a tail which `warc_files`
-tells apart. Who is being asked at this moment is kept in memory only: a lock on the folder lets one
-process at a time crawl it, so a lease needs no more than to end with the process.
+tells apart. A URL that waits is fetched under a lease: where its holder dies, or does not come back
+before the lease ends, it is leased again, and what comes later is not recorded a second time. A lock
+on the folder lets one process at a time crawl it, so a new one need not wait for old leases to end.
 """
 
 import fcntl
 import json
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, Self
+from typing import Any, BinaryIO, Literal, Protocol, Self
 
-from pipelines.crawl.outcome import RECONSIDERED, Outcome
+from pipelines.crawl.outcome import JUDGED_BY_SITE, RECONSIDERED, Outcome
 from pipelines.errors import IntegrityError, StorageError
 
 FILE_NAME = "frontier.sqlite"
 _LOCK_NAME = "lock"
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _CONFIG_KEY = "config_digest"
+_RECRAWL_KEY = "recrawl_after_seconds"
 _NUM_ROWS_AT_ONCE = 10_000
+_MAX_REMEMBERED = 50_000
+"""URLs and origins kept in memory, so that the links that every page repeats never reach the database."""
+
+Kind = Literal["page", "sitemap", "feed"]
 
 _SCHEMA = """
 CREATE TABLE origins (
@@ -41,15 +47,15 @@ CREATE TABLE urls (
     id INTEGER PRIMARY KEY,
     url TEXT NOT NULL UNIQUE,         -- canonical
     origin_id INTEGER NOT NULL REFERENCES origins,
-    depth INTEGER NOT NULL,           -- links away from a seed
+    depth INTEGER NOT NULL,           -- links away from a seed; of a sitemap, how deeply it is nested
     num_redirects INTEGER NOT NULL,   -- hops since the link that led here
     parent_id INTEGER REFERENCES urls,
     is_queued INTEGER NOT NULL,
     outcome TEXT,                     -- of the last visit; null: never visited
     decided_at REAL,                  -- seconds since 1970; null: never visited
     retry_at REAL,                    -- a later call tries again from then on
-    status INTEGER,                   -- these four: of the last answer that was archived
-    fetched_at REAL,
+    status INTEGER,                   -- of the last answer
+    fetched_at REAL,                  -- these three: of the last answer that was archived
     warc_file_id INTEGER REFERENCES warc_files,
     warc_offset INTEGER,
     robots_rule TEXT,
@@ -59,7 +65,6 @@ CREATE TABLE urls (
 );
 CREATE INDEX urls_queued ON urls (origin_id, depth, id) WHERE is_queued;
 CREATE INDEX urls_retry ON urls (retry_at) WHERE retry_at IS NOT NULL;
-CREATE INDEX urls_pages ON urls (origin_id) WHERE outcome = 'fetched' AND NOT is_queued;
 CREATE INDEX urls_outcome ON urls (outcome, is_queued);
 CREATE TABLE warc_files (
     id INTEGER PRIMARY KEY,
@@ -69,6 +74,36 @@ CREATE TABLE warc_files (
     is_closed INTEGER NOT NULL
 );
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+
+_TO_VERSION_2 = """
+ALTER TABLE origins ADD COLUMN site_files TEXT;           -- JSON [[url, text, problem], ...]: tdmrep.json, ai.txt, RSL
+ALTER TABLE origins ADD COLUMN site_digest TEXT;          -- of what robots.txt and these files say
+ALTER TABLE origins ADD COLUMN is_changed INTEGER NOT NULL DEFAULT 0;  -- its URLs must be judged again
+ALTER TABLE origins ADD COLUMN num_requests INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE origins ADD COLUMN num_failed INTEGER NOT NULL DEFAULT 0;  -- requests without an answer, 5xx and 429
+ALTER TABLE origins ADD COLUMN num_bytes INTEGER NOT NULL DEFAULT 0;   -- decoded bodies of all answers
+ALTER TABLE origins ADD COLUMN response_seconds REAL NOT NULL DEFAULT 0;  -- sum over all requests
+ALTER TABLE urls ADD COLUMN kind TEXT NOT NULL DEFAULT 'page';  -- page, sitemap or feed
+ALTER TABLE urls ADD COLUMN leased_until REAL;            -- seconds since 1970; null: nobody fetches it
+ALTER TABLE urls ADD COLUMN canonical TEXT;               -- the page's rel=canonical, where it is another URL
+ALTER TABLE urls ADD COLUMN due_at REAL;                  -- when a page is visited again
+ALTER TABLE urls ADD COLUMN revisit_seconds REAL;         -- between visits, as learnt; null: not learnt yet
+ALTER TABLE urls ADD COLUMN num_visits INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE urls ADD COLUMN num_changes INTEGER NOT NULL DEFAULT 0;  -- visits that brought other bytes
+ALTER TABLE urls ADD COLUMN etag TEXT;                    -- this and the rest: of the page that is in the files
+ALTER TABLE urls ADD COLUMN last_modified TEXT;
+ALTER TABLE urls ADD COLUMN payload_digest TEXT;          -- null: no page of this URL counts in the files
+ALTER TABLE urls ADD COLUMN record_id TEXT;
+ALTER TABLE urls ADD COLUMN num_bytes INTEGER;
+ALTER TABLE urls ADD COLUMN directives TEXT;              -- JSON; what reserved or allowed it
+DROP INDEX IF EXISTS urls_pages;
+CREATE INDEX urls_pages ON urls (origin_id, num_bytes) WHERE outcome = 'fetched' AND NOT is_queued;
+CREATE INDEX urls_judged ON urls (origin_id) WHERE outcome IN ('robots_disallowed', 'reserved');
+CREATE INDEX urls_due ON urls (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX urls_leased ON urls (leased_until) WHERE leased_until IS NOT NULL;
+UPDATE origins SET robots_expires_at = 0, site_digest = '' WHERE robots_expires_at IS NOT NULL;  -- to be asked anew
+UPDATE urls SET payload_digest = '' WHERE outcome = 'fetched' AND warc_offset IS NOT NULL;  -- a page, not known closer
 """
 
 
@@ -84,27 +119,54 @@ class LedgerRow:
     """What is known of one URL."""
 
     url: str
+    kind: str
+    """page, sitemap or feed."""
     outcome: str | None
     """None where it was never visited."""
     is_queued: bool
     """Whether it waits to be fetched, for the first time or again."""
     status: int | None
     """HTTP status of the last answer."""
+    decided_at: datetime | None
+    """UTC, of the last visit."""
     fetched_at: datetime | None
-    """UTC, of the last answer."""
+    """UTC, of the last answer that was archived."""
+    due_at: datetime | None
+    """UTC, of the next visit."""
+    num_visits: int
+    num_changes: int
+    """Visits that brought other bytes than the one before."""
     depth: int
     parent: str | None
     """The page that linked or redirected here first; None for a seed."""
+    canonical: str | None
+    """What the page calls its canonical URL, where that is another."""
     warc_file: str | None
     warc_offset: int | None
     """Where the last answer's record begins in the WARC file."""
     robots_rule: str | None
     """The rule of robots.txt that allowed or forbade the URL."""
+    directives: tuple[str, ...]
+    """What the site's files and the answer's headers say of training."""
     error: str | None
     num_links: int | None
     """Distinct links that were followed or screened."""
     num_links_dropped: int | None
     """Links not followed: nofollow, not http, malformed, too long, too many."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Archived:
+    """The page of a URL that is in the WARC files."""
+
+    payload_digest: str
+    record_id: str | None
+    fetched_at: float
+    """Seconds since 1970."""
+    etag: str | None
+    last_modified: str | None
+    num_bytes: int
+    directives: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +175,14 @@ class Target:
 
     id: int
     url: str
+    kind: Kind
     depth: int
     num_redirects: int
+    leased_until: float
+    """Seconds since 1970."""
+    revisit_seconds: float | None
+    archived: Archived | None
+    """None where no page of it is in the files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +195,9 @@ class Link:
     num_redirects: int
     refusal: Outcome | None
     """Why it is not fetched; None where it is."""
+    kind: Kind = "page"
+    modified_at: float | None = None
+    """When a sitemap says it changed, in seconds since 1970: a page fetched before that is due."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,8 +213,59 @@ class Visit:
     error: str | None = None
     retry_at: float | None = None
     """Seconds since 1970; a call after that tries again."""
+    due_at: float | None = None
+    revisit_seconds: float | None = None
+    is_changed: bool = False
+    """Whether it brought other bytes than the page in the files."""
+    is_revisit: bool = False
+    """Whether its record only refers to the one of the page in the files."""
+    canonical: str | None = None
+    archived: Archived | None = None
+    """The page that counts in the files from now on: this answer's, or the one from before."""
     links: tuple[Link, ...] = ()
+    """Those that the ledger may not know yet."""
+    num_links: int = 0
     num_links_dropped: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Withdrawal:
+    """A page in the files that may not be used any more."""
+
+    url_id: int
+    outcome: Outcome
+    decided_at: float
+    robots_rule: str
+    directives: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Site:
+    """What is known of an origin's own files. `robots_text` is None where there is no robots.txt, which restricts nothing."""
+
+    robots_text: str | None
+    robots_status: int | None
+    failure: Outcome | None
+    """Set where the origin may not be crawled now."""
+    error: str | None
+    files: tuple[tuple[str, str | None, str | None], ...]
+    """URL, text and problem of each other file that speaks of rights: see pipelines.rights.site.SiteFile."""
+    digest: str
+    """Of what they say."""
+    expires_at: float
+    """Seconds since 1970."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """Requests to one origin since the last commit."""
+
+    at: float
+    """Of the last one, in seconds since 1970."""
+    num_requests: int = 0
+    num_failed: int = 0
+    num_bytes: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,17 +280,31 @@ class OpenFile:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Scheme, host and port, and what is known of its robots.txt."""
+    """Scheme, host and port, and what is known of its files."""
 
     id: int
     origin: str
-    robots_text: str | None
-    robots_status: int | None
-    robots_failure: Outcome | None
-    robots_error: str | None
-    robots_expires_at: float | None
+    site: Site | None
+    """None where it was never asked, or must be asked again."""
+    is_changed: bool
+    """Whether its files said something else than before, and its URLs were not judged again yet."""
     last_request_at: float | None
     num_pages: int
+    num_page_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedUrl:
+    """A URL that an origin's files decide about: a page in the files, or one that they forbade."""
+
+    id: int
+    url: str
+    outcome: Outcome
+    is_queued: bool
+    archived: Archived | None
+
+
+_ARCHIVED = "payload_digest, record_id, fetched_at, etag, last_modified, num_bytes, directives"
 
 
 class Frontier:
@@ -184,6 +320,7 @@ class Frontier:
             self._lock.close()
             raise
         self._origin_ids: dict[str, int] = {}
+        self._depths: dict[str, int] = {}
 
     def __enter__(self) -> Self:
         """Nothing more to open."""
@@ -198,8 +335,7 @@ class Frontier:
 
     def is_configured(self, config_digest: str) -> bool:
         """Whether the last call had this config."""
-        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (_CONFIG_KEY,)).fetchone()
-        return row is not None and row[0] == config_digest
+        return self._meta(_CONFIG_KEY) == config_digest
 
     def configure(self, config_digest: str, seeds: Iterable[tuple[str, str]], judge: Judge) -> None:
         """Add seeds (canonical URL, origin), and judge again what followed from the config or waits."""
@@ -207,14 +343,16 @@ class Frontier:
             self._add_links([Link(url, origin, 0, 0, judge.judge(url, 0, 0)) for url, origin in seeds], parent_id=None)
             last_id = 0
             while rows := self._db.execute(
-                "SELECT id, url, depth, num_redirects, is_queued, outcome FROM urls WHERE id > ?"
+                "SELECT id, url, depth, num_redirects, is_queued, outcome FROM urls WHERE id > ? AND kind = 'page'"
                 " AND (is_queued OR outcome IN (SELECT value FROM json_each(?))) ORDER BY id LIMIT ?",
                 (last_id, json.dumps(sorted(RECONSIDERED)), _NUM_ROWS_AT_ONCE),
             ).fetchall():
                 last_id = rows[-1][0]
                 self._judge_again(rows, judge)
             self._db.execute("UPDATE origins SET robots_expires_at = NULL WHERE robots_failure = 'address_refused'")
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_CONFIG_KEY, config_digest))
+            # What the files forbid may be a matter of the config too: the product token, fetch_reserved.
+            self._db.execute("UPDATE origins SET is_changed = 1 WHERE site_digest IS NOT NULL")
+            self._set_meta(_CONFIG_KEY, config_digest)
 
     def _judge_again(self, rows: Iterable[tuple[int, str, int, int, int, str | None]], judge: Judge) -> None:
         changes: list[tuple[bool, Outcome | None, int]] = []
@@ -225,119 +363,198 @@ class Frontier:
         self._db.executemany("UPDATE urls SET is_queued = ?, outcome = ? WHERE id = ?", changes)
 
     def requeue(self, now: float, recrawl_after_seconds: float | None) -> None:
-        """Queue what may be tried again by now, and what was last asked for too long ago."""
+        """Queue what may be tried again by now and the pages that are due, and end the leases of processes that are gone."""
         with self._transaction():
+            self._db.execute("UPDATE urls SET leased_until = NULL WHERE leased_until IS NOT NULL")
             self._db.execute("UPDATE urls SET is_queued = 1, retry_at = NULL WHERE retry_at <= ?", (now,))
             self._db.execute("UPDATE origins SET robots_expires_at = NULL WHERE robots_failure = 'dns_error'")
-            if recrawl_after_seconds is not None:
+            if self._meta(_RECRAWL_KEY) != str(recrawl_after_seconds):
+                # What was learnt started from another interval.
                 self._db.execute(
-                    "UPDATE urls SET is_queued = 1, retry_at = NULL WHERE NOT is_queued AND decided_at <= ?",
-                    (now - recrawl_after_seconds,),
+                    "UPDATE urls SET revisit_seconds = NULL, due_at = decided_at + ?"
+                    " WHERE decided_at IS NOT NULL AND retry_at IS NULL"
+                    " AND (NOT is_queued OR due_at IS NOT NULL) AND outcome NOT IN (SELECT value FROM json_each(?))",
+                    (recrawl_after_seconds, json.dumps(sorted(RECONSIDERED | JUDGED_BY_SITE))),
                 )
+                self._set_meta(_RECRAWL_KEY, str(recrawl_after_seconds))
+            if recrawl_after_seconds is not None:
+                self._db.execute("UPDATE urls SET is_queued = 1 WHERE due_at <= ? AND NOT is_queued", (now,))
 
-    def has_work(self, max_pages: int, max_pages_per_host: int | None) -> bool:
-        """Whether anything waits that these limits let through."""
+    def has_work(
+        self, now: float, max_pages: int, max_pages_per_host: int | None, max_bytes_per_host: int | None
+    ) -> bool:
+        """Whether anything waits that these limits let through, or the files of an origin must be read again."""
+        if self.num_due_origins(now):
+            return True
         if self.num_pages() >= max_pages:
             return False
-        return any(
-            max_pages_per_host is None or origin.num_pages < max_pages_per_host
-            for origin in self.waiting_origins(count_pages=max_pages_per_host is not None)
-        )
+        last_id = 0
+        while ids := self.waiting_origins(last_id, _NUM_ROWS_AT_ONCE):
+            last_id = ids[-1]
+            if max_pages_per_host is None and max_bytes_per_host is None:
+                return True
+            if any(_is_within(self.origin(id_), max_pages_per_host, max_bytes_per_host) for id_ in ids):
+                return True
+        return False
 
     # -- what is next
 
-    def waiting_origins(self, *, count_pages: bool) -> Iterator[Origin]:
-        """Origins with a URL that waits."""
-        ids = self._db.execute("SELECT DISTINCT origin_id FROM urls WHERE is_queued").fetchall()
-        for (id_,) in ids:
-            yield self.origin(id_, count_pages=count_pages)
+    def waiting_origins(self, after_id: int, limit: int) -> list[int]:
+        """Up to `limit` ids above `after_id` of origins with a URL that waits, in order."""
+        # A loose index scan: one step an origin, however many URLs it has.
+        rows = self._db.execute(
+            "WITH RECURSIVE waiting (id) AS ("
+            " SELECT MIN(origin_id) FROM urls WHERE is_queued AND origin_id > ?1 UNION ALL"
+            " SELECT (SELECT MIN(origin_id) FROM urls WHERE is_queued AND origin_id > waiting.id)"
+            " FROM waiting WHERE waiting.id IS NOT NULL LIMIT ?2) SELECT id FROM waiting WHERE id IS NOT NULL",
+            (after_id, limit),
+        )
+        return [id_ for (id_,) in rows]
 
-    def origin(self, id_: int, *, count_pages: bool) -> Origin:
-        """One origin. Its pages are counted only on request, because that reads all its rows."""
+    def due_origins(self, now: float, after_id: int, limit: int) -> list[int]:
+        """Ids of origins whose files decide about URLs of ours, and were read too long ago or not judged by."""
+        query = f"SELECT id FROM origins WHERE id > ? AND {_IS_DUE} ORDER BY id LIMIT ?"  # noqa: S608
+        rows = self._db.execute(query, (after_id, now, limit))
+        return [id_ for (id_,) in rows]
+
+    def num_due_origins(self, now: float) -> int:
+        """How many `due_origins` there are."""
+        return _scalar(self._db, f"SELECT COUNT(*) FROM origins WHERE {_IS_DUE}", now)  # noqa: S608
+
+    def origin(self, id_: int) -> Origin:
+        """One origin, with its pages counted."""
         row = self._db.execute(
-            "SELECT id, origin, robots_text, robots_status, robots_failure, robots_error, robots_expires_at,"
-            " last_request_at FROM origins WHERE id = ?",
+            "SELECT origin, robots_text, robots_status, robots_failure, robots_error, site_files, site_digest,"
+            " robots_expires_at, is_changed, last_request_at FROM origins WHERE id = ?",
             (id_,),
         ).fetchone()
-        num_pages = 0
-        if count_pages:
-            num_pages = self._db.execute(
-                "SELECT COUNT(*) FROM urls WHERE outcome = 'fetched' AND NOT is_queued AND origin_id = ?", (id_,)
-            ).fetchone()[0]
-        failure = Outcome(row[4]) if row[4] else None
-        return Origin(row[0], row[1], row[2], row[3], failure, row[5], row[6], row[7], num_pages)
+        num_pages, num_bytes = self._db.execute(
+            "SELECT COUNT(*), COALESCE(SUM(num_bytes), 0) FROM urls"
+            " WHERE outcome = 'fetched' AND NOT is_queued AND origin_id = ?",
+            (id_,),
+        ).fetchone()
+        site = None
+        if row[7] is not None:
+            site = Site(
+                robots_text=row[1],
+                robots_status=row[2],
+                failure=Outcome(row[3]) if row[3] else None,
+                error=row[4],
+                files=tuple((url, text, problem) for url, text, problem in json.loads(row[5] or "[]")),
+                digest=row[6] or "",
+                expires_at=row[7],
+            )
+        return Origin(id_, row[0], site, bool(row[8]), row[9], num_pages, num_bytes)
 
-    def next_targets(self, origin_id: int, limit: int, held: Collection[int]) -> list[Target]:
-        """Up to `limit` waiting URLs of an origin, nearest to a seed first, without those that are held."""
+    def lease(self, origin_id: int, limit: int, now: float, until: float) -> list[Target]:
+        """Lease up to `limit` waiting URLs of an origin that nobody holds, nearest to a seed first."""
+        with self._transaction():
+            rows = self._db.execute(
+                f"SELECT id, url, kind, depth, num_redirects, revisit_seconds, {_ARCHIVED} FROM urls"  # noqa: S608
+                " WHERE is_queued AND origin_id = ? AND (leased_until IS NULL OR leased_until <= ?)"
+                " ORDER BY depth, id LIMIT ?",
+                (origin_id, now, limit),
+            ).fetchall()
+            self._db.executemany("UPDATE urls SET leased_until = ? WHERE id = ?", [(until, row[0]) for row in rows])
+        return [
+            Target(id_, url, kind, depth, num_redirects, until, revisit_seconds, _archived(rest))
+            for id_, url, kind, depth, num_redirects, revisit_seconds, *rest in rows
+        ]
+
+    def judged_urls(self, origin_id: int, after_id: int, limit: int) -> list[JudgedUrl]:
+        """URLs with an id above `after_id` that the origin's files decide about: pages, and what they forbade."""
         rows = self._db.execute(
-            "SELECT id, url, depth, num_redirects FROM urls WHERE is_queued AND origin_id = ?"
-            " ORDER BY depth, id LIMIT ?",
-            (origin_id, limit + len(held)),
+            f"SELECT id, url, outcome, is_queued, {_ARCHIVED} FROM urls WHERE origin_id = ? AND id > ?"  # noqa: S608
+            " AND (payload_digest IS NOT NULL OR outcome IN ('robots_disallowed', 'reserved')) ORDER BY id LIMIT ?",
+            (origin_id, after_id, limit),
         )
-        return [Target(*row) for row in rows if row[0] not in held][:limit]
+        return [
+            JudgedUrl(row[0], row[1], Outcome(row[2] or "fetched"), bool(row[3]), _archived(row[4:])) for row in rows
+        ]
 
     # -- what happened
 
     def commit(
         self,
         visits: Sequence[Visit],
-        offsets: Mapping[int, int],
-        file: OpenFile | None,
-        num_bytes: int,
-        requested_at: Mapping[int, float],
+        *,
+        withdrawals: Sequence[Withdrawal] = (),
+        sites: Sequence[tuple[int, Site]] = (),
+        found: Sequence[Link] = (),
+        settled: Sequence[int] = (),
+        offsets: Mapping[int, int] | None = None,
+        file: OpenFile | None = None,
+        num_bytes: int = 0,
+        asked: Mapping[int, Asked] | None = None,
     ) -> set[int]:
-        """Record visits and their links. Returns the ids of origins that something was queued for.
+        """Record what happened. Returns the ids of origins that something was queued for.
 
-        `offsets` maps a target's id to its record in `file`, which has `num_bytes` on disk by now, and
-        `requested_at` an origin's id to when it was last asked for anything (seconds since 1970).
+        `offsets` maps a URL's id to its record in `file`, which has `num_bytes` on disk by now; `sites` are
+        an origin's id and its files as read, and `found` what these name; `settled` are the ids of origins whose
+        URLs were judged by these files as they are now; `asked` maps an origin's id to the requests since the last commit.
         """
+        offsets = offsets or {}
         queued: set[int] = set()
+        num_pages = 0
         with self._transaction():
+            for id_, site in sites:
+                self._put_site(id_, site)
             for visit in visits:
-                self._record(visit, offsets.get(visit.target.id), file)
-                queued |= self._add_links(visit.links, parent_id=visit.target.id)
+                offset = offsets.get(visit.target.id)
+                if self._record(visit, offset, file):
+                    num_pages += visit.outcome is Outcome.FETCHED and offset is not None and not visit.is_revisit
+                    queued |= self._add_links(visit.links, parent_id=visit.target.id)
+            # After the visits: a sitemap may just have been taken for a page.
+            queued |= self._add_links(found, parent_id=None)
+            for withdrawal in withdrawals:
+                self._withdraw(withdrawal, offsets.get(withdrawal.url_id), file)
+            self._db.executemany("UPDATE origins SET is_changed = 0 WHERE id = ?", [(id_,) for id_ in settled])
             if file is not None:
-                num_pages = sum(v.outcome is Outcome.FETCHED and v.target.id in offsets for v in visits)
                 self._db.execute(
                     "UPDATE warc_files SET num_bytes = ?, num_pages = num_pages + ? WHERE id = ?",
                     (num_bytes, num_pages, file.id),
                 )
             self._db.executemany(
-                "UPDATE origins SET last_request_at = ? WHERE id = ?", [(at, id_) for id_, at in requested_at.items()]
+                "UPDATE origins SET last_request_at = MAX(COALESCE(last_request_at, 0), ?),"
+                " num_requests = num_requests + ?, num_failed = num_failed + ?, num_bytes = num_bytes + ?,"
+                " response_seconds = response_seconds + ? WHERE id = ?",
+                [
+                    (each.at, each.num_requests, each.num_failed, each.num_bytes, each.seconds, id_)
+                    for id_, each in (asked or {}).items()
+                ],
             )
         return queued
 
-    def put_robots(
-        self,
-        origin_id: int,
-        text: str | None,
-        status: int | None,
-        failure: Outcome | None,
-        error: str | None,
-        at: float,
-    ) -> None:
-        """Keep what asking for a robots.txt gave, until `at` (seconds since 1970)."""
+    def knows(self, url: str, depth: int) -> bool:
+        """Whether a link to a page, not reached by a redirect, was met before at this depth or nearer. A no may be wrong."""
+        return self._depths.get(url, depth + 1) <= depth
+
+    def queue(self, url_ids: Sequence[int]) -> None:
+        """Let URLs wait again."""
         with self._transaction():
-            self._db.execute(
-                "UPDATE origins SET robots_text = ?, robots_status = ?, robots_failure = ?, robots_error = ?,"
-                " robots_expires_at = ? WHERE id = ?",
-                (text, status, failure, error, at, origin_id),
-            )
+            self._db.executemany("UPDATE urls SET is_queued = 1 WHERE id = ?", [(id_,) for id_ in url_ids])
 
     def refuse_origin(
         self, origin_id: int, outcome: Outcome, error: str | None, now: float, retry_at: float | None
     ) -> int:
         """Give every waiting URL of an origin one outcome; returns how many there were.
 
-        A seed that does not resolve is tried by each call: a person asked for it by name.
+        A seed that does not resolve is tried by each call: a person asked for it by name. A page that waits to be visited
+        again stays what it was: that its host is out of reach says nothing about it.
         """
         with self._transaction():
-            return self._db.execute(
-                "UPDATE urls SET is_queued = 0, outcome = ?1, error = ?2, decided_at = ?3,"
+            num_refused = self._db.execute(
+                "UPDATE urls SET is_queued = 0, leased_until = NULL, outcome = ?1, error = ?2, decided_at = ?3,"
                 " retry_at = CASE WHEN parent_id IS NULL AND ?1 = 'dns_error' THEN ?3 ELSE ?4 END"
-                " WHERE is_queued AND origin_id = ?5",
+                " WHERE is_queued AND payload_digest IS NULL AND origin_id = ?5",
                 (outcome, error, now, retry_at, origin_id),
             ).rowcount
+            self._db.execute(
+                "UPDATE urls SET is_queued = 0, leased_until = NULL, outcome = 'fetched', retry_at = ?"
+                " WHERE is_queued AND payload_digest IS NOT NULL AND origin_id = ?",
+                (now if retry_at is None else retry_at, origin_id),
+            )
+        return num_refused
 
     # -- WARC files
 
@@ -372,17 +589,22 @@ class Frontier:
     def lose_tail(self, file: OpenFile, num_bytes: int) -> None:
         """Queue again what lay in a file from `num_bytes` on and is not there any more."""
         with self._transaction():
+            lost = (file.id, num_bytes)
             num_pages = _scalar(
                 self._db,
                 "SELECT COUNT(*) FROM urls WHERE warc_file_id = ? AND warc_offset >= ? AND outcome = 'fetched'",
-                file.id,
-                num_bytes,
+                *lost,
             )
+            # What was withdrawn has an older record, which must be withdrawn again: an empty digest says that there is one.
             self._db.execute(
-                "UPDATE urls SET is_queued = 1, outcome = NULL, decided_at = NULL, status = NULL, fetched_at = NULL,"
+                "UPDATE urls SET payload_digest = CASE WHEN outcome IN ('robots_disallowed', 'reserved') THEN '' END,"
+                " is_queued = 1, outcome = NULL, decided_at = NULL, status = NULL, fetched_at = NULL, etag = NULL,"
+                " last_modified = NULL, record_id = NULL, num_bytes = NULL, directives = NULL, due_at = NULL,"
                 " warc_file_id = NULL, warc_offset = NULL WHERE warc_file_id = ? AND warc_offset >= ?",
-                (file.id, num_bytes),
+                lost,
             )
+            # The bodies of robots.txt may have been there too.
+            self._db.execute("UPDATE origins SET robots_expires_at = NULL")
             self._db.execute(
                 "UPDATE warc_files SET num_bytes = ?, num_pages = num_pages - ? WHERE id = ?",
                 (num_bytes, num_pages, file.id),
@@ -417,31 +639,85 @@ class Frontier:
 
     # -- inside
 
-    def _record(self, visit: Visit, offset: int | None, file: OpenFile | None) -> None:
-        is_archived = offset is not None and file is not None
+    def _put_site(self, id_: int, site: Site) -> None:
+        """Keep what an origin's files say. Where they say something new, its URLs must be judged again.
+
+        Files that are out of reach say nothing new: what they said before holds for the pages that are here.
+        """
         self._db.execute(
-            "UPDATE urls SET is_queued = 0, outcome = ?, decided_at = ?, retry_at = ?, robots_rule = ?, error = ?,"
-            " num_links = ?, num_links_dropped = ?, status = COALESCE(?, status),"
+            "UPDATE origins SET robots_text = ?1, robots_status = ?2, robots_failure = ?3, robots_error = ?4,"
+            " site_files = ?5, robots_expires_at = ?7,"
+            " is_changed = is_changed OR (?3 IS NULL AND site_digest IS NOT NULL AND site_digest != ?6),"
+            " site_digest = CASE WHEN ?3 IS NULL THEN ?6 ELSE site_digest END WHERE id = ?8",
+            (
+                site.robots_text,
+                site.robots_status,
+                site.failure,
+                site.error,
+                json.dumps(site.files, ensure_ascii=False),
+                site.digest,
+                site.expires_at,
+                id_,
+            ),
+        )
+
+    def _record(self, visit: Visit, offset: int | None, file: OpenFile | None) -> bool:
+        """Whether it was recorded: a target whose lease ended may have been recorded already."""
+        page = visit.archived
+        is_archived = offset is not None and file is not None and not visit.is_revisit
+        num_recorded = self._db.execute(
+            "UPDATE urls SET is_queued = 0, leased_until = NULL, outcome = ?, decided_at = ?, retry_at = ?,"
+            " robots_rule = ?, error = ?, num_links = ?, num_links_dropped = ?, status = COALESCE(?, status),"
             " fetched_at = COALESCE(?, fetched_at), warc_file_id = COALESCE(?, warc_file_id),"
-            " warc_offset = COALESCE(?, warc_offset) WHERE id = ?",
+            " warc_offset = COALESCE(?, warc_offset), due_at = ?, revisit_seconds = ?, canonical = ?,"
+            " num_visits = num_visits + 1, num_changes = num_changes + ?, etag = ?, last_modified = ?,"
+            " payload_digest = ?, record_id = ?, num_bytes = ?, directives = ? WHERE id = ? AND is_queued",
             (
                 visit.outcome,
                 visit.decided_at,
                 visit.retry_at,
                 visit.robots_rule,
                 visit.error,
-                len(visit.links),
+                visit.num_links,
                 visit.num_links_dropped,
                 visit.status,
-                visit.decided_at if visit.status is not None else None,
+                page.fetched_at if page else visit.decided_at if is_archived else None,
                 file.id if is_archived and file else None,
                 offset,
+                visit.due_at,
+                visit.revisit_seconds,
+                visit.canonical,
+                visit.is_changed,
+                page.etag if page else None,
+                page.last_modified if page else None,
+                page.payload_digest if page else None,
+                page.record_id if page else None,
+                page.num_bytes if page else None,
+                json.dumps(page.directives) if page and page.directives else None,
                 visit.target.id,
+            ),
+        ).rowcount
+        return bool(num_recorded)
+
+    def _withdraw(self, withdrawal: Withdrawal, offset: int | None, file: OpenFile | None) -> None:
+        self._db.execute(
+            "UPDATE urls SET is_queued = 0, leased_until = NULL, outcome = ?, decided_at = ?, robots_rule = ?,"
+            " directives = ?, warc_file_id = COALESCE(?, warc_file_id), warc_offset = COALESCE(?, warc_offset),"
+            " retry_at = NULL, due_at = NULL, etag = NULL, last_modified = NULL, payload_digest = NULL,"
+            " record_id = NULL, num_bytes = NULL WHERE id = ?",
+            (
+                withdrawal.outcome,
+                withdrawal.decided_at,
+                withdrawal.robots_rule,
+                json.dumps(withdrawal.directives),
+                file.id if file else None,
+                offset,
+                withdrawal.url_id,
             ),
         )
 
     def _add_links(self, links: Sequence[Link], parent_id: int | None) -> set[int]:
-        """Insert URLs that are new, and correct the depth of those that now turn out to be nearer."""
+        """Insert URLs that are new, and correct those that now turn out to be nearer, or to be a sitemap or a feed."""
         rows = [
             (
                 link.url,
@@ -451,26 +727,51 @@ class Frontier:
                 parent_id,
                 link.refusal is None,
                 link.refusal,
+                link.kind,
             )
             for link in links
+            if link.kind != "page" or link.num_redirects or not self.knows(link.url, link.depth)
         ]
         self._db.executemany(
-            "INSERT INTO urls (url, origin_id, depth, num_redirects, parent_id, is_queued, outcome)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (url) DO UPDATE SET depth = excluded.depth,"
+            "INSERT INTO urls (url, origin_id, depth, num_redirects, parent_id, is_queued, outcome, kind)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (url) DO UPDATE SET depth = excluded.depth,"
             " num_redirects = excluded.num_redirects, parent_id = excluded.parent_id, is_queued = excluded.is_queued,"
-            " outcome = excluded.outcome WHERE decided_at IS NULL AND (excluded.depth < depth"
-            " OR (outcome = 'too_many_redirects' AND excluded.num_redirects < num_redirects))",
+            " outcome = excluded.outcome, kind = excluded.kind"
+            " WHERE (decided_at IS NULL AND excluded.kind = kind AND (excluded.depth < depth"
+            " OR (outcome = 'too_many_redirects' AND excluded.num_redirects < num_redirects)))"
+            " OR (kind = 'page' AND excluded.kind != 'page' AND (decided_at IS NULL OR outcome = 'not_text'))",
             rows,
         )
-        return {row[1] for row in rows if row[5]}
+        changed = [(link.modified_at, link.url) for link in links if link.modified_at is not None]
+        self._db.executemany(
+            "UPDATE urls SET is_queued = 1 WHERE payload_digest IS NOT NULL AND decided_at < ?1 AND url = ?2", changed
+        )
+        self._remember(links)
+        return {row[1] for row in rows if row[5]} | {self._origin_id(link.origin) for link in links if link.modified_at}
+
+    def _remember(self, links: Sequence[Link]) -> None:
+        if len(self._depths) > _MAX_REMEMBERED:
+            self._depths.clear()
+        for link in links:
+            if link.kind == "page" and not link.num_redirects and not self.knows(link.url, link.depth):
+                self._depths[link.url] = link.depth
 
     def _origin_id(self, origin: str) -> int:
         known = self._origin_ids.get(origin)
         if known is None:
             self._db.execute("INSERT OR IGNORE INTO origins (origin) VALUES (?)", (origin,))
             known = _scalar(self._db, "SELECT id FROM origins WHERE origin = ?", origin)
+            if len(self._origin_ids) > _MAX_REMEMBERED:
+                self._origin_ids.clear()
             self._origin_ids[origin] = known
         return known
+
+    def _meta(self, key: str) -> str | None:
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def _set_meta(self, key: str, value: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -478,20 +779,52 @@ class Frontier:
         try:
             yield
         except BaseException:
+            # What is remembered may not have been written.
+            self._depths.clear()
+            self._origin_ids.clear()
             if self._db.in_transaction:  # SQLite rolls back by itself where the disk is full
                 self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
 
 
+_IS_DUE = (
+    "(is_changed OR (site_digest IS NOT NULL AND COALESCE(robots_expires_at, 0) <= ?)) AND ("
+    "EXISTS (SELECT 1 FROM urls WHERE origin_id = origins.id AND outcome = 'fetched' AND NOT is_queued)"
+    " OR EXISTS (SELECT 1 FROM urls WHERE origin_id = origins.id AND outcome IN ('robots_disallowed', 'reserved')))"
+)
+
+
+def _is_within(origin: Origin, max_pages: int | None, max_bytes: int | None) -> bool:
+    return (max_pages is None or origin.num_pages < max_pages) and (
+        max_bytes is None or origin.num_page_bytes < max_bytes
+    )
+
+
+def _archived(row: Sequence[Any]) -> Archived | None:
+    payload_digest, record_id, fetched_at, etag, last_modified, num_bytes, directives = row
+    if payload_digest is None:
+        return None
+    return Archived(
+        payload_digest=payload_digest,
+        record_id=record_id,
+        fetched_at=fetched_at or 0.0,
+        etag=etag,
+        last_modified=last_modified,
+        num_bytes=num_bytes or 0,
+        directives=tuple(json.loads(directives or "[]")),
+    )
+
+
 def read_row(folder: Path, url: str) -> LedgerRow | None:
     """The row of a canonical URL, read beside a running crawl; None where the crawl never met it."""
-    with _reader(folder) as db:
+    with reader(folder) as db:
         if db is None:
             return None
         row = db.execute(
-            "SELECT u.url, u.outcome, u.is_queued, u.status, u.fetched_at, u.depth, p.url, f.name, u.warc_offset,"
-            " u.robots_rule, u.error, u.num_links, u.num_links_dropped"
+            "SELECT u.url, u.kind, u.outcome, u.is_queued, u.status, u.decided_at, u.fetched_at, u.due_at, u.num_visits,"
+            " u.num_changes, u.depth, p.url, u.canonical, f.name, u.warc_offset, u.robots_rule, u.directives, u.error,"
+            " u.num_links, u.num_links_dropped"
             " FROM urls u LEFT JOIN urls p ON p.id = u.parent_id LEFT JOIN warc_files f ON f.id = u.warc_file_id"
             " WHERE u.url = ?",
             (url,),
@@ -500,33 +833,76 @@ def read_row(folder: Path, url: str) -> LedgerRow | None:
         return None
     return LedgerRow(
         url=row[0],
-        outcome=row[1],
-        is_queued=bool(row[2]),
-        status=row[3],
-        fetched_at=None if row[4] is None else datetime.fromtimestamp(row[4], UTC),
-        depth=row[5],
-        parent=row[6],
-        warc_file=row[7],
-        warc_offset=row[8],
-        robots_rule=row[9],
-        error=row[10],
-        num_links=row[11],
-        num_links_dropped=row[12],
+        kind=row[1],
+        outcome=row[2],
+        is_queued=bool(row[3]),
+        status=row[4],
+        decided_at=_time(row[5]),
+        fetched_at=_time(row[6]),
+        due_at=_time(row[7]),
+        num_visits=row[8],
+        num_changes=row[9],
+        depth=row[10],
+        parent=row[11],
+        canonical=row[12],
+        warc_file=row[13],
+        warc_offset=row[14],
+        robots_rule=row[15],
+        directives=tuple(json.loads(row[16] or "[]")),
+        error=row[17],
+        num_links=row[18],
+        num_links_dropped=row[19],
     )
 
 
-def read_counts(folder: Path) -> dict[str, Any]:
+def read_counts(folder: Path, now: float) -> dict[str, Any]:
     """Counts of a ledger, read beside a running crawl."""
-    with _reader(folder) as db:
+    with reader(folder) as db:
         if db is None:
-            return {"num_urls": 0, "num_queued": 0, "num_pages": 0, "num_hosts": 0, "outcomes": {}}
+            return {
+                "num_urls": 0,
+                "num_queued": 0,
+                "num_leased": 0,
+                "num_due": 0,
+                "num_pages": 0,
+                "num_hosts": 0,
+                "outcomes": {},
+            }
         return {
             "num_urls": _scalar(db, "SELECT COUNT(*) FROM urls"),
             "num_queued": _scalar(db, "SELECT COUNT(*) FROM urls WHERE is_queued"),
+            "num_leased": _scalar(db, "SELECT COUNT(*) FROM urls WHERE leased_until > ?", now),
+            "num_due": _scalar(db, "SELECT COUNT(*) FROM urls WHERE due_at <= ? AND NOT is_queued", now),
             "num_pages": _scalar(db, "SELECT COALESCE(SUM(num_pages), 0) FROM warc_files"),
             "num_hosts": _scalar(db, "SELECT COUNT(*) FROM origins WHERE last_request_at IS NOT NULL"),
             "outcomes": _outcomes(db),
         }
+
+
+@contextmanager
+def reader(folder: Path) -> Iterator[sqlite3.Connection | None]:
+    """A connection that only reads the ledger of a folder, beside a running crawl; None where there is none.
+
+    Raises IntegrityError for a ledger of another version.
+    """
+    path = folder / FILE_NAME
+    if not path.exists():
+        yield None
+        return
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        version = _scalar(db, "PRAGMA user_version")
+        if version not in (0, _SCHEMA_VERSION):
+            raise IntegrityError(
+                f"got a crawl ledger of version {version} ({path}), wanted {_SCHEMA_VERSION}: run the crawl once."
+            )
+        yield db if version else None
+    finally:
+        db.close()
+
+
+def _time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def _outcomes(db: sqlite3.Connection) -> dict[str, int]:
@@ -551,6 +927,13 @@ def _lock(folder: Path) -> BinaryIO:
     return lock
 
 
+def _refuse_newer(version: int, path: Path) -> None:
+    if version > _SCHEMA_VERSION:
+        raise IntegrityError(
+            f"got a crawl ledger of version {version} ({path}), wanted {_SCHEMA_VERSION}: crawl into another folder."
+        )
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None)
     try:
@@ -558,9 +941,10 @@ def _connect(path: Path) -> sqlite3.Connection:
         # A commit survives a kill; after a power cut the WARC files are cut back to the ledger. See sync().
         db.execute("PRAGMA synchronous = NORMAL")
         version = _scalar(db, "PRAGMA user_version")
-        if version == 0:
-            db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
-        _check_version(version or _SCHEMA_VERSION, path)
+        _refuse_newer(version, path)
+        if version < _SCHEMA_VERSION:
+            steps = f"{_SCHEMA if version == 0 else ''} {_TO_VERSION_2}"
+            db.executescript(f"BEGIN; {steps} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
     except sqlite3.DatabaseError as error:
         db.close()
         if isinstance(error, sqlite3.OperationalError):
@@ -570,23 +954,3 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
-
-
-def _check_version(version: int, path: Path) -> None:
-    if version != _SCHEMA_VERSION:
-        raise IntegrityError(
-            f"got a crawl ledger of version {version} ({path}), wanted {_SCHEMA_VERSION}: crawl into another folder."
-        )
-
-
-@contextmanager
-def _reader(folder: Path) -> Iterator[sqlite3.Connection | None]:
-    path = folder / FILE_NAME
-    if not path.exists():
-        yield None
-        return
-    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-    try:
-        yield db
-    finally:
-        db.close()

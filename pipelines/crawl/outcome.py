@@ -17,9 +17,13 @@ class Outcome(StrEnum):
     """A final 4xx or 5xx; archived where its body is text."""
     NOT_TEXT = "not_text"
     """Neither HTML nor plain text; its body was not downloaded."""
+    READ_FOR_LINKS = "read_for_links"
+    """A sitemap or a feed; not archived."""
     ROBOTS_DISALLOWED = "robots_disallowed"
     ROBOTS_UNREACHABLE = "robots_unreachable"
     """robots.txt answered 5xx, 429 or not at all, which means no (RFC 9309, 2.3.1.4)."""
+    RESERVED = "reserved"
+    """A file of the site (robots.txt, tdmrep.json, ai.txt, RSL) reserves it from training."""
     CRAWL_DELAY_TOO_LONG = "crawl_delay_too_long"
     DNS_ERROR = "dns_error"
     ADDRESS_REFUSED = "address_refused"
@@ -27,10 +31,14 @@ class Outcome(StrEnum):
     CONNECT_ERROR = "connect_error"
     TLS_ERROR = "tls_error"
     TIMEOUT = "timeout"
+    TOO_SLOW = "too_slow"
+    """The body came slower than min_bytes_per_second."""
     DISCONNECTED = "disconnected"
     """The connection ended before the body did."""
     BAD_ENCODING = "bad_encoding"
     """The body is not what Content-Encoding says."""
+    DECOMPRESSION_BOMB = "decompression_bomb"
+    """The body swells to more than a hundred times its size, and past a megabyte."""
     BAD_RESPONSE = "bad_response"
     """Not HTTP, or HTTP that cannot be parsed."""
     OUT_OF_SCOPE = "out_of_scope"
@@ -46,6 +54,7 @@ TRANSIENT = frozenset(
         Outcome.DNS_ERROR,
         Outcome.CONNECT_ERROR,
         Outcome.TIMEOUT,
+        Outcome.TOO_SLOW,
         Outcome.DISCONNECTED,
         Outcome.ROBOTS_UNREACHABLE,
     }
@@ -55,5 +64,11 @@ TRANSIENT = frozenset(
 SCREENED = frozenset({Outcome.OUT_OF_SCOPE, Outcome.EXCLUDED, Outcome.TOO_DEEP, Outcome.URL_TRAP})
 """Decided from the URL alone, without asking anyone."""
 
+JUDGED_BY_SITE = frozenset({Outcome.ROBOTS_DISALLOWED, Outcome.RESERVED})
+"""Decided by the files of a site, and again when these change."""
+
 RECONSIDERED = SCREENED | {Outcome.TOO_MANY_REDIRECTS, Outcome.ADDRESS_REFUSED, Outcome.CRAWL_DELAY_TOO_LONG}
 """Follow from the config, so a changed config looks at them again."""
+
+QUIET = frozenset({Outcome.FETCHED, Outcome.READ_FOR_LINKS, Outcome.REDIRECTED, Outcome.NOT_TEXT}) | JUDGED_BY_SITE
+"""Nothing went wrong."""

@@ -5,6 +5,7 @@ import os
 import zlib
 from pathlib import Path
 
+from pipelines.crawl import cdxj
 from pipelines.crawl.frontier import Frontier, OpenFile
 
 OPEN_SUFFIX = ".open"
@@ -15,14 +16,17 @@ _LOG = logging.getLogger(__name__)
 
 
 def recover(frontier: Frontier, folder: Path) -> None:
-    """Cut every unfinished WARC file back to what the ledger vouches for, and close it. Raises OSError."""
+    """Cut every unfinished WARC file back to what the ledger vouches for, close it and index it. Raises OSError."""
     for file in frontier.open_files():
         _recover_known(frontier, folder, file)
-    for path in sorted(folder.glob(f"*{OPEN_SUFFIX}")):
+    for path in sorted(folder.glob(f"*.warc.gz{OPEN_SUFFIX}")):
         # No ledger knows it: the ledger was taken away. Its whole records are still worth keeping.
         _cut(path, last_whole_member_end(path))
         _LOG.warning("kept %s, which the ledger does not know, up to its last whole record", path.name)
         publish(path)
+    for path in sorted(folder.glob("*.warc.gz")):
+        if not cdxj.path_of(path).exists():
+            cdxj.rebuild(path)
 
 
 def _recover_known(frontier: Frontier, folder: Path, file: OpenFile) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -12,22 +12,77 @@ from pipelines.crawl.address import is_address
 from pipelines.crawl.config import MAX_URL_NUM_CHARS, CrawlConfig
 from pipelines.crawl.outcome import Outcome
 
-# Traps: calendars, session ids and relative links that nest for ever. 20 segments is Heritrix's limit.
-_MAX_SEGMENTS = 20
+# Traps that a URL shows by itself: relative links that nest for ever, and filters that combine for ever. A calendar
+# without an end looks like an archive, page by page: only depth and the budgets of its host bound it.
+_MAX_SEGMENTS = 20  # Heritrix: TooManyPathSegments
+_MAX_RUN = 2  # Heritrix: PathologicalPath, maxRepetitions
 _MAX_SAME_SEGMENT = 3
 _MAX_QUERY_PARAMETERS = 8
+_MAX_SAME_PARAMETER = 3
+_NUM_SLASHES_OF_A_TRAP = 2 + _MAX_RUN + 2  # those of https://, and around one folder more than may run
+
+# Say who came from where, not which page. courlan drops more (ref, source, keyword), which choose the page on some
+# sites.
+_TRACKING_PARAMETERS = frozenset(
+    {"_ga", "_gl", "dclid", "fbclid", "gbraid", "gclid", "gclsrc", "igshid", "mc_cid", "mc_eid", "mkt_tok", "msclkid"}
+    | {"twclid", "wbraid", "yclid"}
+    | {"cfid", "cftoken", "jsessionid", "oscsid", "phpsessid", "zenid"}
+)
+_TRACKING_PREFIXES = ("utm_", "aspsessionid")
+# Many a forum numbers its sections "sid": only letters and digits, both and many of them, are a session.
+_SESSION_ID = re.compile(r"(?=[a-z]*\d)(?=\d*[a-z])[a-z\d]{16,}", re.ASCII | re.IGNORECASE)
+_PATH_SESSION = re.compile(r";(?:jsessionid|phpsessid)=[^/;]*", re.IGNORECASE)
 
 _DEFAULT_PORT = {"http": ":80", "https": ":443"}
 _URL = re.compile(r"(https?)://([^/?#@]+)(/[^#]*)")
+# Most URLs need nothing done to them but a sorted query: no dot segment, nothing to encode or to decode.
+_PLAIN_URL = re.compile(r"(https?://[A-Za-z0-9.-]+(?::[0-9]+)?)(?=[/#]|\Z)([^#]*)(?:#.*)?", re.DOTALL)
+_PLAIN_CHARS = r"[A-Za-z0-9_.~-]*+(?:%[89A-F][0-9A-F][A-Za-z0-9_.~-]*+)*+"
+_PLAIN_PATH = re.compile(
+    rf"(/?(?:(?=[^./]){_PLAIN_CHARS}/)*+(?:(?!\.){_PLAIN_CHARS})?)"
+    rf"(?:\?((?:[A-Za-z0-9_.~-]+={_PLAIN_CHARS}&)*+[A-Za-z0-9_.~-]+={_PLAIN_CHARS}))?"
+)
 
 
 def canonical_url(url: str) -> str | None:
-    """One spelling of a URL: lower-case ASCII host, no default port, sorted query, no fragment.
+    """One spelling of a URL: lower-case ASCII host, no default port, sorted query; no fragment, session or tracking.
 
     None for what cannot be fetched: another scheme, no host, a user name, a bad port, or too long.
     """
     if len(url) > MAX_URL_NUM_CHARS:
         return None
+    plain = _PLAIN_URL.fullmatch(url)
+    if plain:
+        path = plain_path(plain[2] or "/")
+        if path is not None:
+            origin = _canonical_origin(plain[1])
+            return origin + path if origin and len(origin) + len(path) <= MAX_URL_NUM_CHARS else None
+    return _canonical_url(url)
+
+
+def plain_path(path: str) -> str | None:
+    """A path, absolute or relative, with its query if any, in canonical form; None where more than a sort is needed."""
+    match = _PLAIN_PATH.fullmatch(path)
+    if not match:
+        return None
+    query = match[2]
+    return path if query is None else match[1] + _without_noise(sorted(map(_pair, query.split("&"))))
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port of a canonical URL: what a robots.txt governs."""
+    return url[: url.index("/", 8)]
+
+
+@lru_cache(maxsize=4096)
+def _canonical_origin(origin: str) -> str | None:
+    url = _canonical_url(origin + "/")
+    return url and url[:-1]
+
+
+# Menus repeat the same links on every page of a site.
+@lru_cache(maxsize=4096)
+def _canonical_url(url: str) -> str | None:
     try:
         canonical: str = canonicalize_url(url)
     except ValueError:
@@ -36,13 +91,34 @@ def canonical_url(url: str) -> str | None:
     if not match or len(canonical) > MAX_URL_NUM_CHARS:
         return None
     scheme, host, rest = match.groups()
-    host = host.removesuffix(_DEFAULT_PORT[scheme])
-    return f"{scheme}://{host}{rest}"
+    path, _, query = rest.partition("?")
+    origin = f"{scheme}://{host.removesuffix(_DEFAULT_PORT[scheme])}"
+    if ";" in path:
+        bare = _PATH_SESSION.sub("", path)
+        if bare != path:
+            # What is left of "..;jsessionid=1" is a dot segment.
+            return _canonical_url(f"{origin}{bare}?{query}")
+    return f"{origin}{path}{_without_noise(map(_pair, query.split('&'))) if query else ''}"
 
 
-def origin_of(url: str) -> str:
-    """Scheme, host and port of a canonical URL: what a robots.txt governs."""
-    return url[: url.index("/", 8)]
+def _pair(parameter: str) -> tuple[str, str]:
+    name, _, value = parameter.partition("=")
+    return name, value
+
+
+def _without_noise(parameters: Iterable[tuple[str, str]]) -> str:
+    """A query without sessions and tracking; with its "?" unless nothing is left."""
+    kept = "&".join(f"{name}={value}" for name, value in parameters if not _is_noise(name, value))
+    return "?" + kept if kept else ""
+
+
+def _is_noise(name: str, value: str) -> bool:
+    name = name.lower()
+    return (
+        name in _TRACKING_PARAMETERS
+        or name.startswith(_TRACKING_PREFIXES)
+        or (name == "sid" and _SESSION_ID.fullmatch(value) is not None)
+    )
 
 
 class Screen:
@@ -77,17 +153,47 @@ class Screen:
         return None
 
     def _is_in_scope(self, url: str) -> bool:
+        if self._config.scope == "regex":
+            return any(pattern.search(url) for pattern in self._include)
         if self._config.scope == "prefix":
             return _without_scheme(url).startswith(self._prefixes)
         return self._area_of_host(origin_of(url)) in self._areas
 
 
 def _is_trap(url: str) -> bool:
+    has_query = "?" in url
+    if not has_query and url.count("/") < _NUM_SLASHES_OF_A_TRAP:
+        return False
     path, _, query = url[len(origin_of(url)) :].partition("?")
-    segments = [segment for segment in path.split("/") if segment]
-    if len(segments) > _MAX_SEGMENTS or (query and query.count("&") >= _MAX_QUERY_PARAMETERS):
+    if path.count("/", 0, -1) > _MAX_SEGMENTS or (query and _combines(query.split("&"))):
         return True
-    return len(segments) > _MAX_SAME_SEGMENT and max(Counter(segments).values()) > _MAX_SAME_SEGMENT
+    segments = [segment for segment in path.split("/") if segment]
+    if len(segments) - len(set(segments)) < _MAX_RUN:
+        return False
+    # A last segment is a page, unless a slash makes it a folder, from which links may nest.
+    return max(Counter(segments).values()) > _MAX_SAME_SEGMENT or _nests(segments[: None if path[-1] == "/" else -1])
+
+
+def _combines(parameters: list[str]) -> bool:
+    if len(parameters) > _MAX_QUERY_PARAMETERS:
+        return True
+    if len(parameters) <= _MAX_SAME_PARAMETER:
+        return False
+    return max(Counter(each.partition("=")[0] for each in parameters).values()) > _MAX_SAME_PARAMETER
+
+
+def _nests(folders: list[str]) -> bool:
+    """Whether folders repeat, one or several together, more than twice in a row: a/a/a/, a/b/a/b/a/b/.
+
+    So Heritrix's PathologicalPath counts. Numbers may: 2001/01/01/01/ is the first post of a day.
+    """
+    for period in range(1, len(folders) // (_MAX_RUN + 1) + 1):
+        run = 0
+        for first, folder in enumerate(folders[period:], start=1):
+            run = run + 1 if folder == folders[first - 1] else 0
+            if run >= _MAX_RUN * period and not all(map(str.isdigit, folders[first : first + period])):
+                return True
+    return False
 
 
 def _without_scheme(url: str) -> str:

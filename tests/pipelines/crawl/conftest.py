@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from fastwarc.warc import ArchiveIterator, WarcRecordType
+from warcio.archiveiterator import ArchiveIterator as WarcioIterator
 
 from pipelines.crawl import CrawlConfig
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+ASKED_OF_EVERY_SITE = ("/.well-known/tdmrep.json", "/ai.txt")
+"""Not counted, unless a site has one."""
 Answer = str | bytes | web.Response | Handler
 
 
@@ -41,6 +44,8 @@ class Site:
         return Counter(path for path, _ in self.requests)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
+        if request.path in ASKED_OF_EVERY_SITE and request.path not in self.answers:
+            return web.Response(status=404)
         self.requests.append((request.path_qs, time.monotonic()))
         self.headers.append(dict(request.headers))
         self.on_request(len(self.requests))
@@ -102,7 +107,7 @@ def config_for() -> Callable[..., CrawlConfig]:
 
     def make(*sites: Site, **changes: object) -> CrawlConfig:
         seeds = tuple(site.url("/") for site in sites) or ("http://127.0.0.1:9/",)
-        config = CrawlConfig(seeds=seeds, delay_seconds=0, allow_addresses=("127.0.0.0/8",))
+        config = CrawlConfig(seeds=seeds, delay_seconds=0, delay_factor=0, allow_addresses=("127.0.0.0/8",))
         return replace(config, **changes)
 
     return make
@@ -122,8 +127,41 @@ class Record:
 
 
 @pytest.fixture
+def later() -> Iterator[Callable[[float], None]]:
+    """Move the clock that ledgers and robots.txt go by on by so many hours, from now on."""
+    real = time.time
+    total = 0.0
+    with pytest.MonkeyPatch.context() as patch:
+
+        def move(hours: float) -> None:
+            nonlocal total
+            total += hours * 3600
+            patch.setattr(time, "time", lambda: real() + total)
+
+        yield move
+
+
+@pytest.fixture
+def read_records() -> Callable[[tuple[Path, ...]], list[tuple[str, str, dict[str, str], bytes]]]:
+    """Every record but warcinfo: type, URL, WARC fields, body."""
+
+    def read(paths: tuple[Path, ...]) -> list[tuple[str, str, dict[str, str], bytes]]:
+        found = []
+        for path in paths:
+            with path.open("rb") as file:
+                for record in WarcioIterator(file, check_digests="raise"):
+                    fields = dict(record.rec_headers.headers)
+                    if record.rec_type != "warcinfo":
+                        url = fields["WARC-Target-URI"]
+                        found.append((record.rec_type, url, fields, record.content_stream().read()))
+        return found
+
+    return read
+
+
+@pytest.fixture
 def read_warc() -> Callable[[tuple[Path, ...]], list[Record]]:
-    """The response records of WARC files, read by another library than the one that wrote them, digests checked."""
+    """The pages of WARC files, robots.txt and its like left out, read by another library than the one that wrote them, digests checked."""
 
     def read(paths: tuple[Path, ...]) -> list[Record]:
         records: list[Record] = []
@@ -137,6 +175,8 @@ def read_warc() -> Callable[[tuple[Path, ...]], list[Record]]:
                         continue
                     record.parse_http()
                     assert record.verify_payload_digest(), path
+                    if "Corpusmill-Role" in dict(record.headers.items()):
+                        continue
                     records.append(
                         Record(
                             url=record.headers["WARC-Target-URI"],

@@ -16,7 +16,7 @@ CRAWL = """
 import sys
 from pathlib import Path
 from pipelines.crawl import CrawlConfig, crawl
-crawl(CrawlConfig(seeds=(sys.argv[1],), delay_seconds=0, concurrency_per_host=4, warc_max_records=25,
+crawl(CrawlConfig(seeds=(sys.argv[1],), delay_seconds=0, delay_factor=0, concurrency_per_host=4, warc_max_records=25,
                   allow_addresses=("127.0.0.0/8",)), Path(sys.argv[2]))
 """
 

@@ -1,12 +1,13 @@
 """HTML to links."""
 
+import time
 from urllib.parse import urljoin
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.crawl.links import MAX_LINKS, extract_links, resolve_redirect
+from pipelines.crawl.links import MAX_LINKS, Links, extract_links, resolve_redirect
 from pipelines.crawl.screen import canonical_url
 
 PAGE = "http://site.example/docs/page.html"
@@ -16,7 +17,7 @@ def links_of(html: str | bytes, content_type: str = "text/html", robots_tags: st
     body = html if isinstance(html, bytes) else html.encode()
     return [
         url.removeprefix("http://site.example")
-        for url in extract_links(body, PAGE, content_type, robots_tags, "corpusmill").urls
+        for url in extract_links(body, PAGE, content_type, robots_tags, "", "corpusmill").urls
     ]
 
 
@@ -39,7 +40,18 @@ def links_of(html: str | bytes, content_type: str = "text/html", robots_tags: st
         ("<a href='http://[bad/'>x</a><a href=/ok>y</a>", ["/ok"]),
         ("<a href='/nul\0l'>x", ["/nul%EF%BF%BDl"]),
         ("<div>" * 5000 + "<a href=/deep>x", ["/deep"]),
+        ("<div>" * 40_000 + "<a href=/deeper>x", ["/deeper"]),
+        ("<map><area href=/area><area></map><a href>x</a><A HREF=/upper>y</A>", ["/area", "/upper"]),
+        ("<link rel='Next' href=p2><link rel=prev href=/p0><link rel=stylesheet href=s.css>", ["/docs/p2", "/p0"]),
+        ("<meta http-equiv=Refresh content='0; URL=/new'>", ["/new"]),
+        ("""<meta http-equiv=refresh content="5;url='/a b' x">""", ["/a%20b"]),
+        ("<meta http-equiv=refresh content='0, /comma'>", ["/comma"]),
+        ("<meta http-equiv=refresh content=300><meta http-equiv=refresh content='url=/x'>", []),
+        ("<a href='/t?b=2&amp;a=1&amp;utm_source=x'>x</a>", ["/t?a=1&b=2"]),
+        ("<a href='http://site.example:80/abs'>x</a><a href='//site.example/rel'>y</a>", ["/abs", "/rel"]),
+        ("<!-- <a href=/c> --><script>'<a href=/s>'</script><textarea><a href=/t></textarea>", []),
         ("", []),
+        ("\0", []),
     ],
 )
 def test_links(html: str, links: list[str]) -> None:
@@ -79,8 +91,93 @@ def test_a_missing_or_wrong_charset_is_survived(content_type: str) -> None:
 
 def test_links_beyond_the_cap_are_counted() -> None:
     html = "".join(f"<a href=/p{i}>x</a>" for i in range(MAX_LINKS + 7)).encode()
-    links = extract_links(html, PAGE, "text/html", "", "corpusmill")
+    links = extract_links(html, PAGE, "text/html", "", "", "corpusmill")
     assert (len(links.urls), links.num_dropped) == (MAX_LINKS, 7)
+
+
+def of(html: str, link_header: str = "", robots_tags: str = "") -> Links:
+    return extract_links(html.encode(), PAGE, "text/html", robots_tags, link_header, "corpusmill")
+
+
+@pytest.mark.parametrize(
+    ("html", "header", "canonical"),
+    [
+        ("<link rel=canonical href=/real>", "", "http://site.example/real"),
+        ("<base href=/b/><link rel='x CANONICAL' href='real#f'>", "", "http://site.example/b/real"),
+        ("<link rel=canonical href=/a><link rel=canonical href='/a#again'>", "", "http://site.example/a"),
+        ("<link rel=canonical href=/a><link rel=canonical href=/b>", "", None),
+        ("<link rel=canonical href=page.html>", "", None),
+        ("<link rel=canonical href='javascript:x'>", "", None),
+        ("<link rel=canonical href='http://[bad/'><link rel=canonical href=/a>", "", None),
+        ("<link rel=canonical>", "", None),
+        ("<base href=/b/>", "<real>; rel=canonical", "http://site.example/docs/real"),
+        ("", '</x>; rel=next, <http://other.example/r>; title="a, <b>;c"; REL="canonical x"', "http://other.example/r"),
+        ("<link rel=canonical href=/a>", "</b>; rel=canonical", None),
+        ("", '</b>; rel=canonical; anchor="#part"', None),
+        ("", "</b; rel=canonical", None),
+        ("", "<" * 100_000, None),
+        ("", '<a>;x="' * 20_000, None),
+        ("", "<a>" + "; x" * 20_000 + " ;" * 20_000, None),
+        ("<meta name=robots content=nofollow><link rel=canonical href=/a>", "", "http://site.example/a"),
+    ],
+)
+def test_canonical(html: str, header: str, canonical: str | None) -> None:
+    assert of(html, header).canonical == canonical
+
+
+FEEDS = "".join(f"<link rel=alternate type='application/{kind}+xml' href=/{kind}>" for kind in ("rss", "atom"))
+
+
+@pytest.mark.parametrize(
+    ("html", "feeds"),
+    [
+        (FEEDS, ["/rss", "/atom"]),
+        ("<link rel='ALTERNATE home' type='Application/Feed+JSON; charset=utf-8' href=/j>", ["/j"]),
+        ("<link rel=alternate type=application/json href=/api><link rel=alternate hreflang=de href=/de>", []),
+        ("<meta name=robots content=nofollow>" + FEEDS, []),
+        (
+            "".join(f"<link rel=alternate type=application/rss+xml href=/{i // 2}>" for i in range(20)),
+            [f"/{i}" for i in range(5)],
+        ),
+    ],
+)
+def test_feeds(html: str, feeds: list[str]) -> None:
+    assert [feed.removeprefix("http://site.example") for feed in of(html).feeds] == feeds
+
+
+def test_rsl() -> None:
+    html = "<link rel=license type=application/rsl+xml href=/a.xml><link rel=license href=/cc>"
+    html += "<meta name=robots content=none>"
+    header = '</b.xml>; rel="license"; type="application/rsl+xml", </cc>; rel=license'
+    assert of(html, header).rsl == ("http://site.example/a.xml", "http://site.example/b.xml")
+    many = "".join(f"<link rel=license type=application/rsl+xml href=/{i}>" for i in range(9))
+    assert len(of(many).rsl) == 3
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<a " + "".join(f"x{i}=1 " for i in range(300_000)) + "href=/x>",
+        "<span>" * 200_000 + "</div>" * 200_000,
+        "<b>" * 200_000 + "</xyz>" * 200_000,
+        "<b><i><font>x</p></b>" * 50_000,
+        "<a><table><a>" * 80_000,
+        "<" * 2_000_000,
+        "<!--" * 500_000,
+        "&" * 2_000_000,
+        "<a href='" * 200_000,
+        "<meta http-equiv=refresh content='" + " " * 1_000_000 + "'>",
+    ],
+)
+def test_hostile_html_takes_no_longer_than_its_size(html: str) -> None:
+    start = time.process_time()
+    of(html)
+    assert time.process_time() - start < 5  # a tenth of that; the trees of two parsers took a minute to hours
+
+
+def test_a_large_page_is_read_to_its_end() -> None:
+    html = "<html><body>" + "<div><p>中文 <b>x</b></p></div>" * 30_000 + "<a href=/中文>end</a>"
+    assert of(html).urls == ("http://site.example/%E4%B8%AD%E6%96%87",)
 
 
 @given(

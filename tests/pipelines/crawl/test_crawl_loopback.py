@@ -61,7 +61,7 @@ def test_a_small_site(serve, config_for, read_warc, tmp_path) -> None:
     assert site.counts == dict.fromkeys(site.answers, 1) | {"/robots.txt": 1, "/missing": 1}
     assert {headers["User-Agent"] for headers in site.headers} == {"corpusmill (+https://op.example/bot)"}
     assert seen[-1].num_pages == 6
-    assert (seen[-1].num_queued, seen[-1].num_hosts, seen[-1].num_errors) == (0, 1, 1)
+    assert (seen[-1].num_queued, seen[-1].num_hosts, seen[-1].errors) == (0, 1, {"http_error": 1})
 
     assert [path.name for path in result.warc_paths] == ["crawl-000001.warc.gz"]
     records = {record.url: record for record in read_warc(result.warc_paths)}
@@ -550,7 +550,8 @@ def test_recrawl(serve, config_for, read_warc, tmp_path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "time", lambda: later)
         result = crawl(config, tmp_path)
-    assert (result.num_fetched, result.num_pages, result.outcomes) == (2, 4, {"fetched": 2})
+    assert (result.num_fetched, result.num_pages, result.outcomes) == (2, 3, {"fetched": 2})
+    assert (result.num_unchanged, result.num_changed) == (1, 1)
     assert [record.body for record in read_warc(result.warc_paths) if record.url.endswith("/a")] == [b"old", b"new"]
     assert lookup(tmp_path, site.url("/a")).warc_file == "crawl-000002.warc.gz"
 

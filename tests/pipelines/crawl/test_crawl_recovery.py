@@ -28,7 +28,7 @@ def test_last_whole_member(tmp_path_factory: pytest.TempPathFactory, num_bytes: 
 
 def announce(frontier: Frontier, num_bytes: int) -> OpenFile:
     file = frontier.add_file(NAME)
-    frontier.commit([], {}, file, num_bytes, {})
+    frontier.commit([], file=file, num_bytes=num_bytes)
     return file
 
 
