@@ -3,6 +3,7 @@
 store/      shards and records of every stage
 crawl/      WARC files and ledger of each crawl source
 datasets/   rows fetched from a hub
+remote/     files fetched from a web server or an object store, shared by all recipes
 models/     checkpoints, one folder for each training key
 reports/    data cards and evaluations, one folder for each recipe
 mlflow.db mlartifacts/ prefect/   the trackers' own files
@@ -13,6 +14,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +46,10 @@ class Workspace:
     def dataset_folder(self, name: str) -> Path:
         return self.root / "datasets" / name
 
+    @property
+    def remote_folder(self) -> Path:
+        return self.root / "remote"
+
     def model_folder(self, key: str) -> Path:
         return self.root / "models" / key[:16]
 
@@ -63,12 +69,21 @@ class Workspace:
         return self.root / "mlartifacts"
 
 
+_held: ContextVar[tuple[Path, Store] | None] = ContextVar("held_workspace", default=None)
+"""The workspace that the run in this context writes, so that the flows of a pipeline share one lock."""
+
+
 @contextmanager
 def writing(workspace: Workspace) -> Iterator[Store]:
     """Hold the workspace's lock and yield its store. The lock ends with the process, however that ends.
 
+    Within a block that holds it already, the same store is yielded and the outer block goes on holding it.
     Raises StorageError where another run holds it, or where the folder cannot be made.
     """
+    held = _held.get()
+    if held is not None and held[0] == workspace.root:
+        yield held[1]
+        return
     with storage_errors(workspace.root):
         workspace.root.mkdir(parents=True, exist_ok=True)
         lock = (workspace.root / "lock").open("a+")
@@ -87,4 +102,8 @@ def writing(workspace: Workspace) -> Iterator[Store]:
         lock.flush()
         store = workspace.open_store()
         store.clear_temporary()
-        yield store
+        token = _held.set((workspace.root, store))
+        try:
+            yield store
+        finally:
+            _held.reset(token)

@@ -87,7 +87,11 @@ def _whole_files(folder: Path) -> dict[str, int]:
     """Files from the first on that hold ROWS_PER_FILE rows; a shorter one may be the last of a stopped run."""
     counts: dict[str, int] = {}
     while (path := folder / f"rows-{len(counts):05d}.parquet").exists():
-        if pq.read_metadata(path).num_rows != ROWS_PER_FILE:
+        try:
+            num_rows = pq.read_metadata(path).num_rows
+        except (pa.ArrowException, OSError):  # a machine that lost power lost its end
+            break
+        if num_rows != ROWS_PER_FILE:
             break
         counts[path.name] = ROWS_PER_FILE
     return counts

@@ -30,6 +30,8 @@ _JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 _READ_BYTES = 1 << 20
 _BUFFER_BYTES = 8 << 10  # what stands in the buffer when the packing breaks is lost
 _STREAM_ERRORS = (OSError, EOFError, zlib.error)
+_COLUMN_ERRORS = (pa.ArrowException, UnicodeError, *_STREAM_ERRORS)
+_JSON_OPENINGS = (b"{", b"\xef\xbb\xbf{")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,10 +55,10 @@ class TextOptions:
 def read_rows(path: Path, options: TextOptions = TextOptions()) -> Iterator[pa.RecordBatch]:
     """Text file -> PAGE, one row for each row of the file, in order; `record_offset` is the row's number from 0.
 
-    The packing is told from the bytes, the format from the bytes or, for JSON lines and plain text (one document a
-    file), from the name. Problems: `bad_row` (not a JSON object, or no text in it), `too_large`, `text_corrupt` (the
-    packing is broken or cut off; the rows before it are kept). Raises InputError for an unknown format and where no
-    row has the text field.
+    The packing is told from the bytes, the format from the bytes or, where they do not tell JSON lines from plain text
+    (one document a file), from the name. Problems: `bad_row` (not a JSON object, or no text in it), `too_large`, `text_corrupt` (the
+    packing is broken or cut off, or the columns are; the rows before it are kept). Raises InputError for an unknown
+    format and where no row has the text field.
     """
     return batches(_pages(path, options))
 
@@ -77,6 +79,10 @@ def _pages(path: Path, options: TextOptions) -> Iterator[Page]:
             yield from _json_pages(path, stream, options)
         elif name.endswith(".txt"):
             yield _document(stream, options.max_page_bytes)
+        elif head.lstrip().startswith(_JSON_OPENINGS):
+            yield from _json_pages(path, stream, options)
+        elif not head:  # a writer was stopped before its first row, or the packing breaks at once
+            yield unreadable("text_corrupt", b"", 0)
         else:
             raise InputError(
                 f"got {path}, which is neither Parquet nor Arrow nor named {', '.join((*_JSON_SUFFIXES, '.txt'))};"
@@ -159,14 +165,53 @@ def _column_pages(path: Path, stream: BinaryIO, head: bytes, options: TextOption
         schema, record_batches = _open_columns(stream, head, options)
         if options.text_field not in schema.names:
             _refuse(path, schema.names, options.text_field)
-        wanted = [name for name in (options.text_field, options.url_field, *DATE_FIELDS) if name in schema.names]
+        wanted = [
+            name
+            for name in (options.text_field, options.url_field, *DATE_FIELDS)
+            if name is not None and name in schema.names
+        ]
         for batch in record_batches:
+            columns = [_sound(batch.column(name)) for name in wanted]
             for start in range(0, batch.num_rows, MAX_BATCH_ROWS):
-                for row in batch.select(wanted).slice(start, MAX_BATCH_ROWS).to_pylist():
-                    yield _row_page(row, number, options, b"")
+                values = [_values(column.slice(start, MAX_BATCH_ROWS)) for column in columns]
+                for row in zip(*values, strict=True):
+                    yield _row_page(dict(zip(wanted, row, strict=True)), number, options, b"")
                     number += 1
-    except (pa.ArrowInvalid, *_STREAM_ERRORS):
+    except _COLUMN_ERRORS:
         yield unreadable("text_corrupt", b"", number)
+
+
+def _sound(column: pa.Array) -> pa.Array:
+    """A column that can be read: Arrow believes the offsets of a file, and goes where damaged ones point.
+
+    Text becomes bytes, so that one row that is not UTF-8 does not take the others with it. Raises ArrowInvalid.
+    """
+    if pa.types.is_dictionary(column.type):
+        column.validate()
+        column.indices.validate(full=True)
+        column = pa.DictionaryArray.from_arrays(column.indices, _sound(column.dictionary)).dictionary_decode()
+    elif pa.types.is_string(column.type):
+        column = column.view(pa.binary())
+    elif pa.types.is_large_string(column.type):
+        column = column.view(pa.large_binary())
+    elif pa.types.is_string_view(column.type):
+        column = column.view(pa.binary_view())
+    column.validate(full=True)
+    return column
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """Values of a column as Python's; None for a time that Python does not have."""
+    if pa.types.is_temporal(column.type):
+        return [_python_time(value) for value in column]
+    return [value.decode(errors="replace") if isinstance(value, bytes) else value for value in column.to_pylist()]
+
+
+def _python_time(value: pa.Scalar) -> object:
+    try:
+        return value.as_py()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _open_columns(stream: BinaryIO, head: bytes, options: TextOptions) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:

@@ -38,7 +38,25 @@ def test_off_switches_a_section_off(tmp_path, off):
     assert (policy.language, policy.quality, policy.compliance, policy.bias, policy.pii) == (None,) * 5
     assert recipe.redact is None
     assert (recipe.dedup.exact, recipe.dedup.near, recipe.dedup.superseded) == (False,) * 3
+    assert not recipe.dedup.withdrawn
     assert recipe.dedup.validation_ratio > 0
+
+
+@pytest.mark.parametrize(
+    ("sections", "withdrawn"),
+    [
+        ("", True),
+        ("dedup: off\n", True),
+        ("dedup: {superseded: off}\n", True),
+        ("compliance: off\n", False),
+        ("compliance: off\ndedup: off\n", False),
+        ("compliance: off\ndedup: {withdrawn: on}\n", True),
+        ("dedup: {withdrawn: off}\n", False),
+        ("compliance: {max_blocked_ai_agents: null}\n", True),
+    ],
+)
+def test_an_opt_out_takes_out_older_versions_unless_compliance_is_off(tmp_path, sections, withdrawn):
+    assert parse(MINIMAL + sections, tmp_path).dedup.withdrawn is withdrawn
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,14 @@ def test_a_stopped_run_goes_on_after_the_last_whole_file(dataset, tmp_path):
     ]
 
 
+@pytest.mark.parametrize("left", [b"", b"PAR1", b"PAR1 cut off"])
+def test_a_file_that_the_disk_lost_is_made_again(dataset, tmp_path, left):
+    whole = [path.read_bytes() for path in hub.fetch_dataset(dataset, tmp_path / "out")]
+    (tmp_path / "out/finished.json").unlink()
+    (tmp_path / "out/rows-00001.parquet").write_bytes(left)
+    assert [path.read_bytes() for path in hub.fetch_dataset(dataset, tmp_path / "out")] == whole
+
+
 @pytest.mark.parametrize("limit", [1, 4, 5, 100])
 def test_max_rows(dataset, tmp_path, limit):
     assert len(texts(hub.fetch_dataset(dataset, tmp_path / "out", max_rows=limit))) == min(limit, NUM_ROWS)

@@ -1,5 +1,6 @@
 """The text reader: every format and packing, and rows that are no text."""
 
+import contextlib
 import gzip
 import json
 import os
@@ -179,6 +180,69 @@ def test_empty_files(tmp_path):
         path = tmp_path / name
         path.write_bytes(gzip.compress(b"") if name.endswith("gz") else b"")
         assert read(path) == []
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
+def test_concatenated_packings_are_one_file(tmp_path, pack):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(pack(lines(*ROWS)) + pack(b"") + pack(lines(*ROWS)))
+    assert [row["payload"].decode() for row in read(path)] == 2 * [row["text"] for row in ROWS]
+
+
+@pytest.mark.parametrize("wrong", ["rows.jsonl", "rows.parquet", "rows.arrow.gz", "rows.txt", "rows.csv", "rows"])
+@pytest.mark.parametrize("right", ["rows.jsonl", "rows.parquet", "rows.arrow", "stream.arrow"])
+def test_the_bytes_say_what_a_wrong_name_does_not(tmp_path, right, wrong):
+    path = tmp_path / wrong
+    path.write_bytes(FORMATS[right](tmp_path))
+    rows = read(path)
+    if (right, wrong) == ("rows.jsonl", "rows.txt"):  # JSON is text too
+        assert len(rows) == 1
+    else:
+        assert [row["payload"].decode() for row in rows] == [row["text"] for row in ROWS]
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.arrow", "rows.parquet.gz"])
+def test_columns_that_were_never_written(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"")
+    assert [row["problem"] for row in read(path)] == ["text_corrupt"]
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())]
+)
+def test_one_row_that_is_not_utf8_costs_itself_only(tmp_path, kind):
+    texts = [f"row {number} with some words" for number in range(9)]
+    table = pa.table({"text": pa.array(texts).cast(kind)})
+    path = tmp_path / "rows.arrow"
+    with pa.ipc.new_file(str(path), table.schema) as writer:
+        writer.write_table(table)
+    path.write_bytes(path.read_bytes().replace(b"row 4 with", b"row 4 \xff\xfeth"))
+    assert [row["payload"].decode() for row in read(path)] == [
+        text if number != 4 else "row 4 ��th some words" for number, text in enumerate(texts)
+    ]
+
+
+def test_times_that_python_does_not_have(tmp_path):
+    times = pa.array([0, 2**62, -(2**62)], pa.timestamp("us"))
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"text": ["a", "b", "c"], "date": times}), path)
+    assert [row["fetched_at"] for row in read(path)] == [datetime(1970, 1, 1, tzinfo=UTC), None, None]
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.arrow", "stream.arrow"])
+def test_any_damage_of_columns_ends_in_rows_or_in_input_error(tmp_path_factory, name, data):
+    """Arrow believes what a file says of its offsets: without a look at them, some damages end the process."""
+    folder = tmp_path_factory.mktemp("damaged")
+    damaged = bytearray(FORMATS[name](folder))
+    for _ in range(data.draw(st.integers(0, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    path = folder / name
+    path.write_bytes(damaged[: data.draw(st.integers(0, len(damaged)))])
+    with contextlib.suppress(InputError):
+        read(path)
 
 
 @settings(max_examples=50, deadline=None)
