@@ -29,6 +29,13 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+crawl_app = typer.Typer(
+    help="The crawl of a recipe by itself: run it, or see how it stands.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(crawl_app, name="crawl")
+
 RecipePath = Annotated[
     Path | None, typer.Argument(metavar="RECIPE", help="Recipe (YAML); the embedded demo if left out.")
 ]
@@ -77,6 +84,23 @@ def evaluate(
 ) -> None:
     """Build and train what is missing, then measure the model on held-out text."""
     _run_flow(recipe, workspace, workers, "evaluate", as_json=as_json)
+
+
+@crawl_app.command("run")
+def crawl_run(recipe: RecipePath = None, workspace: WorkspacePath = None, as_json: AsJson = False) -> None:
+    """Crawl only: fetch what is new and visit again what is due, as far as the recipe's limits allow."""
+    _run_flow(recipe, workspace, None, "crawl", as_json=as_json)
+
+
+@crawl_app.command("status")
+def crawl_status(recipe: RecipePath = None, workspace: WorkspacePath = None, as_json: AsJson = False) -> None:
+    """Say how each crawl stands, beside a running one too: counts, rate, errors, slowest hosts, what is next."""
+    from flows import inspection, summary
+
+    found = inspection.crawl_status(recipe, workspace)
+    _emit(found, summary.crawl_status_lines, as_json=as_json)
+    if any("problem" in each for each in found["crawls"]):
+        raise typer.Exit(EXIT_FAILED)
 
 
 @app.command()
@@ -190,10 +214,28 @@ def generate(
 
 
 @app.command()
-def report(recipe: RecipePath = None, workspace: WorkspacePath = None, as_json: AsJson = False) -> None:
-    """Print the data card of the newest build."""
+def report(
+    recipe: RecipePath = None,
+    eu_summary: Annotated[
+        bool,
+        typer.Option("--eu-summary", help="The public summary of training content that the EU AI Act asks for."),
+    ] = False,
+    sme: Annotated[
+        bool,
+        typer.Option("--sme", help="In that summary: the top 5 % of domains or 1,000, whichever is fewer, not 10 %."),
+    ] = False,
+    workspace: WorkspacePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the data card of the newest build, or its summary for the public."""
     from flows import inspection
 
+    if sme and not eu_summary:
+        raise ConfigError("--sme: got it alone, wanted it with --eu-summary: add that, or leave --sme out.")
+    if eu_summary:
+        found = inspection.public_summary(recipe, workspace, is_sme=sme)
+        _emit(found["facts"] if as_json else found, lambda found: [found["markdown"]], as_json=as_json)
+        return
     _emit(inspection.report(recipe, workspace), lambda found: [found["markdown"]], as_json=as_json)
 
 
@@ -256,7 +298,7 @@ def _run_flow(
     recipe: Path | None,
     workspace: Path | None,
     workers: int | None,
-    until: Literal["build", "train", "evaluate"],
+    until: Literal["crawl", "build", "train", "evaluate"],
     *,
     as_json: bool,
 ) -> None:
@@ -266,28 +308,30 @@ def _run_flow(
     from flows.settings import read_settings
     from flows.workspace import Workspace, writing
 
-    load_recipe(recipe)  # refuse a bad recipe before anything starts
+    wanted = load_recipe(recipe)  # refuse a bad recipe before anything starts
+    if until == "crawl":
+        from flows.inspection import require_crawl
+
+        require_crawl(wanted)
     settings = read_settings(workspace, workers)
     place = Workspace(settings.workspace)
-    with writing(place):
-        pass  # and a workspace that is in use or cannot be written
-    if settings.mlflow_tracking_uri is not None:
-        check_answers("MLFLOW_TRACKING_URI", settings.mlflow_tracking_uri)  # MLflow itself tries for minutes
+    path = str(recipe.absolute()) if recipe else None
     try:
-        with prefect_server(settings, place) as wait_until_up:
-            from flows.pipeline import pipeline
+        with writing(place):  # and a workspace that is in use or cannot be written; to the end, it is nobody else's
+            if settings.mlflow_tracking_uri is not None and until != "crawl":
+                check_answers("MLFLOW_TRACKING_URI", settings.mlflow_tracking_uri)  # MLflow itself tries for minutes
+            with prefect_server(settings, place) as wait_until_up:
+                from flows.pipeline import crawl, pipeline
 
-            wait_until_up()
-            with no_heartbeats():
-                found = pipeline(
-                    str(recipe.absolute()) if recipe else None,
-                    str(settings.workspace),
-                    settings.num_workers,
-                    until,
-                )
+                wait_until_up()
+                with no_heartbeats():
+                    if until == "crawl":
+                        found = crawl(path, str(settings.workspace))
+                    else:
+                        found = pipeline(path, str(settings.workspace), settings.num_workers, until)
     except KeyboardInterrupt:  # caught here: Typer would end without a word
         _fail("got a request to stop; what was finished is kept: run the same command again to go on.", EXIT_STOPPED)
-    _emit(found, summary.run_lines, as_json=as_json)
+    _emit(found, summary.crawl_lines if until == "crawl" else summary.run_lines, as_json=as_json)
 
 
 def _emit(found: Any, lines: Any, *, as_json: bool) -> None:

@@ -8,7 +8,10 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from pipelines.crawl import CrawlProgress
+
 _LINE_SECONDS = 10.0
+_NUM_ERROR_KINDS = 3
 
 Report = Callable[[str, int, int | None, str], None]
 """Called with a stage's name, how much is done, of how much (None: unknown), and a word on it."""
@@ -59,6 +62,16 @@ def _plain_lines() -> Report:
             last[name] = (now, line)
 
     return report
+
+
+def crawl_note(seen: CrawlProgress) -> str:
+    """ "1,234 pages, 5.6/s, 7 hosts, 890 waiting, 12 errors: timeout 9, dns_error 3"."""
+    errors = sorted(seen.errors.items(), key=lambda item: (-item[1], item[0]))
+    kinds = ", ".join(f"{name} {count:,}" for name, count in errors[:_NUM_ERROR_KINDS])
+    return (
+        f"{seen.num_pages:,} pages, {seen.pages_per_second:,.1f}/s, {seen.num_hosts:,} hosts, "
+        f"{seen.num_queued:,} waiting, {sum(seen.errors.values()):,} errors{f': {kinds}' if kinds else ''}"
+    )
 
 
 def rate(count: float, seconds: float, unit: str) -> str:

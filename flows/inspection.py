@@ -1,14 +1,16 @@
-"""The commands that look and do not run: plan, explain, export, generate, report, verify, doctor.
+"""The commands that look and do not run: plan, explain, export, generate, report, crawl status, verify, doctor.
 
-None of them needs Prefect or MLflow.
+None of them needs Prefect or MLflow, and none makes a workspace where there is none.
 """
 
 import importlib.metadata
 import json
 import shutil
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +21,10 @@ from flows.sources import collect, known_crawls
 from flows.workspace import Workspace
 from pipelines.corpus import CorpusConfig, corpus_nodes, tokenizer_resource
 from pipelines.crawl import lookup
+from pipelines.crawl.report import crawl_report
 from pipelines.digest import digest_file
-from pipelines.errors import ConfigError, InputError
+from pipelines.errors import ConfigError, CorpusmillError, InputError, StorageError
+from pipelines.eu_summary import CrawledSource, ListedSource, eu_summary, eu_summary_markdown
 from pipelines.explain import stories
 from pipelines.export import export_documents
 from pipelines.plan import plan_corpus
@@ -31,17 +35,19 @@ _MIN_FREE_BYTES = 2 << 30
 
 def plan(recipe_path: Path | None, workspace_path: Path | None) -> dict[str, Any]:
     """What a run would compute, stage by stage."""
-    recipe, place = load_recipe(recipe_path), _workspace(workspace_path)
-    store = place.open_store()
-    crawls, unfinished = known_crawls(recipe, place)
-    collected = collect(recipe, place, crawls, may_fetch=False)
-    config = recipe.corpus_config(store)
-    stages = [asdict(stage) for stage in plan_corpus(store, recipe.name, collected.files, config)]
-    is_settled = not unfinished and not any(stage["compute"] for stage in stages)
-    stages += _planned_jobs(recipe, place, store, config, is_settled=is_settled)
+    recipe, wanted = load_recipe(recipe_path), _workspace(workspace_path)
+    with _to_look_at(wanted) as place:
+        store = place.open_store()
+        crawls, unfinished = known_crawls(recipe, place)
+        collected = collect(recipe, place, crawls, may_fetch=False)
+        config = recipe.corpus_config(store)
+        stages = [asdict(stage) for stage in plan_corpus(store, recipe.name, collected.files, config)]
+        is_settled = not unfinished and not any(stage["compute"] for stage in stages)
+        stages += _planned_jobs(recipe, place, store, config, is_settled=is_settled)
     return {
         "recipe": recipe.name,
-        "workspace": str(place.root),
+        "workspace": str(wanted.root),
+        "is_begun": _is_begun(wanted),
         "sources_to_fetch": unfinished,
         "source_files": len(collected.files),
         "stages": stages,
@@ -210,10 +216,78 @@ def report(recipe_path: Path | None, workspace_path: Path | None) -> dict[str, A
         ) from error
 
 
+def public_summary(recipe_path: Path | None, workspace_path: Path | None, *, is_sme: bool) -> dict[str, Any]:
+    """The EU AI Act's public summary of the newest build: `markdown` and the same as `facts`."""
+    recipe, place, store, config, done = _built(recipe_path, workspace_path)
+    crawled, listed = [], []
+    for source in recipe.sources:
+        if isinstance(source, CrawlSource):
+            crawled.append(
+                CrawledSource(
+                    name=source.name,
+                    config=source.config,
+                    report=crawl_report(place.crawl_folder(f"{recipe.name}-{source.name}")),
+                    is_served_locally=source.serve is not None,
+                )
+            )
+        else:
+            dataset = getattr(source, "dataset", None)
+            places = (dataset,) if dataset else tuple(getattr(source, "paths", ()))
+            listed.append(ListedSource(name=source.name, kind=source.kind, places=places))
+    facts = eu_summary(
+        store,
+        done,
+        name=recipe.name,
+        crawled=crawled,
+        listed=listed,
+        source_of_unit=_sources_of_units(recipe, place),
+        obeys_reservations=config.policy.compliance is not None,
+        is_sme=is_sme,
+    )
+    return {"markdown": eu_summary_markdown(facts), "facts": facts}
+
+
+def _sources_of_units(recipe: Recipe, place: Workspace) -> dict[str, str]:
+    """The source of each source file that is there now, by its unit."""
+    crawls, _unfinished = known_crawls(recipe, place)
+    units: dict[str, str] = {}
+    for source in recipe.sources:
+        alone = replace(recipe, sources=(source,))
+        units |= {item.unit: source.name for item in collect(alone, place, crawls, may_fetch=False).files}
+    return units
+
+
+def crawl_status(recipe_path: Path | None, workspace_path: Path | None) -> dict[str, Any]:
+    """How each crawl of a recipe stands, read beside a running one. A ledger that cannot be read has a `problem`.
+
+    Raises ConfigError where the recipe crawls nothing.
+    """
+    recipe, place = load_recipe(recipe_path), _workspace(workspace_path)
+    _refuse_file(place)
+    require_crawl(recipe)
+    crawls: list[dict[str, Any]] = []
+    for source in recipe.sources:
+        if isinstance(source, CrawlSource):
+            try:
+                facts = crawl_report(place.crawl_folder(f"{recipe.name}-{source.name}"))
+            except CorpusmillError as error:
+                facts = {"problem": str(error)}
+            crawls.append({"source": source.name, "max_pages": source.config.max_pages, **facts})
+    return {"recipe": recipe.name, "workspace": str(place.root), "is_begun": _is_begun(place), "crawls": crawls}
+
+
+def require_crawl(recipe: Recipe) -> None:
+    """Raises ConfigError for a recipe that crawls nothing."""
+    if not any(isinstance(source, CrawlSource) for source in recipe.sources):
+        raise ConfigError(
+            f"sources: got no crawl in recipe {recipe.name!r}, wanted a source of kind crawl: add one with seeds."
+        )
+
+
 def verify(workspace_path: Path | None) -> dict[str, Any]:
     """Hash every shard and checkpoint file again; damaged shards are moved aside so that the next run makes them."""
     place = _workspace(workspace_path)
-    if not place.root.is_dir():
+    if not _is_begun(place):
         raise ConfigError(f"got {place.root}, wanted a workspace: run something first, or pass --workspace.")
     store = place.open_store()
     damaged: list[str] = []
@@ -321,6 +395,37 @@ def _built(
     recipe_path: Path | None, workspace_path: Path | None
 ) -> tuple[Recipe, Workspace, Store, CorpusConfig, dict[str, Manifest]]:
     recipe, place = load_recipe(recipe_path), _workspace(workspace_path)
+    _refuse_file(place)
+    if not _is_begun(place):
+        raise ConfigError(
+            f"got no workspace at {place.root}, wanted a finished build of recipe {recipe.name!r} in it: "
+            "run `corpusmill build` first, or pass --workspace."
+        )
     store = place.open_store()
     config = recipe.corpus_config(store)
     return recipe, place, store, config, last_build(recipe, store, config)
+
+
+def _is_begun(place: Workspace) -> bool:
+    """Whether a run was ever begun there."""
+    return place.store_folder.is_dir()
+
+
+@contextmanager
+def _to_look_at(place: Workspace) -> Iterator[Workspace]:
+    """The workspace, or an empty one in passing where there is none: who looks makes nothing."""
+    _refuse_file(place)
+    if _is_begun(place):
+        yield place
+        return
+    with tempfile.TemporaryDirectory(prefix="corpusmill-look-") as folder:
+        yield Workspace(Path(folder))
+
+
+def _refuse_file(place: Workspace) -> None:
+    """Raises StorageError where no folder can be, since a file is in the way."""
+    nearest = next(path for path in (place.root, *place.root.parents) if path.exists())
+    if not nearest.is_dir():
+        raise StorageError(
+            f"got a file in place of a folder ({nearest}), wanted a workspace: pass another --workspace."
+        )

@@ -18,7 +18,7 @@ from flows.inspection import last_build
 from flows.jobs import Dataset, JobResult, TrainingJob
 from flows.recipe import CrawlSource, Recipe, load_recipe
 from flows.settings import Settings, read_settings
-from flows.sources import collect, known_crawls
+from flows.sources import known_crawls
 from flows.workspace import Workspace, writing
 from pipelines.corpus import tokenizer_resource
 from pipelines.errors import EmptyCorpusError
@@ -42,11 +42,13 @@ def pipeline(
     recipe: str | None = None, workspace: str | None = None, workers: int | None = None, until: Until = "evaluate"
 ) -> Summary:
     """Crawl, build, train and evaluate a recipe, each only as far as something changed."""
-    parts = [crawl(recipe, workspace), build_corpus(recipe, workspace, workers)]
-    if until in ("train", "evaluate"):
-        parts.append(train(recipe, workspace))
-    if until == "evaluate":
-        parts.append(evaluate(recipe, workspace))
+    _settings, place, _wanted = _open(recipe, workspace, workers)
+    with writing(place):  # between two flows, too, the workspace is nobody else's
+        parts = [crawl(recipe, workspace), build_corpus(recipe, workspace, workers)]
+        if until in ("train", "evaluate"):
+            parts.append(train(recipe, workspace))
+        if until == "evaluate":
+            parts.append(evaluate(recipe, workspace))
     summary: Summary = {}
     for part in parts:
         stages = [*summary.get("stages", []), *part.get("stages", [])]
@@ -77,7 +79,11 @@ def crawl(recipe: str | None = None, workspace: str | None = None) -> Summary:
                     "computed": num_new,
                     "reused": len(result.warc_paths) - num_new,
                     "fetched": result.num_fetched,
+                    "changed": result.num_changed,
+                    "unchanged": result.num_unchanged,
+                    "withdrawn": result.num_withdrawn,
                     "complete": result.complete,
+                    "report": str(tasks.crawl_report_path(source, wanted, place)),
                     "seconds": round(time.monotonic() - started, 3),
                 }
             )
@@ -90,7 +96,7 @@ def build_corpus(recipe: str | None = None, workspace: str | None = None, worker
     settings, place, wanted = _open(recipe, workspace, workers)
     with writing(place) as store, console.progress() as report, open_executor(settings.num_workers) as executor:
         crawls, _unfinished = known_crawls(wanted, place)
-        collected = collect(wanted, place, crawls)
+        collected = tasks.collect_sources(wanted, place, crawls, report)
         config = wanted.corpus_config(store)
         results = tasks.run_stages(store, collected, config, executor, report)
         done = {name: result.manifest for name, result in results.items()}
@@ -111,7 +117,8 @@ def build_corpus(recipe: str | None = None, workspace: str | None = None, worker
             "dataset_digest": Dataset.of(done["tokenize"], tokenizer_resource(config, done, store)).digest,
             "stages": stages,
         }
-        is_new = any(stage["computed"] for stage in stages)
+        # A crawl that found nothing new changes the card's figures on the crawl, and no corpus.
+        is_new = any(stage["computed"] for stage in stages if stage["name"] != "report")
         if is_new or not runs.is_corpus_recorded(place, wanted, summary["dataset_digest"]):
             runs.record_corpus(settings, place, wanted, done, summary)
     return summary

@@ -1,10 +1,12 @@
 """What commands print for a person: lines of plain text from the same values that --json prints."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 _MAX_REASONS = 4
+_MAX_HOSTS = 5
 
 
 def run_lines(found: dict[str, Any]) -> list[str]:
@@ -37,6 +39,8 @@ def run_lines(found: dict[str, Any]) -> list[str]:
 def plan_lines(found: dict[str, Any]) -> list[str]:
     """A plan: a line a stage, with the reasons."""
     lines = [f"Plan for {found['recipe']}, {found['source_files']} source files"]
+    if not found["is_begun"]:
+        lines.append(f"  there is no workspace at {found['workspace']} yet: everything is to be made")
     lines += [
         f"  source {name} is not fetched to its end, so the figures below will grow"
         for name in found["sources_to_fetch"]
@@ -48,6 +52,81 @@ def plan_lines(found: dict[str, Any]) -> list[str]:
             f"  {stage['name']:<10} compute {stage['compute']}{upper}, reuse {stage['reuse']}  {reasons}".rstrip()
         )
     return lines
+
+
+def crawl_lines(found: dict[str, Any]) -> list[str]:
+    """The end of a crawl: a few lines a source, and where its report is."""
+    lines = []
+    for stage in found["stages"]:
+        outcomes = found.get("crawl", {}).get(stage["source"], {})
+        brought = ", ".join(f"{stage[name]:,} {name}" for name in ("changed", "unchanged", "withdrawn") if stage[name])
+        lines += [
+            (
+                f"source {stage['source']}: {stage['fetched']:,} requests for pages in {stage['seconds']:.1f} s"
+                f"{f' ({brought})' if brought else ''}, {stage['shards']:,} WARC files, {stage['computed']:,} of them new"
+            ),
+            f"  in all: {', '.join(f'{name} {count:,}' for name, count in sorted(outcomes.items())) or 'nothing'}",
+        ]
+        if not stage["complete"]:
+            lines.append("  URLs wait that the limits of this crawl did not let through")
+        lines.append(f"  report: {stage['report']}")
+    return lines
+
+
+def crawl_status_lines(found: dict[str, Any]) -> list[str]:
+    """How the crawls stand."""
+    if not found["is_begun"]:
+        return [f"there is no workspace at {found['workspace']} yet: run `corpusmill crawl run` to begin"]
+    return [line for each in found["crawls"] for line in _crawl_status(each)]
+
+
+def _crawl_status(facts: Mapping[str, Any]) -> list[str]:
+    head = f"source {facts['source']}"
+    if "problem" in facts:
+        return [f"{head}: {facts['problem']}"]
+    if not facts["is_begun"]:
+        return [f"{head}: not begun"]
+    totals, now, revisits = facts["totals"], facts["now"], facts["revisits"]
+    lines = [
+        (
+            f"{head}: {totals['pages']:,} pages of at most {facts['max_pages']:,}, {totals['hosts']:,} hosts, "
+            f"{totals['bytes'] / 1e6:,.1f} MB received, last request {facts['period']['last'] or 'never'}"
+        ),
+        (
+            f"  now: {totals['queued']:,} URLs wait, {now['leased']:,} are being fetched, "
+            f"{now['visits_per_second']:,.1f} visits/s in the last minute"
+        ),
+        (
+            f"  next: {now['due']:,} due for another visit ({_at(revisits['next_due_at'])}), "
+            f"{now['retries_due']:,} for another try ({_at(revisits['next_retry_at'])})"
+        ),
+        f"  outcomes: {_counted(facts['outcomes'])}",
+        f"  errors: {_counted(facts['errors'])}",
+        (
+            f"  robots.txt: {facts['robots']['urls_disallowed']:,} URLs disallowed, "
+            f"{facts['robots']['hosts_refused']:,} hosts left out"
+        ),
+        (
+            f"  rights: {facts['rights']['urls_reserved']:,} URLs reserved, "
+            f"{facts['rights']['urls_withdrawn']:,} pages withdrawn"
+        ),
+    ]
+    slowest = facts["hosts"]["slowest"][:_MAX_HOSTS]
+    if slowest:
+        lines.append("  slowest hosts:")
+        lines += [
+            f"    {each['mean_seconds']:>8.3f} s  {each['host']}  ({each['requests']:,} requests, {each['failed']:,} failed)"
+            for each in slowest
+        ]
+    return lines
+
+
+def _at(time: str | None) -> str:
+    return f"the first {time}" if time else "none"
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"
 
 
 def explain_lines(found: dict[str, Any]) -> list[str]:
@@ -79,7 +158,13 @@ def explain_lines(found: dict[str, Any]) -> list[str]:
             lines.append(f"  {mark} {rule['rule']}: {rule['value']} (threshold {rule['threshold']})")
         because = f", because of {outcome['reason']}" if outcome["reason"] else ""
         lines.append(f"outcome: {outcome['decision']}{because}")
-        if outcome["duplicate_of"]:
+        withdrawal = story.get("withdrawal")
+        if withdrawal:
+            lines.append(
+                f"  withdrawn by {withdrawal['doc_id']}, fetched {withdrawal['fetched_at']}, for {withdrawal['reason']}:"
+                f" {'; '.join(withdrawal['rights_evidence']) or 'no directive'}"
+            )
+        elif outcome["duplicate_of"]:
             lines.append(
                 f"  like {outcome['duplicate_of']} {story['duplicate_of_url'] or ''} (similarity {outcome['similarity']})"
             )

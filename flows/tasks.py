@@ -7,8 +7,9 @@ the store, and Prefect's result store holds none of it.
 import json
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from prefect import task
 from prefect.artifacts import (
@@ -25,17 +26,18 @@ from flows import console
 from flows.jobs import JobResult, TrainingJob, evaluate_job, train_job
 from flows.recipe import CrawlSource, Recipe
 from flows.results import read_result, write_result
-from flows.sources import Collected, run_crawl
+from flows.sources import Collected, collect, run_crawl
 from flows.workspace import Workspace
 from pipelines.corpus import CorpusConfig, Node, corpus_nodes, run_node, tokenizer_json, tokenizer_resource
 from pipelines.crawl import CrawlProgress, CrawlResult
+from pipelines.crawl.report import crawl_report, crawl_report_markdown
 from pipelines.digest import canonical, digest_value
 from pipelines.encoding import Encoder
 from pipelines.errors import TransientError
 from pipelines.executor import Executor
 from pipelines.materialize import Progress, StageResult
 from pipelines.report import Funnel, card_facts, data_card
-from pipelines.store import Manifest, Store
+from pipelines.store import Manifest, Store, storage_errors
 
 _RETRY_DELAYS_SECONDS = [2.0, 10.0, 60.0]
 _ARTIFACT_SECONDS = 5.0
@@ -97,19 +99,67 @@ def crawl_source(source: CrawlSource, recipe: Recipe, place: Workspace, report: 
 
     def show(_name: str, seen: CrawlProgress) -> None:
         total = seen.num_fetched + seen.num_queued
-        pages = console.rate(seen.num_pages, seen.num_pages / max(seen.pages_per_second, 1e-9), "pages")
-        note = f"{pages}, {seen.num_hosts} hosts, {seen.num_errors} errors"
+        note = console.crawl_note(seen)
         report(label, seen.num_fetched, total, note)
         artifact.show(seen.num_fetched / max(total, 1), note)
 
     def run() -> tuple[str, CrawlResult]:
         result = run_crawl(source, recipe, place, show)
+        report_crawl(source, recipe, place)
         return digest_value(sorted(path.name for path in result.warc_paths)), result
 
     result = run_as_task(label, run)
     outcomes = ", ".join(f"{name} {count}" for name, count in sorted(result.outcomes.items()))
     report(label, 1, 1, f"{result.num_fetched:,} fetched now; in all: {outcomes or 'nothing'}")
     return result
+
+
+def collect_sources(
+    recipe: Recipe, place: Workspace, crawls: Mapping[str, CrawlResult], report: console.Report
+) -> Collected:
+    """The source files of a recipe, after its crawls; what is remote is fetched where it is not there yet."""
+
+    def run() -> tuple[str, Collected]:
+        found = collect(recipe, place, crawls, report=report)
+        return digest_value([file.digest for file in found.files]), found
+
+    return run_as_task("collect", run)
+
+
+def report_crawl(source: CrawlSource, recipe: Recipe, place: Workspace) -> Path:
+    """Write what became of a source's crawl, and show it in Prefect's UI if it is not what was written last."""
+    facts = crawl_report(place.crawl_folder(f"{recipe.name}-{source.name}"))
+    path = crawl_report_path(source, recipe, place)
+    markdown = crawl_report_markdown(source.name, facts)
+    is_new = not path.exists() or path.read_text(encoding="utf-8") != markdown
+    _write_text(path.with_suffix(".json"), json.dumps(facts, indent=1, ensure_ascii=False))
+    if is_new:
+        _write_text(path, markdown)
+        create_markdown_artifact(key=slug(recipe.name, "crawl-report", source.name), markdown=markdown)
+    return path
+
+
+def crawl_report_path(source: CrawlSource, recipe: Recipe, place: Workspace) -> Path:
+    """Where the report of a source's crawl lies; as JSON beside it."""
+    return place.report_folder(recipe.name) / f"crawl-{source.name}.md"
+
+
+def _write_text(path: Path, text: str) -> None:
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{uuid4().hex}")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+
+
+def _crawls(recipe: Recipe, place: Workspace) -> list[dict[str, Any]]:
+    """The report of each crawl source, without what depends on the time of asking."""
+    reports = []
+    for source in recipe.sources:
+        if isinstance(source, CrawlSource):
+            facts = crawl_report(place.crawl_folder(f"{recipe.name}-{source.name}"))
+            reports.append({"source": source.name, **{name: part for name, part in facts.items() if name != "now"}})
+    return reports
 
 
 def run_stages(
@@ -199,7 +249,10 @@ def write_report(
     folder = place.report_folder(recipe.name)
     collection = collected.facts(recipe)
     manifests = {name: manifest.digest for name, manifest in done.items()}
-    key = digest_value({"recipe": recipe.name, "stages": manifests, "config": config, "collection": collection})
+    crawls = _crawls(recipe, place)
+    key = digest_value(
+        {"recipe": recipe.name, "stages": manifests, "config": config, "collection": collection, "crawls": crawls}
+    )
     path = folder / "data_card.json"
     known = read_result(path, key)
 
@@ -213,6 +266,7 @@ def write_report(
             collection=collection,
             config_json=json.dumps(canonical(config), indent=1, ensure_ascii=False),
             vocab_size=vocab_size,
+            crawls=crawls,
         )
         card = folder / "data_card.md"
         folder.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipelines.corpus import read_aligned
+from pipelines.crawl.report import crawl_section
+from pipelines.markdown import plain, table
 from pipelines.store import Manifest, Store
 
 _NUM_TOP = 10
@@ -143,6 +145,8 @@ def data_card(name: str, facts: Mapping[str, Any]) -> str:
         ("Mentions of identity groups (kept)", "group", facts["composition"]["identity_mentions"]),
     ):
         lines += _table(title, (label, "count"), list(counts.items()))
+    for crawl in facts.get("crawls", ()):
+        lines += crawl_section(crawl["source"], crawl)
     lines += ["## Processing", "", "```json", facts["config_json"], "```", ""]
     return "\n".join(lines)
 
@@ -154,8 +158,9 @@ def card_facts(
     collection: Mapping[str, Any],
     config_json: str,
     vocab_size: int,
+    crawls: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Everything a data card states, as plain values."""
+    """Everything a data card states, as plain values. `crawls` are crawl reports, each with its `source`."""
     counted = funnel(done)
     made_of = composition(store, done)
     return {
@@ -175,14 +180,14 @@ def card_facts(
         },
         "funnel": counted.rows(),
         "composition": made_of,
+        "crawls": [dict(each) for each in crawls],
         "config_json": config_json,
     }
 
 
 def _section(title: str, items: Sequence[tuple[str, Any]]) -> list[str]:
-    return [f"## {title}", "", *(f"- {label}: {value}" for label, value in items), ""]
+    return [f"## {title}", "", *(f"- {plain(label)}: {value}" for label, value in items), ""]
 
 
 def _table(title: str, head: tuple[str, str], rows: Sequence[tuple[str, int]]) -> list[str]:
-    body = [f"| {str(label).replace('|', chr(92) + '|')} | {count:,} |" for label, count in rows] or ["| (none) | 0 |"]
-    return [f"## {title}", "", f"| {head[0]} | {head[1]} |", "|---|---:|", *body, ""]
+    return [f"## {title}", "", *table(head, rows or [("(none)", 0)])]
