@@ -95,8 +95,8 @@ def build_corpus(recipe: str | None = None, workspace: str | None = None, worker
     """Turn the pages at hand into token shards and a data card."""
     settings, place, wanted = _open(recipe, workspace, workers)
     with writing(place) as store, console.progress() as report, open_executor(settings.num_workers) as executor:
-        crawls, _unfinished = known_crawls(wanted, place)
-        collected = tasks.collect_sources(wanted, place, crawls, report)
+        crawls, unfinished = known_crawls(wanted, place)
+        collected = tasks.collect_sources(wanted, place, crawls, unfinished, report)
         config = wanted.corpus_config(store)
         results = tasks.run_stages(store, collected, config, executor, report)
         done = {name: result.manifest for name, result in results.items()}

@@ -116,7 +116,8 @@ def known_crawls(recipe: Recipe, workspace: Workspace) -> tuple[dict[str, CrawlR
             folder = workspace.crawl_folder(f"{recipe.name}-{source.name}")
             counts = status(folder)
             paths = tuple(sorted((folder / WARC_FOLDER_NAME).glob("*.warc.gz")))
-            has_more = counts["num_queued"] + counts["num_due"] > 0 and counts["num_pages"] < source.config.max_pages
+            has_room = counts["num_pages"] < source.config.max_pages
+            has_more = counts["num_due"] > 0 or (counts["num_queued"] > 0 and has_room)
             results[source.name] = CrawlResult(
                 warc_paths=paths,
                 num_fetched=0,

@@ -6,7 +6,7 @@ the store, and Prefect's result store holds none of it.
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
@@ -115,9 +115,15 @@ def crawl_source(source: CrawlSource, recipe: Recipe, place: Workspace, report: 
 
 
 def collect_sources(
-    recipe: Recipe, place: Workspace, crawls: Mapping[str, CrawlResult], report: console.Report
+    recipe: Recipe,
+    place: Workspace,
+    crawls: Mapping[str, CrawlResult],
+    unfinished: Sequence[str],
+    report: console.Report,
 ) -> Collected:
-    """The source files of a recipe, after its crawls; what is remote is fetched where it is not there yet."""
+    """The source files of a recipe, after its crawls. Fetching what is not there yet is a task: the network may fail for now."""
+    if not set(unfinished) - set(crawls):
+        return collect(recipe, place, crawls, report=report)
 
     def run() -> tuple[str, Collected]:
         found = collect(recipe, place, crawls, report=report)

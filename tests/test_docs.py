@@ -53,10 +53,9 @@ def test_the_readme_names_its_two_commands_first():
     assert commands()[:2] == ["make run", "make test"]
 
 
-def test_the_recipe_of_the_readme_is_valid(tmp_path):
-    (text,) = blocks("yaml")
-    recipe = parse_recipe(text, tmp_path)
-    assert [source.kind for source in recipe.sources] == ["crawl", "warc", "text"]
+def test_the_recipes_of_the_readme_are_valid(tmp_path):
+    recipes = [parse_recipe(text, tmp_path) for text in blocks("yaml")]
+    assert [[source.kind for source in recipe.sources] for recipe in recipes] == [["crawl", "warc", "text"], ["warc"]]
 
 
 def test_every_recipe_in_the_repository_is_valid():

@@ -365,7 +365,8 @@ class _Engine:
     async def _ask_site(self, host: Host) -> None:
         answer = await ask_site(self._fetcher, host.origin, self._config)
         site = answer.site
-        self._note_request(host, sum(response.seconds for response in answer.responses), is_good=not site.failure)
+        seconds = sum(response.seconds for response in answer.responses)
+        self._note_request(host, seconds, None if site.failure else site.robots_status)
         host.is_changed |= not site.failure and host.digest is not None and host.digest != site.digest
         self._take(host, site)
         self._pending += [_Entry(host, record=_reservation(response)) for response in answer.responses]
@@ -462,8 +463,7 @@ class _Engine:
         outcome = classify(answer, target)
         status = None if isinstance(answer, Failure) else answer.status
         num_bytes = 0 if isinstance(answer, Failure) else len(answer.body or b"")
-        is_good = status is not None and status < 400
-        self._note_request(host, answer.seconds, num_bytes=num_bytes, is_good=is_good)
+        self._note_request(host, answer.seconds, status, num_bytes=num_bytes)
         self._tally.num_bytes += num_bytes
         if self._is_to_be_fetched_whole(host, target, answer):
             return
@@ -526,14 +526,15 @@ class _Engine:
                 lines.append(unread(url, file.problem) if file.problem else missing(url))
         return tuple(lines)
 
-    def _note_request(self, host: Host, seconds: float, *, num_bytes: int = 0, is_good: bool) -> None:
+    def _note_request(self, host: Host, seconds: float, status: int | None, *, num_bytes: int = 0) -> None:
+        """Add a request to the host's sums; `status` is None where there was no answer."""
         asked = self._asked.setdefault(host.id, Asked(time.time()))
         asked.at = time.time()
         asked.num_requests += 1
-        asked.num_failed += not is_good
+        asked.num_failed += status is None or status == 429 or status >= 500
         asked.num_bytes += num_bytes
         asked.seconds += seconds
-        host.note_latency(seconds, is_good=is_good)
+        host.note_latency(seconds, is_good=status is not None and status < 400)
 
     def _count(self, host: Host, visit: Visit, num_bytes: int) -> None:
         if visit.outcome is not Outcome.FETCHED:

@@ -1,14 +1,19 @@
 """kill -9 at any moment: nothing is lost, nothing is doubled."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
 
 import pytest
+from aiohttp import web
 
 from pipelines.crawl import crawl, lookup, status
+from pipelines.crawl.cdxj import path_of
+from pipelines.crawl.recovery import last_whole_member_end
+from pipelines.sources.warc import read_pages
 
 NUM_PAGES = 120
 
@@ -108,3 +113,54 @@ def test_kill_between_two_steps(serve, config_for, read_warc, tmp_path, place, n
     for record in records:
         row = lookup(tmp_path, record.url)
         assert (row.warc_file, row.warc_offset) == (record.file, record.offset)
+
+
+TIMED = """
+import signal, sys
+signal.setitimer(signal.ITIMER_PROF, float(sys.argv[3]))  # ends the process at that much CPU time, as SIGKILL would
+"""
+
+
+@pytest.mark.slow
+def test_fifty_kills_at_random_moments(serve, config_for, read_records, tmp_path) -> None:
+    """Nothing lost, nothing twice in the corpus, and every file readable to its last whole record after each kill."""
+    chance = random.Random(20261123)
+    site = serve(tree(900))
+    sitemap = "".join(f"<url><loc>{site.url(f'/p{i}')}</loc></url>" for i in range(0, 900, 7))
+    site.answers["/map.xml"] = f"<urlset xmlns='http://www.sitemaps.org/schemas/sitemap/0.9'>{sitemap}</urlset>"
+    site.answers["/robots.txt"] = f"User-agent: *\nDisallow: /p13$\nSitemap: {site.url('/map.xml')}"
+    site.answers["/p7"] = web.Response(status=301, headers={"Location": "/p8"})
+    seed = site.url("/p0")
+    code = CRAWL.replace("warc_max_records=25", "warc_max_records=40")
+    num_killed = 0
+    while num_killed < 50:
+        stop_at = len(site.requests) + chance.randrange(1, 30)
+        is_time = threading.Event()
+        site.on_request = lambda count, stop_at=stop_at, is_time=is_time: is_time.set() if count >= stop_at else None
+        by_itself = chance.random() < 0.5
+        command = [sys.executable, "-c", (TIMED if by_itself else "") + code, seed, str(tmp_path)]
+        process = subprocess.Popen([*command, str(chance.uniform(0.3, 0.7))], stderr=subprocess.DEVNULL)
+        while process.poll() is None and not is_time.wait(0.01):
+            pass
+        if process.poll() is None and not by_itself:
+            process.send_signal(signal.SIGKILL)
+        assert process.wait(60) in (0, -signal.SIGKILL, -signal.SIGPROF)
+        num_killed += process.returncode != 0
+        for path in (tmp_path / "warc").glob("*.warc.gz*"):
+            data = path.read_bytes()[: last_whole_member_end(path)]
+            (tmp_path / "whole.warc.gz").write_bytes(data)
+            if data:
+                read_records((tmp_path / "whole.warc.gz",))
+        if process.returncode == 0:
+            # It came to its end: the pages are due again, and more kills fall into visits of known pages.
+            code = CRAWL.replace("warc_max_records=25", "warc_max_records=40, recrawl_after_hours=0")
+    site.on_request = lambda count: None
+    result = crawl(config_for(seeds=(seed,), concurrency_per_host=4, warc_max_records=40), tmp_path)
+    assert result.complete
+    assert result.outcomes == {"fetched": 898, "redirected": 1, "robots_disallowed": 1, "read_for_links": 1}
+    urls = [row["url"] for path in result.warc_paths for batch in read_pages(path) for row in batch.to_pylist()]
+    reachable = {site.url(f"/p{i}") for i in range(900)} - {site.url("/p7"), site.url("/p13")}
+    assert set(urls) == reachable, "none lost"
+    assert len(urls) == len(reachable), "none twice: a visit of a page that did not change is a revisit record"
+    for path in result.warc_paths:
+        assert path_of(path).read_text().count("\n") > 0
