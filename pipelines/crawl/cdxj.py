@@ -5,13 +5,16 @@ what replay tools look for (the format of pywb and cdxj-indexer). It lies beside
 """
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 _SUFFIX = ".warc.gz"
+_LOG = logging.getLogger(__name__)
 
 
 def path_of(warc_path: Path) -> Path:
@@ -70,31 +73,43 @@ def rebuild(warc_path: Path) -> None:
 
 def _read(warc_path: Path) -> Iterator[str]:
     from fastwarc.stream_io import GzipReader
-    from fastwarc.warc import ArchiveIterator, WarcRecordType
+    from fastwarc.warc import ArchiveIterator
 
-    wanted = WarcRecordType.response | WarcRecordType.revisit
     last: list[tuple[int, dict[str, object]]] = []
-    num_file_bytes = warc_path.stat().st_size
     with warc_path.open("rb") as file:
         reader = GzipReader(file)
-        for record in ArchiveIterator(reader, parse_http=True, stream_detect=False):
-            offset = reader.frame_start_position() or 0
-            yield from _finished(last, offset, warc_path.name)
-            if record.record_type & wanted and record.http_headers is not None:
-                is_revisit = record.record_type == WarcRecordType.revisit
-                last.append(
-                    (
-                        offset,
-                        {
-                            "url": record.headers["WARC-Target-URI"],
-                            "at": record.record_date.astimezone(UTC),
-                            "mime": "warc/revisit" if is_revisit else record.http_headers.get("Content-Type"),
-                            "status": record.http_headers.status_code or 0,
-                            "digest": record.headers.get("WARC-Payload-Digest") or "-",
-                        },
-                    )
-                )
-        yield from _finished(last, num_file_bytes, warc_path.name)
+        try:
+            for record in ArchiveIterator(reader, parse_http=False, stream_detect=False):
+                offset = reader.frame_start_position() or 0
+                yield from _finished(last, offset, warc_path.name)
+                fields = _fields(record)
+                if fields is not None:
+                    last.append((offset, fields))
+        except (OSError, ValueError) as error:
+            # The index is a convenience: what is damaged is left out of it.
+            _LOG.warning("%s is indexed up to where it cannot be read: %s", warc_path.name, error)
+            return
+    yield from _finished(last, warc_path.stat().st_size, warc_path.name)
+
+
+def _fields(record: Any) -> dict[str, object] | None:
+    """What a line says of a record; None for one that is no answer, or whose answer cannot be read."""
+    from fastwarc.warc import WarcRecordType
+
+    if not record.record_type & (WarcRecordType.response | WarcRecordType.revisit):
+        return None
+    try:
+        record.parse_http()
+    except (OSError, ValueError):
+        return None
+    is_revisit = record.record_type == WarcRecordType.revisit
+    return {
+        "url": record.headers["WARC-Target-URI"],
+        "at": record.record_date.astimezone(UTC),
+        "mime": "warc/revisit" if is_revisit else record.http_headers.get("Content-Type"),
+        "status": record.http_headers.status_code or 0,
+        "digest": record.headers.get("WARC-Payload-Digest") or "-",
+    }
 
 
 def _finished(last: list[tuple[int, dict[str, object]]], end: int, file_name: str) -> Iterator[str]:

@@ -27,6 +27,8 @@ WARC_FOLDER_NAME = "warc"
 
 _NOWHERE: Mapping[str, tuple[str, int]] = MappingProxyType({})
 _PROGRESS_SECONDS = 0.5
+_MIN_MAPS_PER_HOST = 50
+_PAGES_PER_MAP = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +124,9 @@ def _crawl(
     warc_folder = folder / WARC_FOLDER_NAME
     warc_folder.mkdir(parents=True, exist_ok=True)
     counts: Counts | None = None
-    with Frontier(folder) as frontier:
+    # More sitemaps than pages are wanted for help nobody; a site can name any number.
+    max_maps = _MIN_MAPS_PER_HOST + config.max_pages // _PAGES_PER_MAP
+    with Frontier(folder, max_maps_per_host=max_maps) as frontier:
         recover(frontier, warc_folder)
         digest = digest_value(config)
         if not frontier.is_configured(digest):
@@ -155,7 +159,7 @@ def _configure(frontier: Frontier, config: CrawlConfig, digest: str) -> None:
         if url is None:
             raise ConfigError(f"seeds: got {seed!r}, wanted an http or https URL that can be fetched: correct it.")
         seeds.append((url, origin_of(url)))
-    frontier.configure(digest, seeds, Screen(config))
+    frontier.configure(digest, config.user_agent, seeds, Screen(config))
 
 
 def _reporter(frontier: Frontier, on_progress: Callable[[CrawlProgress], None] | None) -> "Callable[[Counts], None]":

@@ -20,17 +20,29 @@ from pathlib import Path
 from pipelines.crawl.archive import Archive
 from pipelines.crawl.config import CrawlConfig
 from pipelines.crawl.fetch import Failure, Fetcher, Response
-from pipelines.crawl.frontier import Asked, Frontier, JudgedUrl, Link, OpenFile, Site, Target, Visit, Withdrawal
+from pipelines.crawl.frontier import (
+    Archived,
+    Asked,
+    Frontier,
+    JudgedUrl,
+    Link,
+    OpenFile,
+    Site,
+    Target,
+    Visit,
+    Withdrawal,
+)
 from pipelines.crawl.host import Host
 from pipelines.crawl.outcome import JUDGED_BY_SITE, QUIET, Outcome
 from pipelines.crawl.retry import BUSY_STATUSES, may_pass, pause_seconds, retry_after_seconds
 from pipelines.crawl.revisit import conditional_headers, says_more, site_directives
 from pipelines.crawl.screen import Screen
-from pipelines.crawl.site import Judgement, Rules, ask_file, ask_site
+from pipelines.crawl.site import MAX_VALID_SECONDS, Judgement, Rules, ask_file, ask_site, may_ask
 from pipelines.crawl.visit import Context, Found, classify, follow_redirect, read_links, sitemap_links, to_visit
 from pipelines.crawl.warc_writer import Record, ResponseRecord, WithdrawalRecord, new_record_id, payload_digest
 from pipelines.rights.rsl import missing, rsl_directives, unread
 from pipelines.rights.site import SiteFile
+from pipelines.rights.verdict import judge
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,7 +56,13 @@ _MAX_PENDING_NUM_BYTES = 64 << 20
 """Bodies that wait for a commit; beyond it no request is begun."""
 _MAX_HOSTS = 1000
 """Hosts in memory; the others wait in the ledger."""
+_MIN_ROOM = 100
+"""Fewer are not worth a look into the ledger."""
+_RESTING_SECONDS = 5.0
+"""Hosts that rest for longer make room for others."""
 _NUM_JUDGED_AT_ONCE = 1000
+_MAX_RSL_ELSEWHERE = 5
+"""Of one host and run: its pages could name any number, to have others asked."""
 _MAX_RSL_DOCUMENTS = 1000
 _MAX_SITEMAP_NUM_BYTES = 50 << 20
 """The sitemap protocol's limit."""
@@ -150,6 +168,8 @@ class _Engine:
         """Hosts that wait because the last page that the config allows may be under way."""
         self._is_hungry = True
         """Whether the ledger may have hosts that are not in memory."""
+        self._last_waiting_id = 0
+        """Up to where hosts with a URL that waits were taken; then they are taken from the first again."""
         self._last_due_id: int | None = 0
         """Up to where hosts whose files must be read again were taken; None: to the end."""
         self._ready: list[tuple[float, int, Host]] = []
@@ -166,6 +186,8 @@ class _Engine:
         self._commit_task: asyncio.Task[None] | None = None
 
         self._num_pages = frontier.num_pages()
+        self._num_new = 0
+        """Requests under way that may bring one more."""
         self._tally = _Tally()
 
     async def run(self) -> Counts:
@@ -198,60 +220,83 @@ class _Engine:
             self._schedule(host)
         while self._ready and self._ready[0][0] <= now and self._has_room():
             _, _, host = heapq.heappop(self._ready)
+            if host.is_evicted:
+                continue
             host.is_scheduled = False
             if host.ready_at > now:  # it asked for a pause after it was scheduled
                 self._schedule(host)
             elif host.num_in_flight < self._config.concurrency_per_host and not host.is_busy:
                 self._start(host, now)
-        if self._is_hungry and not self._ready:
-            self._fill()
+        if self._is_hungry and self._has_room():
+            self._fill(now)
 
     def _start(self, host: Host, now: float) -> None:
-        if not self._knows_site(host):
-            self._spawn_alone(host, self._ask_site(host))
+        knows_site = self._knows_site(host)
+        if host.retry_at is not None and host.retry_at > time.time():
+            self._refuse_host(host)
+        elif not knows_site or (host.is_changed and not host.refusal):
+            # What is under way would be judged by the old rules: it ends first. Its end comes back here.
+            if not host.num_in_flight and not host.num_open:
+                self._spawn_alone(host, self._judge_again(host) if knows_site else self._ask_site(host))
         elif host.refusal:
-            self._refuse_host(host, *host.refusal)
-        elif host.is_changed:
-            self._spawn_alone(host, self._judge_again(host))
+            self._refuse_host(host)
         elif host.ready_at > now:  # the pause was not known before
             self._schedule(host)
-        elif self._num_pages + len(self._tasks) >= self._config.max_pages:
-            self._held_back.append(host)
-        elif (chosen := self._next_target(host)) is None:
-            self._barren.add(host.id)
         else:
-            host.ready_at = now + host.pause_seconds(self._config)
-            self._spawn(host, self._visit(host, *chosen))
-            self._schedule(host)
+            self._start_next(host, now)
 
-    def _next_target(self, host: Host) -> tuple[Target, Judgement] | None:
-        """The host's next URL that its files allow. A commit looks again where there is none."""
-        if not host.has_budget(self._config):
-            return None
+    def _start_next(self, host: Host, now: float) -> None:
+        is_full = self._num_pages + self._num_new >= self._config.max_pages
+        chosen = self._next_target(host, only_known=is_full or not host.has_budget(self._config))
+        if chosen is not None:
+            host.ready_at = now + host.pause_seconds(self._config)
+            self._num_new += chosen[0].is_new_page
+            self._spawn(host, self._visit(host, *chosen), num_new=chosen[0].is_new_page)
+            self._schedule(host)
+        elif is_full and self._num_pages < self._config.max_pages:
+            self._held_back.append(host)
+        else:
+            self._barren.add(host.id)
+
+    def _next_target(self, host: Host, *, only_known: bool) -> tuple[Target, Judgement] | None:
+        """The host's next URL that its files and the config allow. A commit looks again where there is none."""
         now = time.time()
-        while True:
-            if not host.queue:
-                # A slow host's lease must not end before its turn comes.
-                pause = host.pause_seconds(self._config)
-                num_ahead = min(_NUM_TARGETS_AHEAD, max(1, int(_LEASE_SECONDS / 2 / pause)) if pause else 1 << 30)
-                host.queue.extend(self._frontier.lease(host.id, num_ahead, now, now + _LEASE_SECONDS))
-            if not host.queue:
-                return None
-            target = host.queue.popleft()
-            if target.leased_until <= now:
-                continue
+        while (target := self._take_target(host, now, only_known=only_known)) is not None:
             judged = self._judge(host, target)
             if judged.refusal is None:
                 return target, judged
             self._refuse(host, target, judged)
+        return None
+
+    def _take_target(self, host: Host, now: float, *, only_known: bool) -> Target | None:
+        """The next URL that is leased, or can be. With `only_known`, one of which a page is in the files."""
+        for _ in range(2):
+            for _ in range(len(host.queue)):
+                target = host.queue.popleft()
+                if target.leased_until <= now:
+                    continue
+                if target.archived is not None or not only_known:
+                    return target
+                host.queue.append(target)
+            # A slow host's lease must not end before its turn comes.
+            pause = host.pause_seconds(self._config)
+            num_ahead = min(_NUM_TARGETS_AHEAD, max(1, int(_LEASE_SECONDS / 2 / pause)) if pause else 1 << 30)
+            leased = self._frontier.lease(host.id, num_ahead, now, now + _LEASE_SECONDS, only_known=only_known)
+            if not leased:
+                break
+            host.queue.extend(leased)
+        return None
 
     def _judge(self, host: Host, target: Target) -> Judgement:
         if host.rules is None:
             raise RuntimeError("a host is asked before its robots.txt is known")
         judged = host.rules.judge(target.url)
-        # A sitemap and a feed are read for their links only.
-        is_reserved = judged.refusal is Outcome.RESERVED and target.kind != "page"
-        return replace(judged, refusal=None) if is_reserved else judged
+        if target.kind != "page":
+            # A sitemap and a feed are read for their links only.
+            return replace(judged, refusal=None) if judged.refusal is Outcome.RESERVED else judged
+        # What waits may have been found under another config.
+        refusal = self._screen.judge(target.url, target.depth, target.num_redirects)
+        return replace(judged, refusal=refusal) if refusal is not None else judged
 
     def _has_room(self) -> bool:
         return (
@@ -285,13 +330,15 @@ class _Engine:
 
         self._spawn(host, work).add_done_callback(on_done)
 
-    def _spawn(self, host: Host, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+    def _spawn(self, host: Host, work: Coroutine[object, object, None], *, num_new: int = 0) -> asyncio.Task[None]:
+        """Run a task of a host; `num_new` is 1 where it may bring a page that is not in the files."""
         host.num_in_flight += 1
         task = self._loop.create_task(work)
         self._tasks.add(task)
 
         def on_done(task: asyncio.Task[None]) -> None:
             host.num_in_flight -= 1
+            self._num_new -= num_new
             host.ready_at = max(host.ready_at, self._loop.time() + host.pause_seconds(self._config))
             self._tasks.discard(task)
             self._note_error(task)
@@ -307,22 +354,45 @@ class _Engine:
 
     # -- hosts
 
-    def _fill(self) -> None:
+    def _fill(self, now: float) -> None:
         """Take hosts from the ledger: those whose files must be read again, then those with a URL that waits."""
+        if self._ready and self._ready[0][0] <= now:
+            return  # there is enough to do
+        room = self._make_room(now)
+        if room < _MIN_ROOM and self._ready:
+            return
         self._is_hungry = False
-        room = _MAX_HOSTS - sum(not host.is_idle for host in self._hosts.values())
         chosen: list[int] = []
-        if self._last_due_id is not None and room > 0:
+        if self._last_due_id is not None:
             chosen = self._frontier.due_origins(time.time(), self._last_due_id, room)
             self._last_due_id = chosen[-1] if len(chosen) == room else None
-        last_id = 0
-        while len(chosen) < room and (ids := self._frontier.waiting_origins(last_id, _MAX_HOSTS)):
-            last_id = ids[-1]
+        is_wrapped = self._last_waiting_id == 0
+        while len(chosen) < room:
+            wanted = room - len(chosen)
+            ids = self._frontier.waiting_origins(self._last_waiting_id, wanted)
+            self._last_waiting_id = ids[-1] if len(ids) == wanted else 0
             chosen += [id_ for id_ in ids if id_ not in self._barren]
-        for id_ in chosen[: max(0, room)]:
+            if self._last_waiting_id == 0:
+                if is_wrapped:
+                    break
+                is_wrapped = True
+        for id_ in chosen:
             host = self._host(id_)
             if not (host.is_busy or host.num_in_flight or host.num_open):
                 self._schedule(host)
+
+    def _make_room(self, now: float) -> int:
+        """How many hosts more may be held, once those that rest were given back to the ledger."""
+        num_active = sum(not host.is_idle for host in self._hosts.values())
+        if num_active >= _MAX_HOSTS - _MIN_ROOM:
+            for host in list(self._hosts.values()):
+                is_resting = host.ready_at > now + _RESTING_SECONDS
+                if is_resting and not (host.num_in_flight or host.num_open or host.is_busy):
+                    self._frontier.release([target.id for target in host.queue])
+                    host.is_evicted = True
+                    num_active -= 1
+                    del self._hosts[host.id]
+        return _MAX_HOSTS - num_active
 
     def _host(self, id_: int) -> Host:
         host = self._hosts.get(id_)
@@ -337,20 +407,25 @@ class _Engine:
             self._hosts[id_] = host
             # After a restart the pause goes on where it was; a clock that was set back must not stretch it.
             asked = self._asked.get(id_)
-            since = time.time() - max(asked.at if asked else 0.0, origin.last_request_at or 0.0)
+            now = time.time()
+            since = now - max(asked.at if asked else 0.0, origin.last_request_at or 0.0)
             pause = host.pause_seconds(self._config)
-            host.ready_at += min(max(0.0, pause - since), pause)
+            asked_for = min(max(asked.ready_at if asked else 0.0, origin.ready_at or 0.0) - now, MAX_VALID_SECONDS)
+            if asked_for > self._config.max_delay_seconds:
+                self._let_rest(host, asked_for)
+            host.ready_at += max(min(max(0.0, pause - since), pause), min(asked_for, self._config.max_delay_seconds))
         return host
 
     def _take(self, host: Host, site: Site) -> None:
         """Let a host be governed by its files as read."""
-        host.expires_at = site.expires_at
-        host.rules = host.refusal = None
+        # A clock that was set back must not keep a robots.txt for longer.
+        host.expires_at = min(site.expires_at, time.time() + MAX_VALID_SECONDS)
+        host.rules = host.refusal = host.retry_at = None
         host.crawl_delay_seconds = 0.0
+        host.digest = site.digest or host.digest
         if site.failure:
             host.refusal = (site.failure, site.error)
             return
-        host.digest = site.digest
         host.rules = Rules(site, host.origin, self._config)
         crawl_delay = host.rules.crawl_delay_seconds
         if crawl_delay > self._config.max_delay_seconds:
@@ -369,19 +444,25 @@ class _Engine:
         self._note_request(host, seconds, None if site.failure else site.robots_status)
         host.is_changed |= not site.failure and host.digest is not None and host.digest != site.digest
         self._take(host, site)
-        self._pending += [_Entry(host, record=_reservation(response)) for response in answer.responses]
-        found = sitemap_links(answer.sitemaps) if self._config.sitemaps else ()
+        for response in answer.responses:
+            self._pend(_Entry(host, record=_reservation(response)))
+        found = sitemap_links(answer.sitemaps, host.origin, self._screen) if self._config.sitemaps else ()
         self._pend(_Entry(host, site=site, found=found))
 
     async def _judge_again(self, host: Host) -> None:
         """Judge a host's pages by what its files say now: take out what they forbid, ask again for what they free."""
+        self._frontier.release([target.id for target in host.queue])
+        host.queue.clear()
         last_id = 0
         while rows := self._frontier.judged_urls(host.id, last_id, _NUM_JUDGED_AT_ONCE):
             last_id = rows[-1].id
-            self._frontier.queue([row.id for row in rows if self._is_freed(host, row)])
+            freed = [row for row in rows if self._is_freed(host, row)]
+            self._frontier.queue([row.id for row in freed])
             await asyncio.sleep(0)
-            while self._pending_num_bytes >= _MAX_PENDING_NUM_BYTES or len(self._pending) > _NUM_JUDGED_AT_ONCE:
+            while host.num_open > _NUM_JUDGED_AT_ONCE:
                 await asyncio.sleep(_COMMIT_PAUSE_SECONDS)
+        while host.num_open:  # what is withdrawn must not be leased before the ledger knows
+            await asyncio.sleep(_COMMIT_PAUSE_SECONDS)
         host.is_changed = False
         self._pend(_Entry(host, settles=True))
 
@@ -390,19 +471,24 @@ class _Engine:
         if host.rules is None:
             return False
         judged = host.rules.judge(row.url)
+        is_told_otherwise = row.archived is not None and site_directives(row.archived.directives) != judged.directives
         if judged.refusal is None:
-            is_told_otherwise = (
-                row.archived is not None and site_directives(row.archived.directives) != judged.directives
-            )
+            if row.archived is not None and is_told_otherwise and judge(judged.directives)[0] == "disallow":
+                # Fetched although reserved: the page itself is the same, only what is said of it is new.
+                self._withdraw(host, row.id, row.url, Outcome.RESERVED, judged, row.archived)
+                return False
             return not row.is_queued and (row.outcome in JUDGED_BY_SITE or is_told_otherwise)
         if row.archived is not None:
-            self._withdraw(host, row.id, row.url, judged.refusal, judged)
+            self._withdraw(host, row.id, row.url, judged.refusal, judged, row.archived)
         return False
 
-    def _refuse_host(self, host: Host, outcome: Outcome, error: str | None) -> None:
+    def _refuse_host(self, host: Host) -> None:
         """Give every waiting URL of the host the outcome of the host itself."""
+        if host.refusal is None:
+            return
+        outcome, error = host.refusal
         is_lasting = outcome in {Outcome.ADDRESS_REFUSED, Outcome.CRAWL_DELAY_TOO_LONG}
-        retry_at = None if is_lasting else host.expires_at
+        retry_at = None if is_lasting else host.retry_at or host.expires_at
         num_refused = self._frontier.refuse_origin(host.id, outcome, error, time.time(), retry_at)
         if num_refused:
             _LOG.info("%s: %s for %d URLs: %s", host.origin, outcome, num_refused, error)
@@ -410,26 +496,39 @@ class _Engine:
         host.queue.clear()
         self._barren.add(host.id)
 
+    def _let_rest(self, host: Host, seconds: float) -> None:
+        """Ask a host for nothing more in this run: it wants to rest for longer than we wait."""
+        host.refusal = (Outcome.HTTP_ERROR, f"the host asked for {seconds:.0f} s of rest")
+        host.retry_at = time.time() + seconds
+        kept = [entry for entry in self._retries if entry[2] is not host]
+        host.num_open -= len(self._retries) - len(kept)
+        self._retries = kept
+        heapq.heapify(self._retries)
+        self._schedule(host)
+
     # -- one URL
 
     def _refuse(self, host: Host, target: Target, judged: Judgement) -> None:
-        """A target that the site's files forbid; a page of it that is in the files is withdrawn."""
-        if judged.refusal is None:
+        """A target that the site's files or the config forbid; a page of it that its site forbids is withdrawn."""
+        outcome = judged.refusal
+        if outcome is None:
             return
-        if target.archived is not None:
-            self._withdraw(host, target.id, target.url, judged.refusal, judged)
+        if target.archived is not None and outcome in JUDGED_BY_SITE:
+            self._withdraw(host, target.id, target.url, outcome, judged, target.archived)
             return
-        error = "; ".join(judged.directives)[:500] if judged.refusal is Outcome.RESERVED else None
         visit = Visit(
             target=target,
-            outcome=judged.refusal,
+            outcome=outcome,
             decided_at=time.time(),
             robots_rule=judged.rule,
-            error=error,
+            error="; ".join(judged.directives)[:500] if outcome is Outcome.RESERVED else None,
+            archived=target.archived,
         )
         self._pend(_Entry(host, visit=visit))
 
-    def _withdraw(self, host: Host, url_id: int, url: str, outcome: Outcome, judged: Judgement) -> None:
+    def _withdraw(
+        self, host: Host, url_id: int, url: str, outcome: Outcome, judged: Judgement, archived: Archived
+    ) -> None:
         now = datetime.fromtimestamp(time.time(), UTC)
         record = WithdrawalRecord(
             url=url, outcome=outcome, at=now, robots_rule=judged.rule, directives=judged.directives
@@ -442,6 +541,7 @@ class _Engine:
             directives=judged.directives,
         )
         self._tally.num_withdrawn += 1
+        self._uncount(host, archived)
         self._pend(_Entry(host, record=record, withdrawal=withdrawal))
 
     async def _visit(self, host: Host, target: Target, judged: Judgement) -> None:
@@ -460,16 +560,14 @@ class _Engine:
         answer = await self._fetcher.fetch(
             target.url, max_num_bytes=limit, text_only=target.kind == "page", headers=headers
         )
-        outcome = classify(answer, target)
+        outcome = classify(answer, target, is_conditional=headers is not None)
         status = None if isinstance(answer, Failure) else answer.status
         num_bytes = 0 if isinstance(answer, Failure) else len(answer.body or b"")
         self._note_request(host, answer.seconds, status, num_bytes=num_bytes)
         self._tally.num_bytes += num_bytes
-        if self._is_to_be_fetched_whole(host, target, answer):
+        if headers is not None and self._is_to_be_fetched_whole(host, target, answer):
             return
-        asked_seconds = None
-        if isinstance(answer, Response):
-            asked_seconds = retry_after_seconds(answer.header("retry-after"), datetime.now(UTC))
+        asked_seconds = self._asked_seconds(host, answer)
         if may_pass(outcome, status) and self._try_again(host, target, status, asked_seconds):
             return
         found = await self._find(target, answer, outcome)
@@ -481,8 +579,24 @@ class _Engine:
             asked_seconds=asked_seconds,
         )
         visit, record = to_visit(target, answer, outcome, context, self._config, self._screen)
-        self._count(host, visit, num_bytes)
+        self._count(host, visit)
         self._pend(_Entry(host, record=record, visit=visit))
+
+    def _asked_seconds(self, host: Host, answer: Response | Failure) -> float | None:
+        """Retry-After. It holds for the host whatever it came with, but for long only with an answer that speaks for it."""
+        if isinstance(answer, Failure):
+            return None
+        seconds = retry_after_seconds(answer.header("retry-after"), datetime.fromtimestamp(time.time(), UTC))
+        if seconds:
+            most = MAX_VALID_SECONDS if answer.status in BUSY_STATUSES else self._config.max_delay_seconds
+            rest = min(seconds, most)
+            host.ready_at = max(host.ready_at, self._loop.time() + min(rest, self._config.max_delay_seconds))
+            asked = self._asked.setdefault(host.id, Asked(time.time()))
+            asked.ready_at = max(asked.ready_at, time.time() + rest)
+            if rest > self._config.max_delay_seconds:
+                self._let_rest(host, rest)
+            self._pend(_Entry(host))  # so that a killed process leaves word of it
+        return seconds
 
     def _is_to_be_fetched_whole(self, host: Host, target: Target, answer: Response | Failure) -> bool:
         """Whether an answer 304 says something new of training, so that the page must be asked for without conditions."""
@@ -514,17 +628,35 @@ class _Engine:
         for url in found.rsl:
             file = self._rsl.get(url)
             if file is None:
-                file, response = await ask_file(self._fetcher, url)
+                file = await self._ask_rsl(host, url)
                 if len(self._rsl) >= _MAX_RSL_DOCUMENTS:
                     self._rsl.clear()
                 self._rsl[url] = file
-                if response is not None:
-                    self._pend(_Entry(host, record=_reservation(response)))
             if file.text is not None:
                 lines += rsl_directives(file.text, url, page_url)
             else:
                 lines.append(unread(url, file.problem) if file.problem else missing(url))
         return tuple(lines)
+
+    async def _ask_rsl(self, host: Host, url: str) -> SiteFile:
+        """An RSL document, as a request of the host whose page names it: on its own time, and few on other hosts."""
+        is_own = url.startswith(f"{host.origin}/")
+        if is_own and host.rules is not None and host.rules.judge(url).refusal is Outcome.ROBOTS_DISALLOWED:
+            return SiteFile(url=url, text=None, problem="is forbidden by robots.txt")
+        if not is_own:
+            host.num_rsl_elsewhere += 1
+            if host.num_rsl_elsewhere > _MAX_RSL_ELSEWHERE:
+                return SiteFile(url=url, text=None, problem="is one of too many on other hosts")
+        async with host.turn:
+            await asyncio.sleep(host.pause_seconds(self._config))
+            if not is_own and not await may_ask(self._fetcher, url, self._config):
+                return SiteFile(url=url, text=None, problem="is forbidden by the robots.txt of its host")
+            file, response = await ask_file(self._fetcher, url)
+        if is_own:
+            self._note_request(host, response.seconds if response else 0.0, response.status if response else None)
+        if response is not None:
+            self._pend(_Entry(host, record=_reservation(response)))
+        return file
 
     def _note_request(self, host: Host, seconds: float, status: int | None, *, num_bytes: int = 0) -> None:
         """Add a request to the host's sums; `status` is None where there was no answer."""
@@ -536,15 +668,21 @@ class _Engine:
         asked.seconds += seconds
         host.note_latency(seconds, is_good=status is not None and status < 400)
 
-    def _count(self, host: Host, visit: Visit, num_bytes: int) -> None:
-        if visit.outcome is not Outcome.FETCHED:
-            return
-        self._num_pages += 1
-        host.num_pages += 1
-        host.num_page_bytes += num_bytes or (visit.archived.num_bytes if visit.archived else 0)
-        if visit.target.archived is not None:
-            self._tally.num_changed += visit.is_changed
-            self._tally.num_unchanged += not visit.is_changed
+    def _count(self, host: Host, visit: Visit) -> None:
+        before, after = visit.target.archived, visit.archived
+        if before is not None:
+            self._tally.num_changed += visit.outcome is Outcome.FETCHED and visit.is_changed
+            self._tally.num_unchanged += visit.outcome is Outcome.FETCHED and not visit.is_changed
+            self._uncount(host, before)
+        if after is not None:
+            self._num_pages += 1
+            host.num_pages += 1
+            host.num_page_bytes += after.num_bytes
+
+    def _uncount(self, host: Host, archived: Archived) -> None:
+        self._num_pages -= 1
+        host.num_pages -= 1
+        host.num_page_bytes -= archived.num_bytes
 
     def _try_again(self, host: Host, target: Target, status: int | None, asked_seconds: float | None) -> bool:
         """Put a URL off for another attempt in this run, where there is one left and it need not wait too long."""

@@ -4,6 +4,7 @@ Bodies are decoded here rather than by aiohttp, so that a small body that swells
 read, and a body that is not what its Content-Encoding says is told apart from a broken connection.
 """
 
+import re
 import ssl
 import time
 import zlib
@@ -26,10 +27,14 @@ REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 
 _REDIRECT_BODY_MAX_NUM_BYTES = 64 << 10
 _SNIFFED_NUM_BYTES = 1024
+_NOT_PRINTABLE = re.compile(r"[^ -~]")
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _DNS_TTL_SECONDS = 300
 _KEEP_ALIVE_SECONDS = 10
 _MAX_HEADER_NUM_BYTES = 64 << 10
+_MAX_HEAD_NUM_BYTES = 24 << 10
+"""Of the headers together: FastWARC reads no more than 32 KiB."""
+_MAX_REASON_NUM_CHARS = 100
 _BOMB_RATIO = 100
 _BOMB_NUM_BYTES = 1 << 20
 """A body that swells to more than so many times its size is a bomb, once it is larger than this."""
@@ -88,7 +93,7 @@ class Failure:
 
 
 class _BodyError(Exception):
-    """What is wrong with a body."""
+    """What is wrong with an answer."""
 
     def __init__(self, outcome: Outcome, message: str) -> None:
         super().__init__(message)
@@ -161,6 +166,7 @@ class Fetcher:
                 self._resolver.judge(host, host, port)
             fetched_at = datetime.fromtimestamp(time.time(), UTC)
             async with self._session.get(target, allow_redirects=False, headers=headers) as answer:
+                _check_head(answer)
                 body, is_cut = await self._body(answer, began_at, max_num_bytes, text_only=text_only)
                 return _response(answer, url, fetched_at, time.monotonic() - began_at, body, is_cut=is_cut)
         except _BodyError as error:
@@ -212,6 +218,13 @@ class Fetcher:
         return chunks[0] if len(chunks) == 1 else b"".join(chunks), False
 
 
+def _check_head(answer: aiohttp.ClientResponse) -> None:
+    num_bytes = sum(len(name) + len(value) + 4 for name, value in answer.raw_headers)
+    if num_bytes > _MAX_HEAD_NUM_BYTES:
+        answer.close()
+        raise _BodyError(Outcome.BAD_RESPONSE, f"its headers take {num_bytes} bytes, more than {_MAX_HEAD_NUM_BYTES}")
+
+
 def _response(
     answer: aiohttp.ClientResponse, url: str, fetched_at: datetime, seconds: float, body: bytes | None, *, is_cut: bool
 ) -> Response:
@@ -219,7 +232,7 @@ def _response(
     return Response(
         url=url,
         status=answer.status,
-        reason=answer.reason or "",
+        reason=_NOT_PRINTABLE.sub("?", answer.reason or "")[:_MAX_REASON_NUM_CHARS],
         version=f"HTTP/{version.major}.{version.minor}" if version else "HTTP/1.1",
         headers=tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.raw_headers),
         body=body,

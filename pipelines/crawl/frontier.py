@@ -25,6 +25,7 @@ FILE_NAME = "frontier.sqlite"
 _LOCK_NAME = "lock"
 _SCHEMA_VERSION = 2
 _CONFIG_KEY = "config_digest"
+_AGENT_KEY = "user_agent"
 _RECRAWL_KEY = "recrawl_after_seconds"
 _NUM_ROWS_AT_ONCE = 10_000
 _MAX_REMEMBERED = 50_000
@@ -80,6 +81,7 @@ _TO_VERSION_2 = """
 ALTER TABLE origins ADD COLUMN site_files TEXT;           -- JSON [[url, text, problem], ...]: tdmrep.json, ai.txt, RSL
 ALTER TABLE origins ADD COLUMN site_digest TEXT;          -- of what robots.txt and these files say
 ALTER TABLE origins ADD COLUMN is_changed INTEGER NOT NULL DEFAULT 0;  -- its URLs must be judged again
+ALTER TABLE origins ADD COLUMN ready_at REAL;             -- seconds since 1970 before which it asked not to be asked
 ALTER TABLE origins ADD COLUMN num_requests INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE origins ADD COLUMN num_failed INTEGER NOT NULL DEFAULT 0;  -- requests without an answer, 5xx and 429
 ALTER TABLE origins ADD COLUMN num_bytes INTEGER NOT NULL DEFAULT 0;   -- decoded bodies of all answers
@@ -98,7 +100,10 @@ ALTER TABLE urls ADD COLUMN record_id TEXT;
 ALTER TABLE urls ADD COLUMN num_bytes INTEGER;
 ALTER TABLE urls ADD COLUMN directives TEXT;              -- JSON; what reserved or allowed it
 DROP INDEX IF EXISTS urls_pages;
-CREATE INDEX urls_pages ON urls (origin_id, num_bytes) WHERE outcome = 'fetched' AND NOT is_queued;
+CREATE INDEX urls_pages ON urls (origin_id, num_bytes) WHERE payload_digest IS NOT NULL;
+CREATE INDEX urls_revisited ON urls (origin_id, depth, id) WHERE is_queued AND payload_digest IS NOT NULL;
+CREATE INDEX urls_maps ON urls (origin_id) WHERE kind != 'page';
+CREATE INDEX origins_asked ON origins (id) WHERE last_request_at IS NOT NULL;
 CREATE INDEX urls_judged ON urls (origin_id) WHERE outcome IN ('robots_disallowed', 'reserved');
 CREATE INDEX urls_due ON urls (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX urls_leased ON urls (leased_until) WHERE leased_until IS NOT NULL;
@@ -184,6 +189,11 @@ class Target:
     archived: Archived | None
     """None where no page of it is in the files."""
 
+    @property
+    def is_new_page(self) -> bool:
+        """Whether it may bring a page more."""
+        return self.kind == "page" and self.archived is None
+
 
 @dataclass(frozen=True, slots=True)
 class Link:
@@ -266,6 +276,8 @@ class Asked:
     num_failed: int = 0
     num_bytes: int = 0
     seconds: float = 0.0
+    ready_at: float = 0.0
+    """Before which the origin asked not to be asked, in seconds since 1970; 0: it did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +301,8 @@ class Origin:
     is_changed: bool
     """Whether its files said something else than before, and its URLs were not judged again yet."""
     last_request_at: float | None
+    ready_at: float | None
+    """Before which it asked not to be asked, in seconds since 1970."""
     num_pages: int
     num_page_bytes: int
 
@@ -310,8 +324,11 @@ _ARCHIVED = "payload_digest, record_id, fetched_at, etag, last_modified, num_byt
 class Frontier:
     """The ledger, held by one process. Use as a context manager."""
 
-    def __init__(self, folder: Path) -> None:
-        """Open or create the ledger of a folder. Raises StorageError where another process crawls it."""
+    def __init__(self, folder: Path, *, max_maps_per_host: int = 1000) -> None:
+        """Open or create the ledger of a folder. Raises StorageError where another process crawls it.
+
+        Of each host no more than `max_maps_per_host` sitemaps and feeds are taken.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(folder)
         try:
@@ -319,6 +336,7 @@ class Frontier:
         except BaseException:
             self._lock.close()
             raise
+        self._max_maps_per_host = max_maps_per_host
         self._origin_ids: dict[str, int] = {}
         self._depths: dict[str, int] = {}
 
@@ -337,7 +355,7 @@ class Frontier:
         """Whether the last call had this config."""
         return self._meta(_CONFIG_KEY) == config_digest
 
-    def configure(self, config_digest: str, seeds: Iterable[tuple[str, str]], judge: Judge) -> None:
+    def configure(self, config_digest: str, user_agent: str, seeds: Iterable[tuple[str, str]], judge: Judge) -> None:
         """Add seeds (canonical URL, origin), and judge again what followed from the config or waits."""
         with self._transaction():
             self._add_links([Link(url, origin, 0, 0, judge.judge(url, 0, 0)) for url, origin in seeds], parent_id=None)
@@ -352,6 +370,10 @@ class Frontier:
             self._db.execute("UPDATE origins SET robots_expires_at = NULL WHERE robots_failure = 'address_refused'")
             # What the files forbid may be a matter of the config too: the product token, fetch_reserved.
             self._db.execute("UPDATE origins SET is_changed = 1 WHERE site_digest IS NOT NULL")
+            if self._meta(_AGENT_KEY) != user_agent:
+                # Another name may have other rules, and other files to ask for.
+                self._db.execute("UPDATE origins SET robots_expires_at = 0 WHERE site_digest IS NOT NULL")
+                self._set_meta(_AGENT_KEY, user_agent)
             self._set_meta(_CONFIG_KEY, config_digest)
 
     def _judge_again(self, rows: Iterable[tuple[int, str, int, int, int, str | None]], judge: Judge) -> None:
@@ -365,6 +387,12 @@ class Frontier:
     def requeue(self, now: float, recrawl_after_seconds: float | None) -> None:
         """Queue what may be tried again by now and the pages that are due, and end the leases of processes that are gone."""
         with self._transaction():
+            # What a killed process was asking for may have been answered: its hosts rest from now on.
+            self._db.execute(
+                "UPDATE origins SET last_request_at = ?1 WHERE id IN"
+                " (SELECT origin_id FROM urls WHERE leased_until > ?1)",
+                (now,),
+            )
             self._db.execute("UPDATE urls SET leased_until = NULL WHERE leased_until IS NOT NULL")
             self._db.execute("UPDATE urls SET is_queued = 1, retry_at = NULL WHERE retry_at <= ?", (now,))
             self._db.execute("UPDATE origins SET robots_expires_at = NULL WHERE robots_failure = 'dns_error'")
@@ -376,6 +404,8 @@ class Frontier:
                     " AND (NOT is_queued OR due_at IS NOT NULL) AND outcome NOT IN (SELECT value FROM json_each(?))",
                     (recrawl_after_seconds, json.dumps(sorted(RECONSIDERED | JUDGED_BY_SITE))),
                 )
+                if recrawl_after_seconds is None:
+                    self._db.execute("UPDATE urls SET is_queued = 0 WHERE is_queued AND outcome = 'fetched'")
                 self._set_meta(_RECRAWL_KEY, str(recrawl_after_seconds))
             if recrawl_after_seconds is not None:
                 self._db.execute("UPDATE urls SET is_queued = 1 WHERE due_at <= ? AND NOT is_queued", (now,))
@@ -384,7 +414,7 @@ class Frontier:
         self, now: float, max_pages: int, max_pages_per_host: int | None, max_bytes_per_host: int | None
     ) -> bool:
         """Whether anything waits that these limits let through, or the files of an origin must be read again."""
-        if self.num_due_origins(now):
+        if self.num_due_origins(now) or self.waiting_origins(0, 1, only_known=True):
             return True
         if self.num_pages() >= max_pages:
             return False
@@ -399,13 +429,17 @@ class Frontier:
 
     # -- what is next
 
-    def waiting_origins(self, after_id: int, limit: int) -> list[int]:
-        """Up to `limit` ids above `after_id` of origins with a URL that waits, in order."""
+    def waiting_origins(self, after_id: int, limit: int, *, only_known: bool = False) -> list[int]:
+        """Up to `limit` ids above `after_id` of origins with a URL that waits, in order.
+
+        With `only_known`, those with a page in the files that is to be visited again.
+        """
+        wanted = "is_queued AND payload_digest IS NOT NULL" if only_known else "is_queued"
         # A loose index scan: one step an origin, however many URLs it has.
         rows = self._db.execute(
-            "WITH RECURSIVE waiting (id) AS ("
-            " SELECT MIN(origin_id) FROM urls WHERE is_queued AND origin_id > ?1 UNION ALL"
-            " SELECT (SELECT MIN(origin_id) FROM urls WHERE is_queued AND origin_id > waiting.id)"
+            "WITH RECURSIVE waiting (id) AS ("  # noqa: S608
+            f" SELECT MIN(origin_id) FROM urls WHERE {wanted} AND origin_id > ?1 UNION ALL"
+            f" SELECT (SELECT MIN(origin_id) FROM urls WHERE {wanted} AND origin_id > waiting.id)"
             " FROM waiting WHERE waiting.id IS NOT NULL LIMIT ?2) SELECT id FROM waiting WHERE id IS NOT NULL",
             (after_id, limit),
         )
@@ -425,12 +459,11 @@ class Frontier:
         """One origin, with its pages counted."""
         row = self._db.execute(
             "SELECT origin, robots_text, robots_status, robots_failure, robots_error, site_files, site_digest,"
-            " robots_expires_at, is_changed, last_request_at FROM origins WHERE id = ?",
+            " robots_expires_at, is_changed, last_request_at, ready_at FROM origins WHERE id = ?",
             (id_,),
         ).fetchone()
         num_pages, num_bytes = self._db.execute(
-            "SELECT COUNT(*), COALESCE(SUM(num_bytes), 0) FROM urls"
-            " WHERE outcome = 'fetched' AND NOT is_queued AND origin_id = ?",
+            "SELECT COUNT(*), COALESCE(SUM(num_bytes), 0) FROM urls WHERE payload_digest IS NOT NULL AND origin_id = ?",
             (id_,),
         ).fetchone()
         site = None
@@ -444,14 +477,18 @@ class Frontier:
                 digest=row[6] or "",
                 expires_at=row[7],
             )
-        return Origin(id_, row[0], site, bool(row[8]), row[9], num_pages, num_bytes)
+        return Origin(id_, row[0], site, bool(row[8]), row[9], row[10], num_pages, num_bytes)
 
-    def lease(self, origin_id: int, limit: int, now: float, until: float) -> list[Target]:
-        """Lease up to `limit` waiting URLs of an origin that nobody holds, nearest to a seed first."""
+    def lease(self, origin_id: int, limit: int, now: float, until: float, *, only_known: bool = False) -> list[Target]:
+        """Lease up to `limit` waiting URLs of an origin that nobody holds, nearest to a seed first.
+
+        With `only_known`, those of which a page is in the files.
+        """
+        wanted = "AND payload_digest IS NOT NULL" if only_known else ""
         with self._transaction():
             rows = self._db.execute(
                 f"SELECT id, url, kind, depth, num_redirects, revisit_seconds, {_ARCHIVED} FROM urls"  # noqa: S608
-                " WHERE is_queued AND origin_id = ? AND (leased_until IS NULL OR leased_until <= ?)"
+                f" WHERE is_queued {wanted} AND origin_id = ? AND (leased_until IS NULL OR leased_until <= ?)"
                 " ORDER BY depth, id LIMIT ?",
                 (origin_id, now, limit),
             ).fetchall()
@@ -460,6 +497,11 @@ class Frontier:
             Target(id_, url, kind, depth, num_redirects, until, revisit_seconds, _archived(rest))
             for id_, url, kind, depth, num_redirects, revisit_seconds, *rest in rows
         ]
+
+    def release(self, url_ids: Sequence[int]) -> None:
+        """End leases of what was not begun."""
+        with self._transaction():
+            self._db.executemany("UPDATE urls SET leased_until = NULL WHERE id = ?", [(id_,) for id_ in url_ids])
 
     def judged_urls(self, origin_id: int, after_id: int, limit: int) -> list[JudgedUrl]:
         """URLs with an id above `after_id` that the origin's files decide about: pages, and what they forbade."""
@@ -501,6 +543,8 @@ class Frontier:
                 self._put_site(id_, site)
             for visit in visits:
                 offset = offsets.get(visit.target.id)
+                if visit.outcome is Outcome.MISTAKEN:
+                    self._depths.pop(visit.target.url, None)
                 if self._record(visit, offset, file):
                     num_pages += visit.outcome is Outcome.FETCHED and offset is not None and not visit.is_revisit
                     queued |= self._add_links(visit.links, parent_id=visit.target.id)
@@ -517,9 +561,9 @@ class Frontier:
             self._db.executemany(
                 "UPDATE origins SET last_request_at = MAX(COALESCE(last_request_at, 0), ?),"
                 " num_requests = num_requests + ?, num_failed = num_failed + ?, num_bytes = num_bytes + ?,"
-                " response_seconds = response_seconds + ? WHERE id = ?",
+                " response_seconds = response_seconds + ?, ready_at = MAX(COALESCE(ready_at, 0), ?) WHERE id = ?",
                 [
-                    (each.at, each.num_requests, each.num_failed, each.num_bytes, each.seconds, id_)
+                    (each.at, each.num_requests, each.num_failed, each.num_bytes, each.seconds, each.ready_at, id_)
                     for id_, each in (asked or {}).items()
                 ],
             )
@@ -618,8 +662,8 @@ class Frontier:
     # -- counts
 
     def num_pages(self) -> int:
-        """URLs whose last visit gave a page, and that do not wait to be visited again."""
-        return _scalar(self._db, "SELECT COUNT(*) FROM urls WHERE outcome = 'fetched' AND NOT is_queued")
+        """URLs of which a page in the files counts."""
+        return _scalar(self._db, "SELECT COUNT(*) FROM urls WHERE payload_digest IS NOT NULL")
 
     def num_archived_pages(self) -> int:
         """Pages in WARC files, each fetch of a page counted."""
@@ -730,7 +774,7 @@ class Frontier:
                 link.kind,
             )
             for link in links
-            if link.kind != "page" or link.num_redirects or not self.knows(link.url, link.depth)
+            if self._is_taken(link)
         ]
         self._db.executemany(
             "INSERT INTO urls (url, origin_id, depth, num_redirects, parent_id, is_queued, outcome, kind)"
@@ -739,7 +783,10 @@ class Frontier:
             " outcome = excluded.outcome, kind = excluded.kind"
             " WHERE (decided_at IS NULL AND excluded.kind = kind AND (excluded.depth < depth"
             " OR (outcome = 'too_many_redirects' AND excluded.num_redirects < num_redirects)))"
-            " OR (kind = 'page' AND excluded.kind != 'page' AND (decided_at IS NULL OR outcome = 'not_text'))",
+            # A seed is a page, whatever others call it; what is taken wrongly is told by its content.
+            " OR (kind = 'page' AND excluded.kind != 'page' AND (outcome = 'not_text'"
+            " OR (decided_at IS NULL AND parent_id IS NOT NULL)))"
+            " OR (kind != 'page' AND excluded.kind = 'page' AND outcome = 'mistaken')",
             rows,
         )
         changed = [(link.modified_at, link.url) for link in links if link.modified_at is not None]
@@ -748,6 +795,16 @@ class Frontier:
         )
         self._remember(links)
         return {row[1] for row in rows if row[5]} | {self._origin_id(link.origin) for link in links if link.modified_at}
+
+    def _is_taken(self, link: Link) -> bool:
+        if link.kind == "page":
+            return link.num_redirects > 0 or not self.knows(link.url, link.depth)
+        num_maps = _scalar(
+            self._db,
+            "SELECT COUNT(*) FROM urls WHERE kind != 'page' AND origin_id = ?",
+            self._origin_id(link.origin),
+        )
+        return num_maps < self._max_maps_per_host
 
     def _remember(self, links: Sequence[Link]) -> None:
         if len(self._depths) > _MAX_REMEMBERED:
@@ -790,7 +847,7 @@ class Frontier:
 
 _IS_DUE = (
     "(is_changed OR (site_digest IS NOT NULL AND COALESCE(robots_expires_at, 0) <= ?)) AND ("
-    "EXISTS (SELECT 1 FROM urls WHERE origin_id = origins.id AND outcome = 'fetched' AND NOT is_queued)"
+    "EXISTS (SELECT 1 FROM urls WHERE origin_id = origins.id AND payload_digest IS NOT NULL)"
     " OR EXISTS (SELECT 1 FROM urls WHERE origin_id = origins.id AND outcome IN ('robots_disallowed', 'reserved')))"
 )
 

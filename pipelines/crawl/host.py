@@ -1,5 +1,6 @@
 """A host while there is something to do: what it allows, how long it is left in peace, what waits."""
 
+import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -30,6 +31,8 @@ class Host:
     """Of what they say."""
     refusal: tuple[Outcome, str | None] | None = None
     """Why nothing of the host may be fetched now."""
+    retry_at: float | None = None
+    """Until when, in seconds since 1970; None where that follows from the refusal."""
     is_changed: bool = False
     """Whether its files say something else than before, and its URLs were not judged again."""
     crawl_delay_seconds: float = 0.0
@@ -38,10 +41,16 @@ class Host:
     """Of its answers, of late."""
     queue: deque[Target] = field(default_factory=deque)
     """Leased, and not begun."""
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by a request that a page under way needs besides its own."""
+    num_rsl_elsewhere: int = 0
+    """RSL documents on other hosts that its pages named."""
     num_in_flight: int = 0
     num_open: int = 0
     """Results that wait for a commit, and targets that wait for another attempt."""
     is_scheduled: bool = False
+    is_evicted: bool = False
+    """Whether it was given back to the ledger, to be taken from there again."""
     is_busy: bool = False
     """Whether its files are being read or its URLs judged again: nothing else is begun meanwhile."""
 
@@ -51,7 +60,7 @@ class Host:
         return not (self.queue or self.num_in_flight or self.num_open or self.is_scheduled)
 
     def has_budget(self, config: CrawlConfig) -> bool:
-        """Whether another page may be begun."""
+        """Whether a page that is not in the files yet may be begun."""
         if config.max_pages_per_host is not None and self.num_pages + self.num_in_flight >= config.max_pages_per_host:
             return False
         return config.max_bytes_per_host is None or self.num_page_bytes < config.max_bytes_per_host

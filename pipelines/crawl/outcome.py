@@ -19,6 +19,8 @@ class Outcome(StrEnum):
     """Neither HTML nor plain text; its body was not downloaded."""
     READ_FOR_LINKS = "read_for_links"
     """A sitemap or a feed; not archived."""
+    MISTAKEN = "mistaken"
+    """Named as a sitemap or a feed, but a page: fetched again as one, where it is ours."""
     ROBOTS_DISALLOWED = "robots_disallowed"
     ROBOTS_UNREACHABLE = "robots_unreachable"
     """robots.txt answered 5xx, 429 or not at all, which means no (RFC 9309, 2.3.1.4)."""
@@ -70,5 +72,8 @@ JUDGED_BY_SITE = frozenset({Outcome.ROBOTS_DISALLOWED, Outcome.RESERVED})
 RECONSIDERED = SCREENED | {Outcome.TOO_MANY_REDIRECTS, Outcome.ADDRESS_REFUSED, Outcome.CRAWL_DELAY_TOO_LONG}
 """Follow from the config, so a changed config looks at them again."""
 
-QUIET = frozenset({Outcome.FETCHED, Outcome.READ_FOR_LINKS, Outcome.REDIRECTED, Outcome.NOT_TEXT}) | JUDGED_BY_SITE
+QUIET = (
+    frozenset({Outcome.FETCHED, Outcome.READ_FOR_LINKS, Outcome.MISTAKEN, Outcome.REDIRECTED, Outcome.NOT_TEXT})
+    | JUDGED_BY_SITE
+)
 """Nothing went wrong."""

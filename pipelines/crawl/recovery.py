@@ -49,6 +49,7 @@ def _recover_known(frontier: Frontier, folder: Path, file: OpenFile) -> None:
         frontier.forget_file(file)
         return
     _cut(open_path, num_bytes)
+    cdxj.path_of(path).unlink(missing_ok=True)
     publish(open_path)
     frontier.close_file(file)
 

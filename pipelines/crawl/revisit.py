@@ -4,6 +4,7 @@ The interval adapts as in Nutch's AdaptiveFetchSchedule: it grows where a page d
 where it did.
 """
 
+import re
 from collections.abc import Mapping
 
 from pipelines.crawl.config import CrawlConfig
@@ -11,6 +12,8 @@ from pipelines.crawl.fetch import Response
 from pipelines.crawl.frontier import Archived
 from pipelines.crawl.outcome import JUDGED_BY_SITE, RECONSIDERED, Outcome
 
+_VALIDATOR = re.compile(r"[ -~]{1,1024}")
+"""What a server sends is not sent back whatever it is."""
 _GROWTH = 1.5
 _SHRINKAGE = 0.5
 _GONE_STATUSES = frozenset({404, 410})
@@ -41,12 +44,8 @@ def conditional_headers(archived: Archived | None, directives: tuple[str, ...]) 
     """
     if archived is None or site_directives(archived.directives) != directives:
         return None
-    headers: dict[str, str] = {}
-    if archived.etag:
-        headers["If-None-Match"] = archived.etag
-    if archived.last_modified:
-        headers["If-Modified-Since"] = archived.last_modified
-    return headers or None
+    validators = {"If-None-Match": archived.etag, "If-Modified-Since": archived.last_modified}
+    return {name: value for name, value in validators.items() if value and _VALIDATOR.fullmatch(value)} or None
 
 
 def says_more(response: Response, archived: Archived) -> bool:

@@ -140,7 +140,7 @@ class Screen:
             return Outcome.EXCLUDED
         if url in self.seeds:
             return None
-        if not self._is_in_scope(url):
+        if not self.is_in_scope(url):
             return Outcome.OUT_OF_SCOPE
         if self._include and not any(pattern.search(url) for pattern in self._include):
             return Outcome.EXCLUDED
@@ -152,7 +152,8 @@ class Screen:
             return Outcome.TOO_DEEP
         return None
 
-    def _is_in_scope(self, url: str) -> bool:
+    def is_in_scope(self, url: str) -> bool:
+        """Whether a canonical URL belongs to the crawl, whatever the patterns and limits say of it."""
         if self._config.scope == "regex":
             return any(pattern.search(url) for pattern in self._include)
         if self._config.scope == "prefix":

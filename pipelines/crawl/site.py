@@ -8,13 +8,14 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from pipelines.crawl.config import CrawlConfig
 from pipelines.crawl.fetch import REDIRECT_STATUSES, Failure, Fetcher, Response
 from pipelines.crawl.frontier import Site
 from pipelines.crawl.links import resolve_redirect
 from pipelines.crawl.outcome import Outcome
-from pipelines.crawl.retry import pause_seconds
+from pipelines.crawl.retry import pause_seconds, retry_after_seconds
 from pipelines.crawl.robots import MAX_NUM_BYTES, NO_RULE, Robots
 from pipelines.crawl.screen import origin_of
 from pipelines.digest import digest_value
@@ -23,7 +24,7 @@ from pipelines.rights.site import SiteFile, SiteRights, site_file_urls
 from pipelines.rights.verdict import judge
 
 _MAX_REDIRECTS = 5
-_VALID_SECONDS = 24 * 3600.0
+MAX_VALID_SECONDS = 24 * 3600.0
 """RFC 9309, 2.4: a robots.txt is not used for longer."""
 _FAILURE_VALID_SECONDS = 3600.0
 _MAX_FILE_NUM_BYTES = 256 << 10
@@ -88,9 +89,12 @@ async def ask_site(fetcher: Fetcher, origin: str, config: CrawlConfig) -> SiteAn
         url = f"{origin}/robots.txt"
         answer = await _follow(fetcher, url, MAX_NUM_BYTES)
         failure = _failure(answer)
-        if failure is not Outcome.ROBOTS_UNREACHABLE or num_attempts == config.max_attempts:
+        asked = _asked_seconds(answer)
+        pause = pause_seconds(num_attempts, config.delay_seconds) if asked is None else asked
+        is_last = num_attempts == config.max_attempts or pause > config.max_delay_seconds
+        if failure is not Outcome.ROBOTS_UNREACHABLE or is_last:
             break
-        await asyncio.sleep(pause_seconds(num_attempts, config.delay_seconds))
+        await asyncio.sleep(pause)
     if failure is not None:
         return SiteAnswer(_out_of_reach(failure, answer), (), ())
     text = None
@@ -118,7 +122,7 @@ async def ask_site(fetcher: Fetcher, origin: str, config: CrawlConfig) -> SiteAn
         error=None,
         files=tuple((file.url, file.text, file.problem) for file in files),
         digest=_digest(text, files),
-        expires_at=time.time() + (_FAILURE_VALID_SECONDS if has_problem else _VALID_SECONDS),
+        expires_at=time.time() + (_FAILURE_VALID_SECONDS if has_problem else MAX_VALID_SECONDS),
     )
     return SiteAnswer(site, robots.sitemaps if robots else (), tuple(responses))
 
@@ -128,9 +132,7 @@ async def ask_file(fetcher: Fetcher, url: str) -> tuple[SiteFile, Response | Non
     answer = await _follow(fetcher, url, _MAX_FILE_NUM_BYTES)
     text = problem = None
     if isinstance(answer, Failure):
-        # A path that leads round in circles, or to where nobody may go, has no file at its end.
-        is_absent = answer.outcome in {Outcome.REDIRECT_LOOP, Outcome.ADDRESS_REFUSED}
-        problem = None if is_absent else f"{answer.outcome}: {answer.error}"
+        problem = f"{answer.outcome}: {answer.error}"
     elif answer.is_cut:
         problem = f"is longer than {_MAX_FILE_NUM_BYTES} bytes"
     elif 200 <= answer.status < 300:
@@ -139,6 +141,15 @@ async def ask_file(fetcher: Fetcher, url: str) -> tuple[SiteFile, Response | Non
         problem = f"answered {answer.status}"
     archived = answer if text is not None and isinstance(answer, Response) else None
     return SiteFile(url=url, text=text, problem=problem), archived
+
+
+async def may_ask(fetcher: Fetcher, url: str, config: CrawlConfig) -> bool:
+    """Whether the robots.txt of a URL's origin, asked for now, lets us fetch it."""
+    answer = await _follow(fetcher, f"{origin_of(url)}/robots.txt", MAX_NUM_BYTES)
+    if _failure(answer) is not None or isinstance(answer, Failure):
+        return False
+    is_there = answer.status < 300
+    return not is_there or Robots(decode(answer.body or b"", is_cut=answer.is_cut), config.user_agent).judge(url)[0]
 
 
 async def _follow(fetcher: Fetcher, url: str, max_num_bytes: int) -> Response | Failure:
@@ -165,11 +176,19 @@ def _failure(answer: Response | Failure) -> Outcome | None:
     return None if is_there or is_absent else Outcome.ROBOTS_UNREACHABLE
 
 
+def _asked_seconds(answer: Response | Failure) -> float | None:
+    """Retry-After."""
+    if isinstance(answer, Failure):
+        return None
+    return retry_after_seconds(answer.header("retry-after"), datetime.fromtimestamp(time.time(), UTC))
+
+
 def _out_of_reach(failure: Outcome, answer: Response | Failure) -> Site:
     if isinstance(answer, Failure):
         status, error = None, f"robots.txt: {answer.outcome}: {answer.error}"
     else:
         status, error = answer.status, f"robots.txt answered {answer.status}"
+    wait_seconds = min(max(_FAILURE_VALID_SECONDS, _asked_seconds(answer) or 0.0), MAX_VALID_SECONDS)
     return Site(
         robots_text=None,
         robots_status=status,
@@ -177,7 +196,7 @@ def _out_of_reach(failure: Outcome, answer: Response | Failure) -> Site:
         error=error,
         files=(),
         digest="",
-        expires_at=time.time() + _FAILURE_VALID_SECONDS,
+        expires_at=time.time() + wait_seconds,
     )
 
 

@@ -1,5 +1,6 @@
 """From the answer to one URL to what the ledger and the archive keep of it. Nothing is asked for here."""
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,8 @@ from pipelines.crawl.sitemaps import Sitemap, read_sitemap
 from pipelines.crawl.warc_writer import Earlier, Record, ResponseRecord, new_record_id, payload_digest
 
 _HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
+# An XML declaration, or the root of a sitemap or a feed, which some servers send as HTML.
+_XML_HEAD = re.compile(rb"[\s\xef\xbb\xbf]*<(?:\?xml|urlset|sitemapindex|rss|feed|rdf)", re.IGNORECASE)
 _GONE_STATUSES = frozenset({404, 410})
 _MAX_SITEMAP_NESTING = 3
 """The protocol knows one index above the sitemaps; sites nest more."""
@@ -52,19 +55,19 @@ class Context:
     """Retry-After."""
 
 
-def classify(answer: Response | Failure, target: Target) -> Outcome:
-    """What an answer means for its URL."""
+def classify(answer: Response | Failure, target: Target, *, is_conditional: bool) -> Outcome:
+    """What an answer means for its URL. A 304 means something only where conditions were sent."""
     if isinstance(answer, Failure):
         return answer.outcome
     if answer.status in REDIRECT_STATUSES and answer.header("location") is not None:
         where = resolve_redirect(answer.header("location") or "", answer.url)
         return Outcome.REDIRECT_LOOP if where == answer.url else Outcome.REDIRECTED
-    if answer.status == 304 and target.archived is not None:
+    if answer.status == 304 and is_conditional:
         return Outcome.FETCHED
     if not 200 <= answer.status < 300:
         return Outcome.HTTP_ERROR
     if target.kind != "page":
-        return Outcome.READ_FOR_LINKS
+        return Outcome.MISTAKEN if _is_page(answer) else Outcome.READ_FOR_LINKS
     return Outcome.NOT_TEXT if answer.body is None else Outcome.FETCHED
 
 
@@ -96,14 +99,24 @@ def follow_redirect(answer: Response, target: Target, screen: Screen) -> Found:
         return Found(problem="redirects to what is no http or https URL")
     num_redirects = target.num_redirects + 1
     refusal = screen.judge(where, target.depth, num_redirects)
-    if target.kind == "sitemap" and refusal is not Outcome.TOO_MANY_REDIRECTS:
+    is_own = origin_of(where) == origin_of(target.url) or screen.is_in_scope(where)
+    if target.kind == "sitemap" and is_own and refusal is not Outcome.TOO_MANY_REDIRECTS:
         refusal = None
     return Found((Link(where, origin_of(where), target.depth, num_redirects, refusal, target.kind),), 1)
 
 
-def sitemap_links(urls: tuple[str, ...]) -> tuple[Link, ...]:
-    """The sitemaps that a robots.txt names, wherever they lie (sitemaps.org, cross submits)."""
-    return tuple(Link(url, origin_of(url), 0, 0, None, "sitemap") for url in urls)
+def sitemap_links(urls: tuple[str, ...], origin: str, screen: Screen) -> tuple[Link, ...]:
+    """The sitemaps that an origin's robots.txt names, there or on another host that is ours."""
+    found = ((url, origin_of(url)) for url in urls)
+    return tuple(
+        Link(url, where, 0, 0, None, "sitemap") for url, where in found if where == origin or screen.is_in_scope(url)
+    )
+
+
+def _is_page(answer: Response) -> bool:
+    """Whether what was named as a sitemap or a feed is a page of HTML."""
+    media_type = (answer.header("content-type") or "").partition(";")[0].strip().lower()
+    return media_type in _HTML_TYPES and not _XML_HEAD.match(answer.body or b"")
 
 
 def to_visit(
@@ -117,6 +130,9 @@ def to_visit(
         config, decided_at, outcome, status, target.revisit_seconds, is_changed=is_changed
     )
     later = later_seconds(outcome, status, context.asked_seconds, is_seed=target.url in screen.seeds)
+    links = context.found.links
+    if outcome is Outcome.MISTAKEN:
+        links = (_link(screen, target.url, max(1, target.depth)),)
     visit = Visit(
         target=target,
         outcome=outcome,
@@ -131,7 +147,7 @@ def to_visit(
         is_revisit=isinstance(record, ResponseRecord) and record.kind != "response",
         canonical=context.found.canonical,
         archived=archived,
-        links=context.found.links,
+        links=links,
         num_links=context.found.num_links,
         num_links_dropped=context.found.num_dropped,
     )
@@ -143,11 +159,11 @@ def _to_archive(
 ) -> tuple[Record | None, Archived | None, bool | None]:
     """The record, the page that counts in the files from now on, and whether it is another than before (None: there was none)."""
     before = target.archived
-    if isinstance(answer, Failure) or outcome is Outcome.READ_FOR_LINKS:
+    if isinstance(answer, Failure) or target.kind != "page":
         return None, before, None
     if answer.body is None and before is None:
         return None, None, None
-    if answer.status == 304 and before is not None:
+    if answer.status == 304 and outcome is Outcome.FETCHED and before is not None:
         record = _record(answer, before.payload_digest, context, "not_modified", before)
         return record, before, False
     digest = payload_digest(answer.body or b"")
@@ -205,9 +221,12 @@ def _of_sitemap(sitemap: Sitemap, target: Target, screen: Screen) -> Found:
     ]
     nesting = target.depth + 1
     refusal = Outcome.TOO_DEEP if nesting >= _MAX_SITEMAP_NESTING else None
+    own = origin_of(target.url)
+    found = ((entry, origin_of(entry.url)) for entry in sitemap.sitemaps)
     links += [
-        Link(entry.url, origin_of(entry.url), nesting, 0, refusal, "sitemap", entry.modified_at)
-        for entry in sitemap.sitemaps
+        Link(entry.url, origin, nesting, 0, refusal, "sitemap", entry.modified_at)
+        for entry, origin in found
+        if origin == own or screen.is_in_scope(entry.url)
     ]
     return Found(tuple(links), len(links), sitemap.num_dropped, problem=sitemap.problem)
 

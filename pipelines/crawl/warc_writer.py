@@ -37,6 +37,8 @@ _COMPRESSION_LEVEL = 3
 """Of ISA-L: a quarter of zlib's time at its level 6, for files 8 % larger (bench_crawl)."""
 _GZIP_WINDOW_BITS = 31
 _NAME = re.compile(r"crawl-(\d{6,})\.warc\.gz")
+_MAX_INDEX_LINES = 100_000
+"""Held in memory until the file is closed: about 30 MiB."""
 _MAX_DIRECTIVES = 31
 _MAX_DIRECTIVE_NUM_CHARS = 2000
 _MAX_FIELD_NUM_CHARS = 16 << 10
@@ -135,6 +137,8 @@ class WarcWriter:
         """Whether nothing more belongs in this file. The first response always does."""
         if self._max_num_records is not None and self._num_records >= self._max_num_records:
             return True
+        if len(self._index) >= _MAX_INDEX_LINES:
+            return True
         return self._num_records > 0 and self.num_bytes >= self._max_num_bytes
 
     def append(self, records: Sequence[Record]) -> list[int]:
@@ -189,7 +193,8 @@ def _response(record: ResponseRecord) -> bytes:
         fields["WARC-Payload-Digest"] = record.payload_digest
     if response.address:
         fields["WARC-IP-Address"] = response.address
-    if response.is_cut or (response.body is None and not is_revisit):
+    # Of a revisit, what the server sent beside the headers is left out (ISO 28500, 6.7.2).
+    if response.is_cut or response.body is None or record.kind == "identical":
         fields["WARC-Truncated"] = "length"
     if record.earlier is not None:
         fields |= _earlier(record, record.earlier)

@@ -90,7 +90,7 @@ def test_status_before_the_first_crawl(main: Any, recipe: Path, tmp_path: Path) 
 
 def test_status_beside_a_running_crawl(main: Any, recipe: Path, tmp_path: Path) -> None:
     with Frontier(begun(tmp_path)) as frontier:
-        frontier.configure("c", [(SEED, SEED[:-1])], Screen(CrawlConfig(seeds=(SEED,))))
+        frontier.configure("c", "corpusmill", [(SEED, SEED[:-1])], Screen(CrawlConfig(seeds=(SEED,))))
         frontier.lease(frontier.waiting_origins(0, 1)[0], 1, 0.0, 9e9)
         found = main("crawl", "status", recipe, "--workspace", tmp_path / "w", "--json").summary["crawls"][0]
         assert (found["totals"]["urls"], found["totals"]["queued"], found["now"]["leased"]) == (1, 1, 1)

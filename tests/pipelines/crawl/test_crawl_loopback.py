@@ -340,11 +340,12 @@ def test_attempts_end(serve, config_for, read_warc, tmp_path) -> None:
     )
     config = config_for(site, max_attempts=2, max_delay_seconds=0.01)
     result = crawl(config, tmp_path)
-    assert result.outcomes == {"fetched": 2, "http_error": 2}
-    assert (site.counts["/busy"], site.counts["/long"], site.counts["/fine"]) == (2, 1, 1)
-    assert sorted(record.status for record in read_warc(result.warc_paths)) == [200, 200, 429, 503]
+    assert result.outcomes == {"fetched": 1, "http_error": 3}
+    assert (site.counts["/busy"], site.counts["/long"]) == (2, 1)
+    assert site.counts["/fine"] == 0, "the host asked for two hours of rest"
+    assert sorted(record.status for record in read_warc(result.warc_paths)) == [200, 429, 503]
     assert crawl(config, tmp_path).num_fetched == 0
-    for hours, expected in ((1.1, {"/busy": 4, "/long": 1}), (2.2, {"/busy": 6, "/long": 2})):
+    for hours, expected in ((1.1, {"/busy": 2, "/long": 1, "/fine": 0}), (2.2, {"/busy": 4, "/long": 2})):
         later = time.time() + hours * 3600
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(time, "time", lambda at=later: at)

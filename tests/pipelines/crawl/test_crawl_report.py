@@ -48,7 +48,7 @@ def page(num_bytes: int, *directives: str) -> Archived:
 def fill(frontier: Frontier) -> None:
     """Two hosts: a page that stays, one withdrawn, one disallowed, one reserved, a timeout and a 404; b is out of reach."""
     config = CrawlConfig(seeds=(f"{A}/",), scope="regex", include=("example",))
-    frontier.configure("c", [(f"{A}/", A), (f"{B}/", B)], Screen(config))
+    frontier.configure("c", "corpusmill", [(f"{A}/", A), (f"{B}/", B)], Screen(config))
     ids = frontier.waiting_origins(0, 10)
     (seed,) = frontier.lease(ids[0], 10, NOW - 1000, NOW - 900)
     names = ("gone", "slow", "private", "reserved", "later")
@@ -155,7 +155,7 @@ def test_lists_stay_short_however_many_hosts_there_are(tmp_path: Path) -> None:
     origins = [f"https://h{idx}.example" for idx in range(40)]
     with Frontier(tmp_path) as frontier:
         config = CrawlConfig(seeds=tuple(f"{each}/" for each in origins))
-        frontier.configure("c", [(f"{each}/", each) for each in origins], Screen(config))
+        frontier.configure("c", "corpusmill", [(f"{each}/", each) for each in origins], Screen(config))
         ids = frontier.waiting_origins(0, 100)
         asked = {
             id_: Asked(at=NOW, num_requests=idx, num_failed=idx, num_bytes=idx, seconds=float(idx**2))

@@ -30,7 +30,7 @@ def outcomes_of(folder, site, *paths: str) -> list[str]:
         ({"/.well-known/tdmrep.json": web.Response(status=503)}, "all", "unread"),
         ({"/robots.txt": "License: /license.xml", "/license.xml": LICENSE}, "/b", "rsl"),
         ({"/.well-known/tdmrep.json": "<html><p>a page for every path</html>"}, "none", ""),
-        ({"/ai.txt": web.Response(status=302, headers={"Location": "/ai.txt"})}, "none", ""),
+        ({"/ai.txt": web.Response(status=302, headers={"Location": "/ai.txt"})}, "all", "unread"),
     ],
 )
 def test_what_is_reserved_is_not_fetched(serve, config_for, read_records, tmp_path, files, reserved, directive) -> None:
