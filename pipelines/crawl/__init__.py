@@ -2,7 +2,7 @@
 
     config    what to crawl, and how politely
     crawler   the entry: crawl, lookup, status
-    frontier  the ledger in SQLite: what is next, what happened
+    frontier  what is next, what happened;  ledger  its SQLite file;  entries  what goes in and out
     engine    the asyncio loop: who may be asked now, and what follows from the answer
     fetch     one URL to one response or one failure;  resolver, address  who may be connected to
     robots    RFC 9309;  links  HTML to URLs;  screen  which of them are ours
@@ -14,7 +14,7 @@ it wrote enters the pipeline by content.
 
 from pipelines.crawl.config import CrawlConfig
 from pipelines.crawl.crawler import WARC_FOLDER_NAME, CrawlProgress, CrawlResult, crawl, lookup, status
-from pipelines.crawl.frontier import LedgerRow
+from pipelines.crawl.ledger import LedgerRow
 from pipelines.crawl.outcome import Outcome
 
 __all__ = [

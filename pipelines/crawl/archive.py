@@ -9,7 +9,8 @@ from concurrent.futures import Executor
 from pathlib import Path
 
 from pipelines.crawl.config import CrawlConfig
-from pipelines.crawl.frontier import Frontier, OpenFile
+from pipelines.crawl.entries import OpenFile
+from pipelines.crawl.frontier import Frontier
 from pipelines.crawl.warc_writer import Record, WarcWriter, next_name, warcinfo
 
 

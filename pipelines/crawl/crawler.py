@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.crawl.address import is_address
 from pipelines.crawl.config import CrawlConfig
-from pipelines.crawl.frontier import Frontier, LedgerRow, read_counts, read_row
+from pipelines.crawl.frontier import Frontier
+from pipelines.crawl.ledger import LedgerRow, read_counts, read_row
 from pipelines.crawl.recovery import recover
 from pipelines.digest import digest_value
 from pipelines.errors import ConfigError, IntegrityError, StorageError

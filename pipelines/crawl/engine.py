@@ -19,19 +19,9 @@ from pathlib import Path
 
 from pipelines.crawl.archive import Archive
 from pipelines.crawl.config import CrawlConfig
+from pipelines.crawl.entries import Archived, Asked, JudgedUrl, Link, OpenFile, Site, Target, Visit, Withdrawal
 from pipelines.crawl.fetch import Failure, Fetcher, Response
-from pipelines.crawl.frontier import (
-    Archived,
-    Asked,
-    Frontier,
-    JudgedUrl,
-    Link,
-    OpenFile,
-    Site,
-    Target,
-    Visit,
-    Withdrawal,
-)
+from pipelines.crawl.frontier import Frontier
 from pipelines.crawl.host import Host
 from pipelines.crawl.outcome import JUDGED_BY_SITE, QUIET, Outcome
 from pipelines.crawl.retry import BUSY_STATUSES, may_pass, pause_seconds, retry_after_seconds

@@ -8,22 +8,28 @@ before the lease ends, it is leased again, and what comes later is not recorded 
 on the folder lets one process at a time crawl it, so a new one need not wait for old leases to end.
 """
 
-import fcntl
 import json
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol, Self
+from typing import Any, Protocol, Self
 
+from pipelines.crawl import ledger
+from pipelines.crawl.entries import (
+    Archived,
+    Asked,
+    JudgedUrl,
+    Link,
+    OpenFile,
+    Origin,
+    Site,
+    Target,
+    Visit,
+    Withdrawal,
+)
+from pipelines.crawl.ledger import scalar
 from pipelines.crawl.outcome import JUDGED_BY_SITE, RECONSIDERED, Outcome
-from pipelines.errors import IntegrityError, StorageError
 
-FILE_NAME = "frontier.sqlite"
-_LOCK_NAME = "lock"
-_SCHEMA_VERSION = 2
 _CONFIG_KEY = "config_digest"
 _AGENT_KEY = "user_agent"
 _RECRAWL_KEY = "recrawl_after_seconds"
@@ -31,85 +37,7 @@ _NUM_ROWS_AT_ONCE = 10_000
 _MAX_REMEMBERED = 50_000
 """URLs and origins kept in memory, so that the links that every page repeats never reach the database."""
 
-Kind = Literal["page", "sitemap", "feed"]
-
-_SCHEMA = """
-CREATE TABLE origins (
-    id INTEGER PRIMARY KEY,
-    origin TEXT NOT NULL UNIQUE,      -- scheme://host[:port]
-    robots_text TEXT,
-    robots_status INTEGER,
-    robots_failure TEXT,              -- an outcome; set where the origin may not be crawled until robots_expires_at
-    robots_error TEXT,
-    robots_expires_at REAL,           -- seconds since 1970; null: never asked
-    last_request_at REAL
-);
-CREATE TABLE urls (
-    id INTEGER PRIMARY KEY,
-    url TEXT NOT NULL UNIQUE,         -- canonical
-    origin_id INTEGER NOT NULL REFERENCES origins,
-    depth INTEGER NOT NULL,           -- links away from a seed; of a sitemap, how deeply it is nested
-    num_redirects INTEGER NOT NULL,   -- hops since the link that led here
-    parent_id INTEGER REFERENCES urls,
-    is_queued INTEGER NOT NULL,
-    outcome TEXT,                     -- of the last visit; null: never visited
-    decided_at REAL,                  -- seconds since 1970; null: never visited
-    retry_at REAL,                    -- a later call tries again from then on
-    status INTEGER,                   -- of the last answer
-    fetched_at REAL,                  -- these three: of the last answer that was archived
-    warc_file_id INTEGER REFERENCES warc_files,
-    warc_offset INTEGER,
-    robots_rule TEXT,
-    error TEXT,
-    num_links INTEGER,
-    num_links_dropped INTEGER
-);
-CREATE INDEX urls_queued ON urls (origin_id, depth, id) WHERE is_queued;
-CREATE INDEX urls_retry ON urls (retry_at) WHERE retry_at IS NOT NULL;
-CREATE INDEX urls_outcome ON urls (outcome, is_queued);
-CREATE TABLE warc_files (
-    id INTEGER PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE,
-    num_bytes INTEGER NOT NULL,       -- what the ledger vouches for
-    num_pages INTEGER NOT NULL,
-    is_closed INTEGER NOT NULL
-);
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-"""
-
-_TO_VERSION_2 = """
-ALTER TABLE origins ADD COLUMN site_files TEXT;           -- JSON [[url, text, problem], ...]: tdmrep.json, ai.txt, RSL
-ALTER TABLE origins ADD COLUMN site_digest TEXT;          -- of what robots.txt and these files say
-ALTER TABLE origins ADD COLUMN is_changed INTEGER NOT NULL DEFAULT 0;  -- its URLs must be judged again
-ALTER TABLE origins ADD COLUMN ready_at REAL;             -- seconds since 1970 before which it asked not to be asked
-ALTER TABLE origins ADD COLUMN num_requests INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE origins ADD COLUMN num_failed INTEGER NOT NULL DEFAULT 0;  -- requests without an answer, 5xx and 429
-ALTER TABLE origins ADD COLUMN num_bytes INTEGER NOT NULL DEFAULT 0;   -- decoded bodies of all answers
-ALTER TABLE origins ADD COLUMN response_seconds REAL NOT NULL DEFAULT 0;  -- sum over all requests
-ALTER TABLE urls ADD COLUMN kind TEXT NOT NULL DEFAULT 'page';  -- page, sitemap or feed
-ALTER TABLE urls ADD COLUMN leased_until REAL;            -- seconds since 1970; null: nobody fetches it
-ALTER TABLE urls ADD COLUMN canonical TEXT;               -- the page's rel=canonical, where it is another URL
-ALTER TABLE urls ADD COLUMN due_at REAL;                  -- when a page is visited again
-ALTER TABLE urls ADD COLUMN revisit_seconds REAL;         -- between visits, as learnt; null: not learnt yet
-ALTER TABLE urls ADD COLUMN num_visits INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE urls ADD COLUMN num_changes INTEGER NOT NULL DEFAULT 0;  -- visits that brought other bytes
-ALTER TABLE urls ADD COLUMN etag TEXT;                    -- this and the rest: of the page that is in the files
-ALTER TABLE urls ADD COLUMN last_modified TEXT;
-ALTER TABLE urls ADD COLUMN payload_digest TEXT;          -- null: no page of this URL counts in the files
-ALTER TABLE urls ADD COLUMN record_id TEXT;
-ALTER TABLE urls ADD COLUMN num_bytes INTEGER;
-ALTER TABLE urls ADD COLUMN directives TEXT;              -- JSON; what reserved or allowed it
-DROP INDEX IF EXISTS urls_pages;
-CREATE INDEX urls_pages ON urls (origin_id, num_bytes) WHERE payload_digest IS NOT NULL;
-CREATE INDEX urls_revisited ON urls (origin_id, depth, id) WHERE is_queued AND payload_digest IS NOT NULL;
-CREATE INDEX urls_maps ON urls (origin_id) WHERE kind != 'page';
-CREATE INDEX origins_asked ON origins (id) WHERE last_request_at IS NOT NULL;
-CREATE INDEX urls_judged ON urls (origin_id) WHERE outcome IN ('robots_disallowed', 'reserved');
-CREATE INDEX urls_due ON urls (due_at) WHERE due_at IS NOT NULL;
-CREATE INDEX urls_leased ON urls (leased_until) WHERE leased_until IS NOT NULL;
-UPDATE origins SET robots_expires_at = 0, site_digest = '' WHERE robots_expires_at IS NOT NULL;  -- to be asked anew
-UPDATE urls SET payload_digest = '' WHERE outcome = 'fetched' AND warc_offset IS NOT NULL;  -- a page, not known closer
-"""
+_ARCHIVED = "payload_digest, record_id, fetched_at, etag, last_modified, num_bytes, directives"
 
 
 class Judge(Protocol):
@@ -117,208 +45,6 @@ class Judge(Protocol):
 
     def judge(self, url: str, depth: int, num_redirects: int) -> Outcome | None:
         """Why a URL is not fetched; None where it is."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LedgerRow:
-    """What is known of one URL."""
-
-    url: str
-    kind: str
-    """page, sitemap or feed."""
-    outcome: str | None
-    """None where it was never visited."""
-    is_queued: bool
-    """Whether it waits to be fetched, for the first time or again."""
-    status: int | None
-    """HTTP status of the last answer."""
-    decided_at: datetime | None
-    """UTC, of the last visit."""
-    fetched_at: datetime | None
-    """UTC, of the last answer that was archived."""
-    due_at: datetime | None
-    """UTC, of the next visit."""
-    num_visits: int
-    num_changes: int
-    """Visits that brought other bytes than the one before."""
-    depth: int
-    parent: str | None
-    """The page that linked or redirected here first; None for a seed."""
-    canonical: str | None
-    """What the page calls its canonical URL, where that is another."""
-    warc_file: str | None
-    warc_offset: int | None
-    """Where the last answer's record begins in the WARC file."""
-    robots_rule: str | None
-    """The rule of robots.txt that allowed or forbade the URL."""
-    directives: tuple[str, ...]
-    """What the site's files and the answer's headers say of training."""
-    error: str | None
-    num_links: int | None
-    """Distinct links that were followed or screened."""
-    num_links_dropped: int | None
-    """Links not followed: nofollow, not http, malformed, too long, too many."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Archived:
-    """The page of a URL that is in the WARC files."""
-
-    payload_digest: str
-    record_id: str | None
-    fetched_at: float
-    """Seconds since 1970."""
-    etag: str | None
-    last_modified: str | None
-    num_bytes: int
-    directives: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A URL that is next."""
-
-    id: int
-    url: str
-    kind: Kind
-    depth: int
-    num_redirects: int
-    leased_until: float
-    """Seconds since 1970."""
-    revisit_seconds: float | None
-    archived: Archived | None
-    """None where no page of it is in the files."""
-
-    @property
-    def is_new_page(self) -> bool:
-        """Whether it may bring a page more."""
-        return self.kind == "page" and self.archived is None
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A URL that a visit found."""
-
-    url: str
-    origin: str
-    depth: int
-    num_redirects: int
-    refusal: Outcome | None
-    """Why it is not fetched; None where it is."""
-    kind: Kind = "page"
-    modified_at: float | None = None
-    """When a sitemap says it changed, in seconds since 1970: a page fetched before that is due."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Visit:
-    """What became of a target."""
-
-    target: Target
-    outcome: Outcome
-    decided_at: float
-    """Seconds since 1970; where there was an answer, when it was asked for."""
-    status: int | None = None
-    robots_rule: str | None = None
-    error: str | None = None
-    retry_at: float | None = None
-    """Seconds since 1970; a call after that tries again."""
-    due_at: float | None = None
-    revisit_seconds: float | None = None
-    is_changed: bool = False
-    """Whether it brought other bytes than the page in the files."""
-    is_revisit: bool = False
-    """Whether its record only refers to the one of the page in the files."""
-    canonical: str | None = None
-    archived: Archived | None = None
-    """The page that counts in the files from now on: this answer's, or the one from before."""
-    links: tuple[Link, ...] = ()
-    """Those that the ledger may not know yet."""
-    num_links: int = 0
-    num_links_dropped: int = 0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Withdrawal:
-    """A page in the files that may not be used any more."""
-
-    url_id: int
-    outcome: Outcome
-    decided_at: float
-    robots_rule: str
-    directives: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Site:
-    """What is known of an origin's own files. `robots_text` is None where there is no robots.txt, which restricts nothing."""
-
-    robots_text: str | None
-    robots_status: int | None
-    failure: Outcome | None
-    """Set where the origin may not be crawled now."""
-    error: str | None
-    files: tuple[tuple[str, str | None, str | None], ...]
-    """URL, text and problem of each other file that speaks of rights: see pipelines.rights.site.SiteFile."""
-    digest: str
-    """Of what they say."""
-    expires_at: float
-    """Seconds since 1970."""
-
-
-@dataclass(slots=True)
-class Asked:
-    """Requests to one origin since the last commit."""
-
-    at: float
-    """Of the last one, in seconds since 1970."""
-    num_requests: int = 0
-    num_failed: int = 0
-    num_bytes: int = 0
-    seconds: float = 0.0
-    ready_at: float = 0.0
-    """Before which the origin asked not to be asked, in seconds since 1970; 0: it did not."""
-
-
-@dataclass(frozen=True, slots=True)
-class OpenFile:
-    """A WARC file that no crawl has closed."""
-
-    id: int
-    name: str
-    num_bytes: int
-    """The bytes that the ledger vouches for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Scheme, host and port, and what is known of its files."""
-
-    id: int
-    origin: str
-    site: Site | None
-    """None where it was never asked, or must be asked again."""
-    is_changed: bool
-    """Whether its files said something else than before, and its URLs were not judged again yet."""
-    last_request_at: float | None
-    ready_at: float | None
-    """Before which it asked not to be asked, in seconds since 1970."""
-    num_pages: int
-    num_page_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class JudgedUrl:
-    """A URL that an origin's files decide about: a page in the files, or one that they forbade."""
-
-    id: int
-    url: str
-    outcome: Outcome
-    is_queued: bool
-    archived: Archived | None
-
-
-_ARCHIVED = "payload_digest, record_id, fetched_at, etag, last_modified, num_bytes, directives"
 
 
 class Frontier:
@@ -330,9 +56,9 @@ class Frontier:
         Of each host no more than `max_maps_per_host` sitemaps and feeds are taken.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(folder)
+        self._lock = ledger.lock(folder)
         try:
-            self._db = _connect(folder / FILE_NAME)
+            self._db = ledger.connect(folder / ledger.FILE_NAME)
         except BaseException:
             self._lock.close()
             raise
@@ -453,7 +179,7 @@ class Frontier:
 
     def num_due_origins(self, now: float) -> int:
         """How many `due_origins` there are."""
-        return _scalar(self._db, f"SELECT COUNT(*) FROM origins WHERE {_IS_DUE}", now)  # noqa: S608
+        return scalar(self._db, f"SELECT COUNT(*) FROM origins WHERE {_IS_DUE}", now)  # noqa: S608
 
     def origin(self, id_: int) -> Origin:
         """One origin, with its pages counted."""
@@ -605,7 +331,7 @@ class Frontier:
     def add_file(self, name: str) -> OpenFile:
         """Announce a WARC file before anything is written to it."""
         with self._transaction():
-            id_ = _scalar(
+            id_ = scalar(
                 self._db,
                 "INSERT INTO warc_files (name, num_bytes, num_pages, is_closed) VALUES (?, 0, 0, 0) RETURNING id",
                 name,
@@ -634,7 +360,7 @@ class Frontier:
         """Queue again what lay in a file from `num_bytes` on and is not there any more."""
         with self._transaction():
             lost = (file.id, num_bytes)
-            num_pages = _scalar(
+            num_pages = scalar(
                 self._db,
                 "SELECT COUNT(*) FROM urls WHERE warc_file_id = ? AND warc_offset >= ? AND outcome = 'fetched'",
                 *lost,
@@ -663,23 +389,23 @@ class Frontier:
 
     def num_pages(self) -> int:
         """URLs of which a page in the files counts."""
-        return _scalar(self._db, "SELECT COUNT(*) FROM urls WHERE payload_digest IS NOT NULL")
+        return scalar(self._db, "SELECT COUNT(*) FROM urls WHERE payload_digest IS NOT NULL")
 
     def num_archived_pages(self) -> int:
         """Pages in WARC files, each fetch of a page counted."""
-        return _scalar(self._db, "SELECT COALESCE(SUM(num_pages), 0) FROM warc_files")
+        return scalar(self._db, "SELECT COALESCE(SUM(num_pages), 0) FROM warc_files")
 
     def num_queued(self) -> int:
         """URLs that wait."""
-        return _scalar(self._db, "SELECT COUNT(*) FROM urls WHERE is_queued")
+        return scalar(self._db, "SELECT COUNT(*) FROM urls WHERE is_queued")
 
     def num_hosts(self) -> int:
         """Origins that were asked for anything."""
-        return _scalar(self._db, "SELECT COUNT(*) FROM origins WHERE last_request_at IS NOT NULL")
+        return scalar(self._db, "SELECT COUNT(*) FROM origins WHERE last_request_at IS NOT NULL")
 
     def outcomes(self) -> dict[str, int]:
         """How many URLs have each outcome; those that wait have none."""
-        return _outcomes(self._db)
+        return ledger.outcomes(self._db)
 
     # -- inside
 
@@ -799,7 +525,7 @@ class Frontier:
     def _is_taken(self, link: Link) -> bool:
         if link.kind == "page":
             return link.num_redirects > 0 or not self.knows(link.url, link.depth)
-        num_maps = _scalar(
+        num_maps = scalar(
             self._db,
             "SELECT COUNT(*) FROM urls WHERE kind != 'page' AND origin_id = ?",
             self._origin_id(link.origin),
@@ -817,7 +543,7 @@ class Frontier:
         known = self._origin_ids.get(origin)
         if known is None:
             self._db.execute("INSERT OR IGNORE INTO origins (origin) VALUES (?)", (origin,))
-            known = _scalar(self._db, "SELECT id FROM origins WHERE origin = ?", origin)
+            known = scalar(self._db, "SELECT id FROM origins WHERE origin = ?", origin)
             if len(self._origin_ids) > _MAX_REMEMBERED:
                 self._origin_ids.clear()
             self._origin_ids[origin] = known
@@ -871,143 +597,3 @@ def _archived(row: Sequence[Any]) -> Archived | None:
         num_bytes=num_bytes or 0,
         directives=tuple(json.loads(directives or "[]")),
     )
-
-
-def read_row(folder: Path, url: str) -> LedgerRow | None:
-    """The row of a canonical URL, read beside a running crawl; None where the crawl never met it."""
-    with reader(folder) as db:
-        if db is None:
-            return None
-        row = db.execute(
-            "SELECT u.url, u.kind, u.outcome, u.is_queued, u.status, u.decided_at, u.fetched_at, u.due_at, u.num_visits,"
-            " u.num_changes, u.depth, p.url, u.canonical, f.name, u.warc_offset, u.robots_rule, u.directives, u.error,"
-            " u.num_links, u.num_links_dropped"
-            " FROM urls u LEFT JOIN urls p ON p.id = u.parent_id LEFT JOIN warc_files f ON f.id = u.warc_file_id"
-            " WHERE u.url = ?",
-            (url,),
-        ).fetchone()
-    if row is None:
-        return None
-    return LedgerRow(
-        url=row[0],
-        kind=row[1],
-        outcome=row[2],
-        is_queued=bool(row[3]),
-        status=row[4],
-        decided_at=_time(row[5]),
-        fetched_at=_time(row[6]),
-        due_at=_time(row[7]),
-        num_visits=row[8],
-        num_changes=row[9],
-        depth=row[10],
-        parent=row[11],
-        canonical=row[12],
-        warc_file=row[13],
-        warc_offset=row[14],
-        robots_rule=row[15],
-        directives=tuple(json.loads(row[16] or "[]")),
-        error=row[17],
-        num_links=row[18],
-        num_links_dropped=row[19],
-    )
-
-
-def read_counts(folder: Path, now: float) -> dict[str, Any]:
-    """Counts of a ledger, read beside a running crawl."""
-    with reader(folder) as db:
-        if db is None:
-            return {
-                "num_urls": 0,
-                "num_queued": 0,
-                "num_leased": 0,
-                "num_due": 0,
-                "num_pages": 0,
-                "num_hosts": 0,
-                "outcomes": {},
-            }
-        return {
-            "num_urls": _scalar(db, "SELECT COUNT(*) FROM urls"),
-            "num_queued": _scalar(db, "SELECT COUNT(*) FROM urls WHERE is_queued"),
-            "num_leased": _scalar(db, "SELECT COUNT(*) FROM urls WHERE leased_until > ?", now),
-            "num_due": _scalar(db, "SELECT COUNT(*) FROM urls WHERE due_at <= ? AND NOT is_queued", now),
-            "num_pages": _scalar(db, "SELECT COALESCE(SUM(num_pages), 0) FROM warc_files"),
-            "num_hosts": _scalar(db, "SELECT COUNT(*) FROM origins WHERE last_request_at IS NOT NULL"),
-            "outcomes": _outcomes(db),
-        }
-
-
-@contextmanager
-def reader(folder: Path) -> Iterator[sqlite3.Connection | None]:
-    """A connection that only reads the ledger of a folder, beside a running crawl; None where there is none.
-
-    Raises IntegrityError for a ledger of another version.
-    """
-    path = folder / FILE_NAME
-    if not path.exists():
-        yield None
-        return
-    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-    try:
-        version = _scalar(db, "PRAGMA user_version")
-        if version not in (0, _SCHEMA_VERSION):
-            raise IntegrityError(
-                f"got a crawl ledger of version {version} ({path}), wanted {_SCHEMA_VERSION}: run the crawl once."
-            )
-        yield db if version else None
-    finally:
-        db.close()
-
-
-def _time(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
-
-
-def _outcomes(db: sqlite3.Connection) -> dict[str, int]:
-    rows = db.execute("SELECT outcome, COUNT(*) FROM urls WHERE NOT is_queued GROUP BY outcome ORDER BY outcome")
-    return dict(rows.fetchall())
-
-
-def _scalar(db: sqlite3.Connection, query: str, *values: object) -> int:
-    value: int = db.execute(query, values).fetchone()[0]
-    return value
-
-
-def _lock(folder: Path) -> BinaryIO:
-    lock = (folder / _LOCK_NAME).open("ab")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.close()
-        raise StorageError(
-            f"got a folder that another process is crawling ({folder}), wanted it free: wait for that crawl to end."
-        ) from error
-    return lock
-
-
-def _refuse_newer(version: int, path: Path) -> None:
-    if version > _SCHEMA_VERSION:
-        raise IntegrityError(
-            f"got a crawl ledger of version {version} ({path}), wanted {_SCHEMA_VERSION}: crawl into another folder."
-        )
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None)
-    try:
-        db.execute("PRAGMA journal_mode = WAL")
-        # A commit survives a kill; after a power cut the WARC files are cut back to the ledger. See sync().
-        db.execute("PRAGMA synchronous = NORMAL")
-        version = _scalar(db, "PRAGMA user_version")
-        _refuse_newer(version, path)
-        if version < _SCHEMA_VERSION:
-            steps = f"{_SCHEMA if version == 0 else ''} {_TO_VERSION_2}"
-            db.executescript(f"BEGIN; {steps} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
-    except sqlite3.DatabaseError as error:
-        db.close()
-        if isinstance(error, sqlite3.OperationalError):
-            raise
-        raise IntegrityError(f"got {error} from {path}, wanted a crawl ledger: move it away to begin anew.") from error
-    except BaseException:
-        db.close()
-        raise
-    return db

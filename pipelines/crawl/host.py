@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from pipelines.crawl.config import CrawlConfig
-from pipelines.crawl.frontier import Target
+from pipelines.crawl.entries import Target
 from pipelines.crawl.outcome import Outcome
 from pipelines.crawl.site import Rules
 

@@ -6,7 +6,8 @@ import zlib
 from pathlib import Path
 
 from pipelines.crawl import cdxj
-from pipelines.crawl.frontier import Frontier, OpenFile
+from pipelines.crawl.entries import OpenFile
+from pipelines.crawl.frontier import Frontier
 
 OPEN_SUFFIX = ".open"
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines.crawl.frontier import reader
+from pipelines.crawl.ledger import reader
 from pipelines.crawl.outcome import QUIET, SCREENED, Outcome
 from pipelines.errors import IntegrityError, StorageError
 from pipelines.markdown import plain, table

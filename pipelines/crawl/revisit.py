@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping
 
 from pipelines.crawl.config import CrawlConfig
+from pipelines.crawl.entries import Archived
 from pipelines.crawl.fetch import Response
-from pipelines.crawl.frontier import Archived
 from pipelines.crawl.outcome import JUDGED_BY_SITE, RECONSIDERED, Outcome
 
 _VALIDATOR = re.compile(r"[ -~]{1,1024}")

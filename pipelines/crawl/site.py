@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pipelines.crawl.config import CrawlConfig
+from pipelines.crawl.entries import Site
 from pipelines.crawl.fetch import REDIRECT_STATUSES, Failure, Fetcher, Response
-from pipelines.crawl.frontier import Site
 from pipelines.crawl.links import resolve_redirect
 from pipelines.crawl.outcome import Outcome
 from pipelines.crawl.retry import pause_seconds, retry_after_seconds

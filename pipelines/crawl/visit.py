@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pipelines.crawl.config import CrawlConfig
+from pipelines.crawl.entries import Archived, Kind, Link, Target, Visit
 from pipelines.crawl.feeds import read_feed
 from pipelines.crawl.fetch import REDIRECT_STATUSES, Failure, Response
-from pipelines.crawl.frontier import Archived, Kind, Link, Target, Visit
 from pipelines.crawl.links import NONE, Links, extract_links, resolve_redirect
 from pipelines.crawl.outcome import Outcome
 from pipelines.crawl.retry import later_seconds

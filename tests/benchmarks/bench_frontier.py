@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.crawl import CrawlConfig, crawl
-from pipelines.crawl.frontier import Frontier, Link
+from pipelines.crawl.entries import Link
+from pipelines.crawl.frontier import Frontier
 
 BAR_PEAK_MIB = 300
 NUM_LINKS_AT_ONCE = 5000

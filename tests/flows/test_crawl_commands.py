@@ -16,7 +16,8 @@ from flow_inputs import OFF, article_records, article_site, serve, write_recipe,
 from flows import cli, console
 from flows.workspace import Workspace, writing
 from pipelines.crawl import CrawlConfig, CrawlProgress
-from pipelines.crawl.frontier import FILE_NAME, Frontier
+from pipelines.crawl.frontier import Frontier
+from pipelines.crawl.ledger import FILE_NAME
 from pipelines.crawl.screen import Screen
 from pipelines.errors import StorageError
 

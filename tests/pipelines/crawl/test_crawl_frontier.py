@@ -7,19 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.crawl import CrawlConfig, Outcome
-from pipelines.crawl.frontier import (
-    _SCHEMA,
-    FILE_NAME,
-    Archived,
-    Asked,
-    Frontier,
-    Link,
-    Site,
-    Target,
-    Visit,
-    Withdrawal,
-    read_row,
-)
+from pipelines.crawl.entries import Archived, Asked, Link, Site, Target, Visit, Withdrawal
+from pipelines.crawl.frontier import Frontier
+from pipelines.crawl.ledger import _SCHEMA, FILE_NAME, read_row
 from pipelines.crawl.screen import Screen
 from pipelines.errors import IntegrityError, StorageError
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.crawl.frontier import Frontier, OpenFile
+from pipelines.crawl.entries import OpenFile
+from pipelines.crawl.frontier import Frontier
 from pipelines.crawl.recovery import last_whole_member_end, recover
 
 MEMBERS = [

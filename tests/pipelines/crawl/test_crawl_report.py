@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.crawl import CrawlConfig, Outcome
-from pipelines.crawl.frontier import FILE_NAME, Archived, Asked, Frontier, Link, Site, Visit, Withdrawal
+from pipelines.crawl.entries import Archived, Asked, Link, Site, Visit, Withdrawal
+from pipelines.crawl.frontier import Frontier
+from pipelines.crawl.ledger import FILE_NAME
 from pipelines.crawl.report import crawl_report, crawl_report_markdown, crawl_section
 from pipelines.crawl.screen import Screen
 from pipelines.errors import IntegrityError
