@@ -22,7 +22,7 @@ from pipelines.digest import digest_value
 from pipelines.errors import ConfigError, IntegrityError, StorageError
 
 if TYPE_CHECKING:
-    from pipelines.crawl.engine import Counts
+    from pipelines.crawl.tally import Counts
 
 WARC_FOLDER_NAME = "warc"
 

@@ -10,28 +10,27 @@ import heapq
 import itertools
 import logging
 import time
-from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipelines.crawl.archive import Archive
+from pipelines.crawl.archive import Archive, Entry
 from pipelines.crawl.config import CrawlConfig
-from pipelines.crawl.entries import Archived, Asked, JudgedUrl, Link, OpenFile, Site, Target, Visit, Withdrawal
+from pipelines.crawl.entries import Archived, Asked, JudgedUrl, Site, Target, Visit, Withdrawal
 from pipelines.crawl.fetch import Failure, Fetcher, Response
 from pipelines.crawl.frontier import Frontier
 from pipelines.crawl.host import Host
 from pipelines.crawl.outcome import JUDGED_BY_SITE, QUIET, Outcome
 from pipelines.crawl.retry import BUSY_STATUSES, may_pass, pause_seconds, retry_after_seconds
 from pipelines.crawl.revisit import conditional_headers, says_more, site_directives
+from pipelines.crawl.rsl_documents import RslDocuments
 from pipelines.crawl.screen import Screen
-from pipelines.crawl.site import MAX_VALID_SECONDS, Judgement, Rules, ask_file, ask_site, may_ask
+from pipelines.crawl.site import MAX_VALID_SECONDS, Judgement, Rules, ask_site
+from pipelines.crawl.tally import Counts, Tally
 from pipelines.crawl.visit import Context, Found, classify, follow_redirect, read_links, sitemap_links, to_visit
-from pipelines.crawl.warc_writer import Record, ResponseRecord, WithdrawalRecord, new_record_id, payload_digest
-from pipelines.rights.rsl import missing, rsl_directives, unread
-from pipelines.rights.site import SiteFile
+from pipelines.crawl.warc_writer import WithdrawalRecord, reservation_record
 from pipelines.rights.verdict import judge
 
 _LOG = logging.getLogger(__name__)
@@ -51,63 +50,11 @@ _MIN_ROOM = 100
 _RESTING_SECONDS = 5.0
 """Hosts that rest for longer make room for others."""
 _NUM_JUDGED_AT_ONCE = 1000
-_MAX_RSL_ELSEWHERE = 5
-"""Of one host and run: its pages could name any number, to have others asked."""
-_MAX_RSL_DOCUMENTS = 1000
 _MAX_SITEMAP_NUM_BYTES = 50 << 20
 """The sitemap protocol's limit."""
 _MAX_FEED_NUM_BYTES = 2 << 20
 _NUM_LARGE_AT_ONCE = 2
 """Sitemaps and feeds in memory at once."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Counts:
-    """What one run has done so far."""
-
-    num_fetched: int
-    num_bytes: int
-    """Of bodies, decoded."""
-    errors: Mapping[str, int]
-    """URLs that failed, by outcome."""
-    num_unchanged: int
-    num_changed: int
-    num_withdrawn: int
-    is_last: bool = False
-
-
-@dataclass(slots=True)
-class _Entry:
-    """Something to commit."""
-
-    host: Host
-    record: Record | None = None
-    visit: Visit | None = None
-    withdrawal: Withdrawal | None = None
-    site: Site | None = None
-    found: tuple[Link, ...] = ()
-    settles: bool = False
-    """Whether the host's URLs have been judged again with this."""
-
-    @property
-    def url_id(self) -> int | None:
-        if self.visit is not None:
-            return self.visit.target.id
-        return None if self.withdrawal is None else self.withdrawal.url_id
-
-    @property
-    def num_bytes(self) -> int:
-        return len(self.record.response.body or b"") if isinstance(self.record, ResponseRecord) else 0
-
-
-@dataclass(slots=True)
-class _Tally:
-    num_fetched: int = 0
-    num_bytes: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
-    num_unchanged: int = 0
-    num_changed: int = 0
-    num_withdrawn: int = 0
 
 
 def run(
@@ -165,12 +112,12 @@ class _Engine:
         self._ready: list[tuple[float, int, Host]] = []
         self._retries: list[tuple[float, int, Host, Target]] = []
         self._num_attempts: dict[int, int] = {}
-        self._rsl: dict[str, SiteFile] = {}
+        self._rsl = RslDocuments(fetcher, config)
         self._large = asyncio.Semaphore(_NUM_LARGE_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._error: BaseException | None = None
 
-        self._pending: list[_Entry] = []
+        self._pending: list[Entry] = []
         self._pending_num_bytes = 0
         self._asked: dict[int, Asked] = {}
         self._commit_task: asyncio.Task[None] | None = None
@@ -178,7 +125,7 @@ class _Engine:
         self._num_pages = frontier.num_pages()
         self._num_new = 0
         """Requests under way that may bring one more."""
-        self._tally = _Tally()
+        self._tally = Tally()
 
     async def run(self) -> Counts:
         try:
@@ -195,7 +142,7 @@ class _Engine:
             await self._archive.close()
         finally:
             await self._stop()
-        counts = self._counts(is_last=True)
+        counts = self._tally.counts(is_last=True)
         self._on_progress(counts)
         return counts
 
@@ -435,9 +382,9 @@ class _Engine:
         host.is_changed |= not site.failure and host.digest is not None and host.digest != site.digest
         self._take(host, site)
         for response in answer.responses:
-            self._pend(_Entry(host, record=_reservation(response)))
+            self._pend(Entry(host, record=reservation_record(response)))
         found = sitemap_links(answer.sitemaps, host.origin, self._screen) if self._config.sitemaps else ()
-        self._pend(_Entry(host, site=site, found=found))
+        self._pend(Entry(host, site=site, found=found))
 
     async def _judge_again(self, host: Host) -> None:
         """Judge a host's pages by what its files say now: take out what they forbid, ask again for what they free."""
@@ -454,7 +401,7 @@ class _Engine:
         while host.num_open:  # what is withdrawn must not be leased before the ledger knows
             await asyncio.sleep(_COMMIT_PAUSE_SECONDS)
         host.is_changed = False
-        self._pend(_Entry(host, settles=True))
+        self._pend(Entry(host, settles=True))
 
     def _is_freed(self, host: Host, row: JudgedUrl) -> bool:
         """Whether a URL is to be asked for (again); a page that is forbidden now is withdrawn here."""
@@ -514,7 +461,7 @@ class _Engine:
             error="; ".join(judged.directives)[:500] if outcome is Outcome.RESERVED else None,
             archived=target.archived,
         )
-        self._pend(_Entry(host, visit=visit))
+        self._pend(Entry(host, visit=visit))
 
     def _withdraw(
         self, host: Host, url_id: int, url: str, outcome: Outcome, judged: Judgement, archived: Archived
@@ -532,7 +479,7 @@ class _Engine:
         )
         self._tally.num_withdrawn += 1
         self._uncount(host, archived)
-        self._pend(_Entry(host, record=record, withdrawal=withdrawal))
+        self._pend(Entry(host, record=record, withdrawal=withdrawal))
 
     async def _visit(self, host: Host, target: Target, judged: Judgement) -> None:
         if target.kind == "page":
@@ -570,7 +517,7 @@ class _Engine:
         )
         visit, record = to_visit(target, answer, outcome, context, self._config, self._screen)
         self._count(host, visit)
-        self._pend(_Entry(host, record=record, visit=visit))
+        self._pend(Entry(host, record=record, visit=visit))
 
     def _asked_seconds(self, host: Host, answer: Response | Failure) -> float | None:
         """Retry-After. It holds for the host whatever it came with, but for long only with an answer that speaks for it."""
@@ -585,7 +532,7 @@ class _Engine:
             asked.ready_at = max(asked.ready_at, time.time() + rest)
             if rest > self._config.max_delay_seconds:
                 self._let_rest(host, rest)
-            self._pend(_Entry(host))  # so that a killed process leaves word of it
+            self._pend(Entry(host))  # so that a killed process leaves word of it
         return seconds
 
     def _is_to_be_fetched_whole(self, host: Host, target: Target, answer: Response | Failure) -> bool:
@@ -613,40 +560,13 @@ class _Engine:
         return read_links(answer, target, self._config, self._screen, self._frontier.knows)
 
     async def _rsl_directives(self, host: Host, page_url: str, found: Found) -> tuple[str, ...]:
-        """What the RSL documents that a page names say of it. Each is asked for once a run."""
-        lines: list[str] = []
-        for url in found.rsl:
-            file = self._rsl.get(url)
-            if file is None:
-                file = await self._ask_rsl(host, url)
-                if len(self._rsl) >= _MAX_RSL_DOCUMENTS:
-                    self._rsl.clear()
-                self._rsl[url] = file
-            if file.text is not None:
-                lines += rsl_directives(file.text, url, page_url)
-            else:
-                lines.append(unread(url, file.problem) if file.problem else missing(url))
-        return tuple(lines)
-
-    async def _ask_rsl(self, host: Host, url: str) -> SiteFile:
-        """An RSL document, as a request of the host whose page names it: on its own time, and few on other hosts."""
-        is_own = url.startswith(f"{host.origin}/")
-        if is_own and host.rules is not None and host.rules.judge(url).refusal is Outcome.ROBOTS_DISALLOWED:
-            return SiteFile(url=url, text=None, problem="is forbidden by robots.txt")
-        if not is_own:
-            host.num_rsl_elsewhere += 1
-            if host.num_rsl_elsewhere > _MAX_RSL_ELSEWHERE:
-                return SiteFile(url=url, text=None, problem="is one of too many on other hosts")
-        async with host.turn:
-            await asyncio.sleep(host.pause_seconds(self._config))
-            if not is_own and not await may_ask(self._fetcher, url, self._config):
-                return SiteFile(url=url, text=None, problem="is forbidden by the robots.txt of its host")
-            file, response = await ask_file(self._fetcher, url)
-        if is_own:
-            self._note_request(host, response.seconds if response else 0.0, response.status if response else None)
-        if response is not None:
-            self._pend(_Entry(host, record=_reservation(response)))
-        return file
+        if not found.rsl:
+            return ()
+        lines, responses = await self._rsl.directives(host, page_url, found.rsl)
+        for response in responses:
+            self._note_request(host, response.seconds, response.status)
+            self._pend(Entry(host, record=reservation_record(response)))
+        return lines
 
     def _note_request(self, host: Host, seconds: float, status: int | None, *, num_bytes: int = 0) -> None:
         """Add a request to the host's sums; `status` is None where there was no answer."""
@@ -698,7 +618,7 @@ class _Engine:
 
     # -- commits
 
-    def _pend(self, entry: _Entry) -> None:
+    def _pend(self, entry: Entry) -> None:
         entry.host.num_open += 1
         self._pending.append(entry)
         self._pending_num_bytes += entry.num_bytes
@@ -714,7 +634,8 @@ class _Engine:
             await asyncio.sleep(_COMMIT_PAUSE_SECONDS)
         pending, self._pending = self._pending, []
         self._pending_num_bytes = 0
-        queued = await self._commit(pending)
+        asked, self._asked = self._asked, {}
+        queued = await self._archive.commit(pending, asked)
         self._barren -= queued
         for entry in pending:
             entry.host.num_open -= 1
@@ -725,7 +646,7 @@ class _Engine:
                 self._schedule(self._host(host_id))
         self._release()
         self._is_hungry = True
-        self._on_progress(self._counts())
+        self._on_progress(self._tally.counts())
 
     def _release(self) -> None:
         """Let hosts go on that waited for the last page to come, unless it came."""
@@ -739,54 +660,6 @@ class _Engine:
         self._commit_task = None
         self._wake.set()
 
-    async def _commit(self, pending: Sequence[_Entry]) -> set[int]:
-        """Write, sync, record; in as many steps as there are WARC files to fill."""
-        asked, self._asked = self._asked, {}
-        unwritten = [entry for entry in pending if entry.record is not None]
-        queued = self._record([entry for entry in pending if entry.record is None], asked=asked)
-        while unwritten:
-            records = [entry.record for entry in unwritten if entry.record is not None]
-            offsets, file, num_bytes = await self._archive.append(records)
-            written, unwritten = unwritten[: len(offsets)], unwritten[len(offsets) :]
-            queued |= self._record(written, offsets=offsets, file=file, num_bytes=num_bytes)
-            await self._archive.close_if_full()
-        settled = [entry.host.id for entry in pending if entry.settles]
-        if settled:
-            self._frontier.commit((), settled=settled)
-        return queued
-
-    def _record(
-        self,
-        entries: Sequence[_Entry],
-        *,
-        offsets: Sequence[int] = (),
-        file: OpenFile | None = None,
-        num_bytes: int = 0,
-        asked: Mapping[int, Asked] | None = None,
-    ) -> set[int]:
-        return self._frontier.commit(
-            [entry.visit for entry in entries if entry.visit],
-            withdrawals=[entry.withdrawal for entry in entries if entry.withdrawal],
-            sites=[(entry.host.id, entry.site) for entry in entries if entry.site],
-            found=[link for entry in entries for link in entry.found],
-            offsets={entry.url_id: at for entry, at in zip(entries, offsets, strict=False) if entry.url_id},
-            file=file,
-            num_bytes=num_bytes,
-            asked=asked,
-        )
-
-    def _counts(self, *, is_last: bool = False) -> Counts:
-        tally = self._tally
-        return Counts(
-            num_fetched=tally.num_fetched,
-            num_bytes=tally.num_bytes,
-            errors=dict(tally.errors),
-            num_unchanged=tally.num_unchanged,
-            num_changed=tally.num_changed,
-            num_withdrawn=tally.num_withdrawn,
-            is_last=is_last,
-        )
-
     async def _stop(self) -> None:
         """After an error or a cancellation: end what is under way, and leave the rest to the next run."""
         tasks = [*self._tasks, *([self._commit_task] if self._commit_task else [])]
@@ -794,13 +667,3 @@ class _Engine:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._archive.abandon()
-
-
-def _reservation(response: Response) -> ResponseRecord:
-    """The record of a file that speaks of rights."""
-    return ResponseRecord(
-        response=response,
-        record_id=new_record_id(),
-        payload_digest=payload_digest(response.body or b""),
-        is_reservation=True,
-    )

@@ -96,6 +96,16 @@ def new_record_id() -> str:
     return f"<urn:uuid:{uuid.uuid4()}>"
 
 
+def reservation_record(response: Response) -> ResponseRecord:
+    """The record of a file that speaks of rights, and is no page."""
+    return ResponseRecord(
+        response=response,
+        record_id=new_record_id(),
+        payload_digest=payload_digest(response.body or b""),
+        is_reservation=True,
+    )
+
+
 def warcinfo(config: CrawlConfig) -> dict[str, str]:
     """What the first record of each file says of the crawl."""
     return {

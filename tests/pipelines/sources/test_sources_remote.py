@@ -314,7 +314,11 @@ def test_max_records_takes_a_prefix_of_whole_records(server, tmp_path, packed, l
 
 
 def test_a_packing_without_known_ends_is_taken_whole(server, tmp_path):
-    for name, data in {"/z": zstandard.compress(PLAIN), "/one": gzip.compress(PLAIN), "/none": b"<html>" * 99}.items():
+    for name, data in {
+        "/z": zstandard.compress(PLAIN),
+        "/one": gzip.compress(PLAIN, mtime=0),
+        "/none": b"<html>" * 99,
+    }.items():
         server.objects[name] = data
         server.hang_ups = [50]
         assert fetch(server, tmp_path / name[1:], name, max_records=2) == data
@@ -503,7 +507,8 @@ class TestListings:
     LINES = b"crawl-data/a.warc.gz\n\r\n/crawl-data/b.warc.gz\r\ncrawl-data/a.warc.gz\ns3://bucket/c.warc.gz"
 
     @pytest.mark.parametrize(
-        "pack", [bytes, gzip.compress, lambda data: gzip.compress(data[:30]) + gzip.compress(data[30:])]
+        "pack",
+        [bytes, gzip.compress, lambda data: gzip.compress(data[:30], mtime=0) + gzip.compress(data[30:], mtime=0)],
     )
     @pytest.mark.parametrize("base_url", ["https://data.example", "s3://commoncrawl/"])
     def test_lines_become_urls_in_their_order_each_once(self, tmp_path, pack, base_url):
@@ -523,8 +528,8 @@ class TestListings:
             (b"file:///etc/passwd", "https://a/", "file 1 of"),
             (b"a\nHTTP://x/\x00", "https://a/", "file 2 of"),
             (b"a" * 5000, "https://a/", "file 1 of"),
-            (gzip.compress(b"a\n" * 9)[:-9], "https://a/", "damaged"),
-            (gzip.compress(b"a\n")[:-8] + b"\0" * 8, "https://a/", "damaged"),
+            (gzip.compress(b"a\n" * 9, mtime=0)[:-9], "https://a/", "damaged"),
+            (gzip.compress(b"a\n", mtime=0)[:-8] + b"\0" * 8, "https://a/", "damaged"),
         ],
     )
     def test_what_is_no_listing_is_named(self, tmp_path, data, base_url, sentence):

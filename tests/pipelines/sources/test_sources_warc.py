@@ -213,22 +213,27 @@ RAW_DEFLATE = zlib.compressobj(wbits=-15)
 @pytest.mark.parametrize(
     ("headers", "sent", "expected", "problem"),
     [
-        ({"Content-Encoding": "gzip"}, gzip.compress(BODY), BODY, None),
+        ({"Content-Encoding": "gzip"}, gzip.compress(BODY, mtime=0), BODY, None),
         ({"Content-Encoding": "gzip"}, BODY, BODY, None),  # the archive decoded it and kept the header
-        ({"Content-Encoding": "gzip"}, gzip.compress(BODY)[:-20], b"", "bad_encoding"),
-        ({"Content-Encoding": "gzip"}, gzip.compress(BODY[:99]) + gzip.compress(BODY[99:]), BODY, None),
-        ({"Content-Encoding": "gzip"}, gzip.compress(b"") * 100, b"", "bad_encoding"),
+        ({"Content-Encoding": "gzip"}, gzip.compress(BODY, mtime=0)[:-20], b"", "bad_encoding"),
+        (
+            {"Content-Encoding": "gzip"},
+            gzip.compress(BODY[:99], mtime=0) + gzip.compress(BODY[99:], mtime=0),
+            BODY,
+            None,
+        ),
+        ({"Content-Encoding": "gzip"}, gzip.compress(b"", mtime=0) * 100, b"", "bad_encoding"),
         ({"Content-Encoding": "deflate"}, zlib.compress(BODY), BODY, None),
         ({"Content-Encoding": "deflate"}, RAW_DEFLATE.compress(BODY) + RAW_DEFLATE.flush(), BODY, None),
         ({"Content-Encoding": "br"}, brotli.compress(BODY), BODY, None),
         ({"Content-Encoding": "zstd"}, zstandard.compress(BODY), BODY, None),
-        ({"Content-Encoding": "deflate, gzip"}, gzip.compress(zlib.compress(BODY)), BODY, None),
+        ({"Content-Encoding": "deflate, gzip"}, gzip.compress(zlib.compress(BODY), mtime=0), BODY, None),
         ({"Content-Encoding": "UTF-8"}, BODY, BODY, None),
         ({"Content-Encoding": "br"}, bytes(range(256)), b"", "bad_encoding"),
         ({"Transfer-Encoding": "chunked"}, b"5\r\nhello\r\n3;x=y\r\n wo\r\n0\r\n\r\n", b"hello wo", None),
         ({"Transfer-Encoding": "chunked"}, BODY, BODY, None),
         ({"Transfer-Encoding": "chunked"}, b"5\r\nhello\r\nff\r\ncut", b"", "bad_encoding"),
-        ({"Content-Encoding": "gzip"}, gzip.compress(bytes(20_000)), b"", "too_large"),  # a bomb
+        ({"Content-Encoding": "gzip"}, gzip.compress(bytes(20_000), mtime=0), b"", "too_large"),  # a bomb
         ({"Content-Encoding": "br"}, brotli.compress(bytes(20_000)), b"", "too_large"),
         ({}, b"x" * 20_000, b"", "too_large"),
     ],
@@ -311,7 +316,7 @@ def test_a_wrong_content_length_loses_no_other_page(tmp_path, shift):
 
 
 def test_all_records_in_one_gzip_member(tmp_path):
-    data = gzip.compress(b"".join(page(number) for number in range(NUM_PAGES)))
+    data = gzip.compress(b"".join(page(number) for number in range(NUM_PAGES)), mtime=0)
     assert numbers(read(write(tmp_path / "one.warc.gz", data))) == list(range(NUM_PAGES))
     cut = read(write(tmp_path / "cut.warc.gz", data[: len(data) // 2]))
     assert numbers(cut) == [0, 1]
@@ -328,10 +333,10 @@ def test_two_damages_bear_different_evidence(tmp_path):
     ("data", "sentence"),
     [
         (b"<html>hello</html>" * 99, "no WARC record"),
-        (gzip.compress(b"<html>hello</html>" * 99), "no WARC record"),
+        (gzip.compress(b"<html>hello</html>" * 99, mtime=0), "no WARC record"),
         (b"\x1f\x8b\x08" + bytes(range(256)) * 9, "no WARC record"),
         (b"filedesc://x.arc 127.0.0.1 20140301000000 text/plain 1\n", "ARC file"),
-        (gzip.compress(b"filedesc://x.arc 127.0.0.1 20140301000000 text/plain 1\n"), "ARC file"),
+        (gzip.compress(b"filedesc://x.arc 127.0.0.1 20140301000000 text/plain 1\n", mtime=0), "ARC file"),
     ],
     ids=["html", "packed html", "broken gzip", "arc", "packed arc"],  # data holds the time of packing
 )
@@ -364,8 +369,18 @@ def test_concatenated_files_are_read_as_one(tmp_path):
     """With a warcinfo record in the middle, WET after WARC, and between the two the end of a file that was cut."""
     info = record(b"software: test", kind="warcinfo", content_type="application/warc-fields")
     wet = record("正文".encode(), kind="conversion", content_type="text/plain", url="http://site.example/9")
-    parts = [gzip.compress(info), gzip.compress(page(0)), gzip.compress(page(1))[:-40], gzip.compress(info)]
-    rows = read(write(tmp_path / "joined.warc.gz", b"".join([*parts, gzip.compress(page(2)), gzip.compress(wet)])))
+    parts = [
+        gzip.compress(info, mtime=0),
+        gzip.compress(page(0), mtime=0),
+        gzip.compress(page(1), mtime=0)[:-40],
+        gzip.compress(info, mtime=0),
+    ]
+    rows = read(
+        write(
+            tmp_path / "joined.warc.gz",
+            b"".join([*parts, gzip.compress(page(2), mtime=0), gzip.compress(wet, mtime=0)]),
+        )
+    )
     assert set(numbers(rows)) >= {0, 2, 9}
     assert problems(rows) == ["warc_corrupt"]
     plain = read(write(tmp_path / "joined.warc", info + page(0) + page(1)[:-40] + info + page(2) + wet))
@@ -388,7 +403,7 @@ def test_a_truncated_wet_file_keeps_what_stands_before(packed):
 def test_a_file_a_writer_never_filled(tmp_path):
     assert problems(read(write(tmp_path / "empty.warc", b""))) == ["warc_truncated"]
     assert problems(read(write(tmp_path / "head.warc", b"WARC/1."))) == ["warc_truncated"]
-    assert read(write(tmp_path / "none.warc.gz", gzip.compress(b""))) == []
+    assert read(write(tmp_path / "none.warc.gz", gzip.compress(b"", mtime=0))) == []
 
 
 def test_options_are_checked():
