@@ -68,7 +68,7 @@ def header_drip() -> Iterator[int]:
         writer.write(b"HTTP/1.1 200 OK\r\n")
         for i in range(1000):
             writer.write(b"X-%d: y\r\n" % i)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)
 
     async def quiet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
