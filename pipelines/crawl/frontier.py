@@ -499,8 +499,7 @@ class Frontier:
                 link.refusal,
                 link.kind,
             )
-            for link in links
-            if self._is_taken(link)
+            for link in self._taken(links)
         ]
         self._db.executemany(
             "INSERT INTO urls (url, origin_id, depth, num_redirects, parent_id, is_queued, outcome, kind)"
@@ -522,15 +521,20 @@ class Frontier:
         self._remember(links)
         return {row[1] for row in rows if row[5]} | {self._origin_id(link.origin) for link in links if link.modified_at}
 
-    def _is_taken(self, link: Link) -> bool:
-        if link.kind == "page":
-            return link.num_redirects > 0 or not self.knows(link.url, link.depth)
-        num_maps = scalar(
-            self._db,
-            "SELECT COUNT(*) FROM urls WHERE kind != 'page' AND origin_id = ?",
-            self._origin_id(link.origin),
-        )
-        return num_maps < self._max_maps_per_host
+    def _taken(self, links: Sequence[Link]) -> Iterator[Link]:
+        """Links that the ledger may not know, and no more sitemaps and feeds of a host than are allowed."""
+        num_maps: dict[str, int] = {}
+        for link in links:
+            if link.kind == "page":
+                if link.num_redirects or not self.knows(link.url, link.depth):
+                    yield link
+                continue
+            if link.origin not in num_maps:
+                query = "SELECT COUNT(*) FROM urls WHERE kind != 'page' AND origin_id = ?"
+                num_maps[link.origin] = scalar(self._db, query, self._origin_id(link.origin))
+            if num_maps[link.origin] < self._max_maps_per_host:
+                num_maps[link.origin] += 1
+                yield link
 
     def _remember(self, links: Sequence[Link]) -> None:
         if len(self._depths) > _MAX_REMEMBERED:

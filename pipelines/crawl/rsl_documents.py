@@ -53,7 +53,10 @@ class RslDocuments:
             if host.num_rsl_elsewhere > _MAX_ELSEWHERE:
                 return SiteFile(url=url, text=None, problem="is one of too many on other hosts"), None
         async with host.turn:
-            await asyncio.sleep(host.pause_seconds(self._config))
-            if not is_own and not await may_ask(self._fetcher, url, self._config):
-                return SiteFile(url=url, text=None, problem="is forbidden by the robots.txt of its host"), None
+            pause = host.pause_seconds(self._config)
+            await asyncio.sleep(pause)
+            if not is_own:
+                if not await may_ask(self._fetcher, url, self._config):
+                    return SiteFile(url=url, text=None, problem="is forbidden by the robots.txt of its host"), None
+                await asyncio.sleep(pause)
             return await ask_file(self._fetcher, url)

@@ -1,11 +1,15 @@
 """A web server on loopback, in a thread, that writes down what it was asked."""
 
 import asyncio
+import itertools
+import json
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +47,12 @@ class Site:
     def counts(self) -> Counter[str]:
         return Counter(path for path, _ in self.requests)
 
+    @property
+    def gaps(self) -> list[tuple[float, str, str]]:
+        """Seconds from each request to the next, and what the two asked for."""
+        pairs = itertools.pairwise(self.requests)
+        return [(later - earlier, before, after) for (before, earlier), (after, later) in pairs]
+
     async def answer(self, request: web.Request) -> web.StreamResponse:
         if request.path in ASKED_OF_EVERY_SITE and request.path not in self.answers:
             return web.Response(status=404)
@@ -62,6 +72,32 @@ class Site:
         return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
 
 
+@dataclass
+class RawSite:
+    """A running server that sends bytes as they are, one answer a connection. A path that is not among them is a 404."""
+
+    answers: dict[str, bytes]
+    requests: list[tuple[str, bytes]] = field(default_factory=list)
+    """Path, and the head of the request, in order."""
+    port: int = 0
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            path = head.split(b" ", 2)[1].decode()
+            self.requests.append((path, head))
+            not_found = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            writer.write(self.answers.get(path, not_found))
+            await writer.drain()
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # the client had enough
+        finally:
+            writer.close()
+
+
 class _Server:
     """One event loop in a thread, for any number of sites."""
 
@@ -70,11 +106,22 @@ class _Server:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._runners: list[web.ServerRunner] = []
+        self._raw: list[asyncio.Server] = []
 
     def __call__(self, answers: dict[str, Answer]) -> Site:
         site = Site(answers)
         asyncio.run_coroutine_threadsafe(self._start(site), self._loop).result(10)
         return site
+
+    def raw(self, answers: dict[str, bytes]) -> RawSite:
+        site = RawSite(answers)
+        asyncio.run_coroutine_threadsafe(self._start_raw(site), self._loop).result(10)
+        return site
+
+    async def _start_raw(self, site: RawSite) -> None:
+        server = await asyncio.start_server(site.answer, "127.0.0.1", 0)
+        site.port = server.sockets[0].getsockname()[1]
+        self._raw.append(server)
 
     async def _start(self, site: Site) -> None:
         runner = web.ServerRunner(web.Server(site.answer), shutdown_timeout=0.01)
@@ -85,6 +132,8 @@ class _Server:
 
     def stop(self) -> None:
         async def clean_up() -> None:
+            for server in self._raw:
+                server.close()
             await asyncio.gather(*(runner.cleanup() for runner in self._runners))
 
         asyncio.run_coroutine_threadsafe(clean_up(), self._loop).result(10)
@@ -99,6 +148,72 @@ def serve() -> Iterator[Callable[[dict[str, Answer]], Site]]:
     server = _Server()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def serve_raw(serve: _Server) -> Callable[[dict[str, bytes]], RawSite]:
+    """Start a site from its answers by path, as they go over the wire."""
+    return serve.raw
+
+
+_CRAWL = """
+import json, os, signal, sys, time
+from pathlib import Path
+from pipelines.crawl import CrawlConfig, crawl
+from pipelines.crawl import frontier, warc_writer
+
+config, folder, hours_later, die_at, first = json.loads(sys.argv[1])
+exec(first)
+if hours_later:
+    now = time.time
+    time.time = lambda: now() + hours_later * 3600
+if die_at:
+    place, name, when, left = die_at
+    owner = {"frontier": frontier.Frontier, "writer": warc_writer.WarcWriter, "os": os}[place]
+    original = getattr(owner, name)
+
+    def dying(*args, **kwargs):
+        global left
+        left -= 1
+        if left == 0 and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        value = original(*args, **kwargs)
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return value
+
+    setattr(owner, name, dying)
+config = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
+crawl(CrawlConfig(**config), Path(folder))
+"""
+
+
+@pytest.fixture
+def start_crawl() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Crawl a folder in another process, which may be killed, or kill itself.
+
+    `die_at` is a place ("frontier", "writer", "os"), one of its functions, "before" or "after" it, and at which call of
+    it; `hours_later` moves the clock; `first` is code to run before all else.
+    """
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(
+        config: CrawlConfig,
+        folder: Path,
+        *,
+        die_at: tuple[str, str, str, int] | None = None,
+        hours_later: float = 0,
+        first: str = "",
+    ) -> subprocess.Popen[bytes]:
+        told = json.dumps([asdict(config), str(folder), hours_later, die_at, first])
+        process = subprocess.Popen([sys.executable, "-c", _CRAWL, told])
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait(10)
 
 
 @pytest.fixture

@@ -3,9 +3,8 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
+from dataclasses import replace
 
 import pytest
 from aiohttp import web
@@ -16,33 +15,6 @@ from pipelines.crawl.recovery import last_whole_member_end
 from pipelines.sources.warc import read_pages
 
 NUM_PAGES = 120
-
-CRAWL = """
-import sys
-from pathlib import Path
-from pipelines.crawl import CrawlConfig, crawl
-crawl(CrawlConfig(seeds=(sys.argv[1],), delay_seconds=0, delay_factor=0, concurrency_per_host=4, warc_max_records=25,
-                  allow_addresses=("127.0.0.0/8",)), Path(sys.argv[2]))
-"""
-
-
-DIE_AT = """
-import os, signal, sys
-from pipelines.crawl import engine, frontier, recovery, warc_writer
-place, name, when, left = sys.argv[3], sys.argv[4], sys.argv[5], int(sys.argv[6])
-owner = {"frontier": frontier.Frontier, "writer": warc_writer.WarcWriter, "os": os}[place]
-original = getattr(owner, name)
-def dying(*args, **kwargs):
-    global left
-    left -= 1
-    if left == 0 and when == "before":
-        os.kill(os.getpid(), signal.SIGKILL)
-    value = original(*args, **kwargs)
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return value
-setattr(owner, name, dying)
-"""
 
 
 def tree(num_pages: int) -> dict[str, str]:
@@ -56,22 +28,21 @@ def tree(num_pages: int) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("steps", [(1, 17, 40), (30, 2, 55)])
-def test_kill(serve, config_for, read_warc, tmp_path, steps) -> None:
+def test_kill(serve, config_for, start_crawl, read_warc, tmp_path, steps) -> None:
     site = serve(tree(NUM_PAGES))
-    seed = site.url("/p0")
+    config = config_for(seeds=(site.url("/p0"),), concurrency_per_host=4, warc_max_records=25)
     for step in steps:
         # The server says when: so many requests into this process's life.
         stop_at = len(site.requests) + step
         is_time = threading.Event()
         site.on_request = lambda count, stop_at=stop_at, is_time=is_time: is_time.set() if count >= stop_at else None
-        process = subprocess.Popen([sys.executable, "-c", CRAWL, seed, str(tmp_path)])
+        process = start_crawl(config, tmp_path)
         assert is_time.wait(30)
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait(10) == -signal.SIGKILL
     site.on_request = lambda count: None
     closed_before = {path: path.read_bytes() for path in (tmp_path / "warc").glob("*.warc.gz")}
 
-    config = config_for(seeds=(seed,), concurrency_per_host=4, warc_max_records=25)
     result = crawl(config, tmp_path)
     assert (result.outcomes, result.complete, result.num_pages) == ({"fetched": NUM_PAGES}, True, NUM_PAGES)
     assert not list((tmp_path / "warc").glob("*.open"))
@@ -97,11 +68,10 @@ def test_kill(serve, config_for, read_warc, tmp_path, steps) -> None:
         ("writer", "close", "after", 2),
     ],
 )
-def test_kill_between_two_steps(serve, config_for, read_warc, tmp_path, place, name, when, count) -> None:
+def test_kill_between_two_steps(serve, config_for, start_crawl, read_warc, tmp_path, place, name, when, count) -> None:
     site = serve(tree(30))
-    code = DIE_AT + CRAWL.replace("warc_max_records=25", "warc_max_records=7")
-    command = [sys.executable, "-c", code, site.url("/p0"), str(tmp_path), place, name, when, str(count)]
-    assert subprocess.run(command, check=False, timeout=30).returncode == -signal.SIGKILL
+    config = config_for(seeds=(site.url("/p0"),), concurrency_per_host=4, warc_max_records=7)
+    assert start_crawl(config, tmp_path, die_at=(place, name, when, count)).wait(30) == -signal.SIGKILL
     assert status(tmp_path)["num_pages"] < 30, "the ledger can be read as it was left"
     closed_before = {path: path.read_bytes() for path in (tmp_path / "warc").glob("*.warc.gz")}
     result = crawl(config_for(seeds=(site.url("/p0"),)), tmp_path)
@@ -115,14 +85,8 @@ def test_kill_between_two_steps(serve, config_for, read_warc, tmp_path, place, n
         assert (row.warc_file, row.warc_offset) == (record.file, record.offset)
 
 
-TIMED = """
-import signal, sys
-signal.setitimer(signal.ITIMER_PROF, float(sys.argv[3]))  # ends the process at that much CPU time, as SIGKILL would
-"""
-
-
 @pytest.mark.slow
-def test_fifty_kills_at_random_moments(serve, config_for, read_records, tmp_path) -> None:
+def test_fifty_kills_at_random_moments(serve, config_for, start_crawl, read_records, tmp_path) -> None:
     """Nothing lost, nothing twice in the corpus, and every file readable to its last whole record after each kill."""
     chance = random.Random(20261123)
     site = serve(tree(900))
@@ -130,16 +94,17 @@ def test_fifty_kills_at_random_moments(serve, config_for, read_records, tmp_path
     site.answers["/map.xml"] = f"<urlset xmlns='http://www.sitemaps.org/schemas/sitemap/0.9'>{sitemap}</urlset>"
     site.answers["/robots.txt"] = f"User-agent: *\nDisallow: /p13$\nSitemap: {site.url('/map.xml')}"
     site.answers["/p7"] = web.Response(status=301, headers={"Location": "/p8"})
-    seed = site.url("/p0")
-    code = CRAWL.replace("warc_max_records=25", "warc_max_records=40")
+    config = config_for(seeds=(site.url("/p0"),), concurrency_per_host=4, warc_max_records=40)
+    told = config
     num_killed = 0
     while num_killed < 50:
         stop_at = len(site.requests) + chance.randrange(1, 30)
         is_time = threading.Event()
         site.on_request = lambda count, stop_at=stop_at, is_time=is_time: is_time.set() if count >= stop_at else None
         by_itself = chance.random() < 0.5
-        command = [sys.executable, "-c", (TIMED if by_itself else "") + code, seed, str(tmp_path)]
-        process = subprocess.Popen([*command, str(chance.uniform(0.3, 0.7))], stderr=subprocess.DEVNULL)
+        # Ends the process at that much CPU time, as SIGKILL would.
+        timer = f"signal.setitimer(signal.ITIMER_PROF, {chance.uniform(0.3, 0.7)})"
+        process = start_crawl(told, tmp_path, first=timer if by_itself else "")
         while process.poll() is None and not is_time.wait(0.01):
             pass
         if process.poll() is None and not by_itself:
@@ -153,9 +118,9 @@ def test_fifty_kills_at_random_moments(serve, config_for, read_records, tmp_path
                 read_records((tmp_path / "whole.warc.gz",))
         if process.returncode == 0:
             # It came to its end: the pages are due again, and more kills fall into visits of known pages.
-            code = CRAWL.replace("warc_max_records=25", "warc_max_records=40, recrawl_after_hours=0")
+            told = replace(config, recrawl_after_hours=0)
     site.on_request = lambda count: None
-    result = crawl(config_for(seeds=(seed,), concurrency_per_host=4, warc_max_records=40), tmp_path)
+    result = crawl(config, tmp_path)
     assert result.complete
     assert result.outcomes == {"fetched": 898, "redirected": 1, "robots_disallowed": 1, "read_for_links": 1}
     urls = [row["url"] for path in result.warc_paths for batch in read_pages(path) for row in batch.to_pylist()]
