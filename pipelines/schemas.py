@@ -58,6 +58,10 @@ DOCUMENT = pa.schema(
         pa.field("charset", pa.string()),
         pa.field("declared_language", pa.string()),
         pa.field("title", pa.string()),
+        pa.field("author", pa.string()),
+        pa.field("published_at", pa.string()),  # ISO 8601 date, as the page states it
+        pa.field("site_name", pa.string()),
+        pa.field("extractor", pa.string()),  # the path that gave the text: article, main, whole, careful, plain
         pa.field("license_url", pa.string()),
         _required("directives", pa.list_(pa.string())),  # "source: value" of each rights directive seen
         pa.field("problem", pa.string()),  # null, or why there is no text
@@ -78,6 +82,8 @@ SIGNALS = pa.schema(
         pa.field("language_score", pa.float32()),
         pa.field("language_source", pa.string()),  # fasttext or langdetect
         pa.field("script", pa.string()),  # ISO 15924: Latn, Hans, Hant, ...
+        pa.field("language_share", pa.float32()),  # of the dominant language, by parts; null where none could be told
+        _required("is_mixed_language", pa.bool_()),  # that share is below 0.8
         # Gopher quality (arXiv:2112.11446, appendix A1)
         _required("num_words", pa.int64()),
         pa.field("mean_word_length", pa.float32()),
@@ -109,6 +115,7 @@ SIGNALS = pa.schema(
         _required("rights_evidence", pa.list_(pa.string())),
         _required("num_blocked_ai_agents", pa.int32()),  # crawlers for training that robots.txt shuts out of the page
         pa.field("license", pa.string()),  # SPDX identifier
+        pa.field("license_class", pa.string()),  # open, nc, nd, nc-nd, all-rights-reserved or unknown
         _counts("keyword_counts", "category"),
         _counts("identity_counts", "group"),
         _counts("pii_counts", "kind"),
@@ -127,6 +134,7 @@ DECISION = pa.schema(
         pa.field("value", pa.float64()),  # what that rule measured
         pa.field("threshold", pa.float64()),
         _required("failed_rules", pa.list_(pa.string())),  # every rule that failed, in rule order
+        pa.field("blocked_by", pa.string()),  # "list: entry" of the block list that names the page's address
     ]
 )
 """The policy's verdict on each document."""

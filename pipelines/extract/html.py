@@ -13,13 +13,16 @@ indented list takes space in it. Both are bounded here by counting, never by a c
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import HTMLTree
 
+from pipelines.extract.article import article_main_text
+from pipelines.extract.limits import has_too_many_attributes, num_elements_bound
+from pipelines.extract.metadata import Metadata, page_metadata
 from pipelines.extract.normalize import normalize, one_line
 from pipelines.extract.rights import RightsFound, page_rights
 
@@ -64,6 +67,13 @@ _NOT_CONTENT = [
 
 _SITE_HEADER = "body>header:not(:has(h1))"
 
+_ARTICLE_SIGNS = (
+    *("og:type", "<article", "articleBody", 'Article"', "BlogPosting", "article-body", "article_body", "story-body"),
+    *("entry-content", "post-content", "post-body", "article-content", "article_content", "article-text"),
+    *("rich_media_content", "TRS_Editor", "artibody"),
+)
+"""What the source of nearly every article holds one of, and hardly any page of documentation."""
+
 _MAX_TITLE_CHARS = 1000
 
 
@@ -75,6 +85,10 @@ class TooManyTagsError(Exception):
     """The parsed tree would take too much memory."""
 
 
+class TooManyAttributesError(Exception):
+    """A tag's attributes would take too long to compare with one another."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Extracted:
     """What a page of HTML holds."""
@@ -83,6 +97,12 @@ class Extracted:
     title: str | None
     language: str | None
     rights: RightsFound
+    author: str | None
+    published_at: str | None
+    """ISO 8601 date."""
+    site_name: str | None
+    extractor: str
+    """The path that gave the text: article, main, whole, or careful."""
 
 
 def extract_html(
@@ -99,37 +119,92 @@ def extract_html(
 
     A main text shorter than `min_main_chars` characters gives way to the whole text, without navigation, header and
     footer, where that is longer. Raises TooDeepError where block elements are nested deeper than `max_nesting`, or
-    lists deeper than 32; TooManyTagsError, before anything is parsed, where there are more than `max_tags`.
+    lists deeper than 32; before anything is parsed, TooManyTagsError where there are more than `max_tags` or their
+    unclosed formatting would make as many elements, and TooManyAttributesError where a tag has tens of thousands.
     """
-    if html.count("<") > max_tags:
+    if html.count("<") > max_tags or num_elements_bound(html, 2 * max_tags) > 2 * max_tags:
         raise TooManyTagsError
+    if has_too_many_attributes(html):
+        raise TooManyAttributesError
     holds_math = _holds_math(html)
-    tree = HTMLTree.parse(_remedied(html, holds_math=holds_math))
+    may_be_article = main_content and any(sign in html for sign in _ARTICLE_SIGNS)
+    source = (_with_tex(html) if holds_math else html) if may_be_article else _remedied(html, holds_math=holds_math)
+    tree = HTMLTree.parse(source)
     document: Any = tree.document
     if _is_too_deep(document, max_nesting):
         raise TooDeepError
     affordable_depth = _MAX_MAIN_WORK // max(1, len(html))
     if affordable_depth < max_nesting and _is_deeper(document, _BLOCKS, affordable_depth):
         main_content = False
+    rights = page_rights(document, url)
+    metadata = page_metadata(document)
+    title = one_line(tree.title or "", _MAX_TITLE_CHARS) or None
+    root = document.query_selector("html")
+    language = root.getattr("lang") or root.getattr("xml:lang") if root is not None else None
     skipped = _MATH_DISPLAYS if holds_math else []
+    text, extractor = "", ""
+    if main_content and may_be_article and metadata.kind in ("article", "page"):
+        text, extractor = _article_text(tree, html, metadata, title or "", skipped)
+        text = _tidied(text)
+        if len(text) < min_main_chars:  # a list of links, or hardly a page: no article
+            extractor = ""
+    if not extractor:
+        if may_be_article:
+            tree = HTMLTree.parse(_remedied(source, holds_math=False))
+        text, extractor = _general_text(
+            tree, main_content=main_content, comments=comments, min_main_chars=min_main_chars, skipped=skipped
+        )
+    return Extracted(
+        text=text,
+        title=title or next(iter(metadata.titles), None),
+        language=one_line(language or "", 40) or None,
+        rights=rights,
+        author=metadata.author,
+        published_at=metadata.published_at,
+        site_name=metadata.site_name,
+        extractor=extractor,
+    )
+
+
+def _general_text(
+    tree: HTMLTree, *, main_content: bool, comments: bool, min_main_chars: int, skipped: list[str]
+) -> tuple[str, str]:
+    """Text of a page that is no article, and the path that gave it."""
     text = ""
     if main_content:
         text = _plain_text(tree, main_content=True, comments=comments, skipped=[_SITE_HEADER, *skipped])
     if len(text) < min_main_chars or not main_content:
         whole = _plain_text(tree, main_content=False, comments=comments, skipped=[*_NOT_CONTENT, *skipped])
-        text = max(text, whole, key=len)
-    root = document.query_selector("html")
-    language = root.getattr("lang") or root.getattr("xml:lang") if root is not None else None
-    return Extracted(
-        text=text,
-        title=one_line(tree.title or "", _MAX_TITLE_CHARS) or None,
-        language=one_line(language or "", 40) or None,
-        rights=page_rights(document, url),
-    )
+        if len(whole) > len(text):
+            return whole, "whole"
+    return text, "main"
+
+
+def _article_text(tree: HTMLTree, html: str, metadata: Metadata, title: str, skipped: list[str]) -> tuple[str, str]:
+    """Text of an article and the path that gave it; two empty strings where the page turns out to be none."""
+
+    def marked_text(fragment: str, skips: Sequence[str]) -> str:
+        part = HTMLTree.parse(_remedied(fragment, holds_math=False))
+        return _marked_text(part, main_content=True, comments=False, skipped=[*skips, *skipped])
+
+    def whole_text() -> str:
+        return _marked_text(tree, main_content=True, comments=False, skipped=[_SITE_HEADER, *skipped])
+
+    titles = (title, *metadata.titles) if metadata.kind == "article" else ()
+    return article_main_text(tree.document, html, whole_text, marked_text, titles=titles)
 
 
 def _plain_text(tree: HTMLTree, *, main_content: bool, comments: bool, skipped: list[str]) -> str:
-    text = extract_plain_text(
+    return _tidied(_marked_text(tree, main_content=main_content, comments=comments, skipped=skipped))
+
+
+def _tidied(text: str) -> str:
+    text = normalize(text)
+    return _EMPTY_BULLETS.sub("", text) if "•" in text else text
+
+
+def _marked_text(tree: HTMLTree, *, main_content: bool, comments: bool, skipped: list[str]) -> str:
+    text: str = extract_plain_text(
         tree,
         preserve_formatting=True,
         main_content=main_content,
@@ -140,8 +215,7 @@ def _plain_text(tree: HTMLTree, *, main_content: bool, comments: bool, skipped: 
     )
     if _BULLET_MARK in text:
         text = _NUMBERED_BULLET.sub("• ", text)
-    text = normalize(text)
-    return _EMPTY_BULLETS.sub("", text) if "•" in text else text
+    return text
 
 
 @functools.cache

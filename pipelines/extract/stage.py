@@ -10,7 +10,13 @@ import pyarrow as pa
 from pipelines.digest import document_id
 from pipelines.errors import ConfigError
 from pipelines.extract.charset import decode, looks_like_utf16
-from pipelines.extract.html import Extracted, TooDeepError, TooManyTagsError, extract_html
+from pipelines.extract.html import (
+    Extracted,
+    TooDeepError,
+    TooManyAttributesError,
+    TooManyTagsError,
+    extract_html,
+)
 from pipelines.extract.normalize import normalize
 from pipelines.extract.rights import RightsFound, combined, header_rights
 from pipelines.schemas import DOCUMENT, PAGE
@@ -69,7 +75,8 @@ def extract_documents(batches: Iterable[pa.RecordBatch], config: ExtractConfig) 
     """PAGE -> DOCUMENT, one row for each row, in order.
 
     `problem` is what the reader found (of a page that was withdrawn: `robots_disallowed`, `reserved`), or `http_STATUS`,
-    `too_large`, `not_text`, `undecodable`, `too_deep`, `too_many_tags`, `empty`;
+    `too_large`, `not_text`, `undecodable`, `too_deep`, `too_many_tags`,
+    `too_many_attributes`, `empty`;
     the text is empty exactly where a problem stands.
     """
     for batch in batches:
@@ -79,11 +86,11 @@ def extract_documents(batches: Iterable[pa.RecordBatch], config: ExtractConfig) 
 
 EXTRACT = Stage(
     name="extract",
-    version=2,
+    version=3,
     inputs=(PAGE,),
     output=DOCUMENT,
     transform=extract_documents,
-    libraries=("resiliparse", "fastwarc", "lxml"),
+    libraries=("resiliparse", "fastwarc", "lxml", "trafilatura"),
     tally=tally_problems,
 )
 
@@ -101,6 +108,10 @@ def _document(page: dict[str, Any], config: ExtractConfig) -> dict[str, Any]:
         "charset": None,
         "declared_language": next((value for name, value in headers if name == "content-language"), None),
         "title": None,
+        "author": None,
+        "published_at": None,
+        "site_name": None,
+        "extractor": None,
         "license_url": None,
         "directives": [],
         "problem": _refusal(page, config),
@@ -122,7 +133,7 @@ def _read(row: dict[str, Any], page: dict[str, Any], config: ExtractConfig) -> R
     source = decoded.text.replace("\x00", "")
     rights = RightsFound()
     if not is_html:
-        row["text"] = normalize(source)
+        row["text"], row["extractor"] = normalize(source), "plain"
     else:
         try:
             found = _extracted(source, page["url"], config)
@@ -132,11 +143,15 @@ def _read(row: dict[str, Any], page: dict[str, Any], config: ExtractConfig) -> R
         except TooManyTagsError:
             row["problem"] = "too_many_tags"
             return RightsFound()
-        row["text"], row["title"] = found.text, found.title
+        except TooManyAttributesError:
+            row["problem"] = "too_many_attributes"
+            return RightsFound()
+        for name in ("text", "title", "author", "published_at", "site_name", "extractor"):
+            row[name] = getattr(found, name)
         row["declared_language"] = found.language or row["declared_language"]
         rights = found.rights
     if len(row["text"].strip()) < config.min_text_chars:
-        row["problem"], row["text"] = "empty", ""
+        row["problem"], row["text"], row["extractor"] = "empty", "", None
     return rights
 
 

@@ -55,6 +55,8 @@ def test_one_row_for_each_row_in_order():
         (b"<div>" * 300 + b"x", "text/html", {}, "too_deep"),
         (b"<ul><li>" * 40 + b"x", "text/html", {}, "too_deep"),
         (b"<b>" * 100 + b"x", "text/html", {"max_tags": 99}, "too_many_tags"),
+        (b"<p>" + b"".join(b"<b a%d>" % n for n in range(2000)) + b"<p>x" * 2000, "text/html", {}, "too_many_tags"),
+        (b"<b " + b" ".join(b"a%d" % n for n in range(40_000)) + b">x", "text/html", {}, "too_many_attributes"),
         (b"\xff\x81\xfe\x82" * 99, "text/html; charset=utf-8", {"problem": None}, "undecodable"),
         (b"", None, {"problem": "warc_truncated"}, "warc_truncated"),
         (b"<p>x", "text/html", {"problem": "bad_row"}, "bad_row"),
@@ -217,6 +219,14 @@ HOSTILE = {
     "unclosed": lambda: "<p><b><i><a href=x>" * 50_000,
     "lone characters": lambda: "<td>甲" * 200_000,
     "nulls": lambda: "<p>a\x00b" * 200_000,
+    "attributes": lambda: "<b " + " ".join(f"a{n}" for n in range(100_000)) + ">x",
+    "attributes with ends in their values": lambda: "<b " + " ".join(f"a{n}='>'" for n in range(100_000)) + ">x",
+    "formatting left open": lambda: "<p>" + "".join(f"<b a{n}>" for n in range(9000)) + "</p><p>x" * 9000,
+    "formatting ended in comments": lambda: "".join(f"<b a{n}><!--</b>-->" for n in range(9000)) + "<p>x</p>" * 9000,
+    "articles": lambda: "<article>" * 200 + "<article><p>x y z. </p></article>" * 50_000,
+    "bodies": lambda: "<p class=article-body itemprop=articleBody>Some words here. " * 50_000,
+    "links": lambda: "<article>" + "<a href=x>y" * 100_000,
+    "boilerplate classes": lambda: "<article>" + "".join(f'<i class="share-{n}">x</i>' for n in range(50_000)),
     "entities": lambda: "&amp;&#x10FFFF;&#xD800;" * 100_000,
 }
 """Each took minutes, gigabytes or a crash in some part of some extractor."""
@@ -230,7 +240,7 @@ def test_hostile_pages_end_in_an_outcome(name):
     started = time.process_time()
     row = extract(payload)
     assert time.process_time() - started < MAX_CPU_SECONDS
-    assert row["problem"] in (None, "empty", "too_deep", "too_many_tags")
+    assert row["problem"] in (None, "empty", "too_deep", "too_many_tags", "too_many_attributes")
     assert len(row["text"]) <= 16 * len(payload)
     assert "\x00" not in row["text"]
 
@@ -310,7 +320,7 @@ def test_articles_against_their_gold_text(data_folder):
         precisions.append(hits / max(1, found.total()))
         recalls.append(hits / max(1, wanted.total()))
     precision, recall = sum(precisions) / len(precisions), sum(recalls) / len(recalls)
-    assert 2 * precision * recall / (precision + recall) > 0.92
+    assert 2 * precision * recall / (precision + recall) >= 0.960
     assert recall > 0.97
 
 
