@@ -78,11 +78,11 @@ def _tokens(kept: pa.RecordBatch, texts: list[str], encoder: Encoder) -> pa.Reco
 
 TOKENIZE = Stage(
     name="tokenize",
-    version=1,
+    version=2,
     inputs=(select(DOCUMENT, "doc_id", "text"), select(OUTCOME, "doc_id", "decision", "split")),
     output=TOKENS,
     transform=tokenize_documents,
-    libraries=("tokenizers", "gigatoken", "phonenumbers"),
+    libraries=("tokenizers", "gigatoken", "phonenumbers", "tldextract"),
     compressed=False,
     tally=tally_tokens,
 )

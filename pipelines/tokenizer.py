@@ -228,11 +228,12 @@ def _cut(text: str) -> Iterator[str]:
 
 SAMPLE_STAGE = Stage(
     name="sample",
-    version=1,
+    version=2,
     kind=Kind.GLOBAL,
     inputs=(select(DOCUMENT, "doc_id", "fetched_at", "text"), select(OUTCOME, "doc_id", "decision", "split")),
     output=SAMPLE,
     transform=sample_documents,
+    libraries=("phonenumbers", "tldextract"),
 )
 
 TOKENIZER_STAGE = Stage(

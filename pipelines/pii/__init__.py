@@ -1,11 +1,14 @@
-"""Personal data in text: where it stands, and the text with placeholders in its place.
+"""Personal data and secrets in text: where they stand, and the text with placeholders in their place.
 
-Only kinds that can be checked are looked for: e-mail addresses, public IP addresses, Chinese
-resident identity numbers, payment cards, telephone numbers. Names and street addresses need a
-language model and are left alone (published span F1 of such models is under 0.5).
+Only kinds that can be checked are looked for: a check digit, a numbering plan, a registry, or a strict form beside a
+word that names it. Names and street addresses need a language model and are left alone (published span F1 of such
+models is under 0.5); `redact` takes findings from anywhere, so a model that is run elsewhere can add its own.
 
-Python's `\\b` does not fire between a Chinese character and a letter or digit, so every detector
-here uses explicit ASCII boundaries. Full-width digits, letters and signs count as their ASCII twins.
+Python's `\\b` does not fire between a Chinese character and a letter or digit, so every detector here uses explicit
+ASCII boundaries. Full-width digits, letters and signs count as their ASCII twins.
+
+A placeholder names the kind alone: `<EMAIL>`, never `<EMAIL_1>`. So the same value gives the same placeholder in every
+document, order and shard, and nothing in the text tells which of two redacted values were equal.
 
 Must not: write what was found anywhere. A finding is a kind and two offsets.
 """
@@ -15,25 +18,61 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pipelines.errors import ConfigError
-from pipelines.pii.addresses import find_emails, find_ips
-from pipelines.pii.numbers import find_cards, find_chinese_ids
+from pipelines.pii.addresses import find_emails, find_ips, find_macs
+from pipelines.pii.documents import find_passports, find_plates, find_travel_permits
+from pipelines.pii.numbers import (
+    find_cards,
+    find_chinese_ids,
+    find_ibans,
+    find_imeis,
+    find_organisation_codes,
+    find_social_security_numbers,
+)
 from pipelines.pii.phones import find_phones
+from pipelines.pii.runs import Scan, scan
+from pipelines.pii.secrets import find_api_keys, find_private_keys
+from pipelines.pii.wallets import find_wallets
 
 Spans = list[tuple[int, int]]
 
-KINDS = ("email", "ip", "cn_id", "card", "phone")
-"""In order of precedence: where two kinds could claim the same characters, the earlier one has them."""
-
-_FULL_WIDTH = "０１２３４５６７８９＠．－＿＋（）" + "".join(map(chr, (*range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B))))
-_HALF_WIDTH = {char: chr(ord(char) - 0xFEE0) for char in _FULL_WIDTH} | {
-    "\N{NO-BREAK SPACE}": " ",
-    "\N{HYPHEN}": "-",
-    "\N{NON-BREAKING HYPHEN}": "-",
+# Sorted, disjoint spans of a kind. In order of precedence: where two kinds could claim the same characters, the earlier
+# one has them.
+_DETECTORS: dict[str, Callable[[Scan], Spans]] = {
+    "private_key": lambda at: find_private_keys(at.text),
+    "api_key": lambda at: find_api_keys(at.text, at.runs),
+    "email": lambda at: find_emails(at.text),
+    "ip": lambda at: find_ips(at.text),
+    "mac": lambda at: find_macs(at.text),
+    "crypto": lambda at: find_wallets(at.text, at.runs),
+    "iban": lambda at: find_ibans(at.text) if at.num_digits else [],
+    "cn_id": lambda at: find_chinese_ids(at.text, at.digits),
+    "uscc": lambda at: find_organisation_codes(at.text, at.digits),
+    "imei": lambda at: find_imeis(at.text, at.digits),
+    "passport": lambda at: find_passports(at.text) if at.digits else [],
+    "travel_permit": lambda at: find_travel_permits(at.text) if at.digits else [],
+    "card": lambda at: find_cards(at.text, at.digits),
+    "ssn": lambda at: find_social_security_numbers(at.text, at.digits),
+    "plate": lambda at: find_plates(at.text),
+    "phone": lambda at: find_phones(at.text, at.digits, at.language),
 }
-_WIDE = re.compile("[" + re.escape("".join(_HALF_WIDTH)) + "]")
-_MANY_DIGITS = re.compile(r"[0-9](?:[ ()./-]{0,3}[0-9]){6}")
-_WITHOUT_MANY_DIGITS = ("email", "ip")
-"""The kinds a text may hold that has nowhere seven digits together."""
+
+KINDS = tuple(_DETECTORS)
+"""Every kind that can be looked for, in order of precedence."""
+
+DEFAULT_KINDS = tuple(kind for kind in KINDS if kind not in {"uscc", "mac", "imei"})
+"""Without those of organisations (uscc: unified social credit code) and devices (mac, imei)."""
+
+_MAX_ROUNDS = 16
+
+_WIDE_FORMS = "＠．－＿＋（）" + "".join(
+    map(chr, (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B)))
+)
+_ASCII_TWINS = (
+    {ord(char): ord(char) - 0xFEE0 for char in _WIDE_FORMS}
+    | dict.fromkeys((0xA0, 0x2007, 0x2009, 0x202F, 0x3000), ord(" "))  # spaces: no-break, figure, thin, ideographic
+    | dict.fromkeys(range(0x2010, 0x2014), ord("-"))  # hyphen, non-breaking hyphen, figure dash, en dash
+)
+_WIDE = re.compile("[" + re.escape("".join(map(chr, _ASCII_TWINS))) + "]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,26 +86,31 @@ class Finding:
 
 
 def find(text: str, language: str | None = None, kinds: frozenset[str] | None = None) -> list[Finding]:
-    """Personal data of the given kinds (all of KINDS by default), in text order, never overlapping.
+    """Personal data of the given kinds (DEFAULT_KINDS where none are given), in text order, never overlapping.
 
-    `language` (ISO 639) only says in which countries' notation a telephone number without a country
-    code may be written. What is found is redacted before the next kind is looked for, until nothing
-    more is found; so `find(redact(text, find(text)))` is empty. Raises ConfigError for an unknown kind.
+    `language` (ISO 639) only says in which countries' notation a telephone number without a country code may be
+    written; without it, the script around the number does. What is found is redacted before the next kind is looked
+    for, until nothing more is found (16 times at most); so `find(redact(text, find(text)))` is empty.
+
+    Time is linear in the text. Raises ConfigError for an unknown kind.
     """
     if kinds is not None and not kinds <= set(KINDS):
-        raise ConfigError(f"got PII kinds {sorted(kinds - set(KINDS))}, wanted some of {', '.join(KINDS)}.")
-    narrow = text if text.isascii() else _WIDE.sub(lambda match: _HALF_WIDTH[match[0]], text)
-    possible = KINDS if _MANY_DIGITS.search(narrow) else _WITHOUT_MANY_DIGITS
-    rest = narrow
+        raise ConfigError(
+            f"got PII kinds {', '.join(sorted(kinds - set(KINDS)))}, wanted some of {', '.join(KINDS)}: correct them."
+        )
+    narrow = text if text.isascii() or not _WIDE.search(text) else text.translate(_ASCII_TWINS)
+    wanted = [kind for kind in KINDS if kind in (DEFAULT_KINDS if kinds is None else kinds)]
+    places = scan(narrow, language)
     findings: list[Finding] = []
-    while True:
+    for _ in range(_MAX_ROUNDS):
         num_before = len(findings)
-        for kind in possible:
-            if (kinds is None or kind in kinds) and (spans := _spans(kind, rest, language)):
+        for kind in wanted:
+            if spans := _DETECTORS[kind](places):
                 findings = sorted(findings + _in_text(kind, spans, findings), key=_start)
-                rest = redact(narrow, findings)
+                places = scan(redact(narrow, findings), language)
         if len(findings) == num_before:
-            return findings
+            break
+    return findings
 
 
 def redact(text: str, findings: Sequence[Finding]) -> str:
@@ -80,18 +124,6 @@ def redact(text: str, findings: Sequence[Finding]) -> str:
         pieces += (text[end : finding.start], _placeholder(finding.kind))
         end = finding.end
     return "".join((*pieces, text[end:]))
-
-
-def _spans(kind: str, text: str, language: str | None) -> Spans:
-    if kind == "phone":
-        return find_phones(text, language)
-    detectors: dict[str, Callable[[str], Spans]] = {
-        "email": find_emails,
-        "ip": find_ips,
-        "cn_id": find_chinese_ids,
-        "card": find_cards,
-    }
-    return detectors[kind](text)
 
 
 def _in_text(kind: str, spans: Spans, findings: list[Finding]) -> list[Finding]:

@@ -1,45 +1,111 @@
-"""E-mail addresses (RFC 5321 as people use it) and public IP addresses (RFC 791, RFC 4291)."""
+"""E-mail addresses (RFC 5321 as people use it), public IP addresses (RFC 791, RFC 4291), hardware addresses."""
 
 import ipaddress
 import re
+from collections.abc import Iterator
+from functools import cache
+from itertools import chain
 
 _LOCAL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._%+-'"
 _LOCAL_MAX_CHARS = 64  # RFC 5321, 4.5.3.1.1
 _DOMAIN = re.compile(
-    r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}"
-    r"([Xx][Nn]--[A-Za-z0-9-]{2,59}|[A-Za-z]{2,24})(?![A-Za-z0-9])"
+    r"@((?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z][A-Za-z0-9-]{0,61}[A-Za-z0-9])"
 )
-# Ends that name a file or a private network: icon@2x.png, root@localhost.localdomain.
-# fmt: off
-_NOT_TOP_LEVEL = frozenset(
-    (
-        "png", "jpg", "jpeg", "gif", "svg", "webp", "ico", "bmp", "css", "js", "mjs", "html", "htm", "json",
-        "xml", "yaml", "yml", "toml", "txt", "pdf", "php", "exe", "dll", "jar", "class", "service", "socket",
-        "target", "timer", "mount", "local", "localhost", "localdomain", "internal", "lan",
+# The address of somebody who did not want it read by machines: jane [at] site [dot] org.
+# One for each bracket: a pattern that starts with one character is found ten times as fast as one of several.
+_SPELLED_OUT = tuple(
+    re.compile(
+        rf"{bracket} ?(?:at|AT|At) ?[\])] ?((?:[A-Za-z0-9-]{{1,63}}(?:\.| ?[\[(] ?(?:dot|DOT|Dot) ?[\])] ?)){{1,8}}"
+        r"([A-Za-z]{2,24}))(?![A-Za-z0-9])"
     )
+    for bracket in (r"\(", r"\[")
 )
-# fmt: on
+_RESERVED = "example"  # RFC 2606; its top-level domains (.test, .invalid ...) are no public suffixes anyway
+_RETINA_IMAGE = re.compile(r"[0-9](?:\.[0-9])?x\.[a-z0-9]{2,5}")  # icon@2x.zip: ends in a top-level domain now and then
 
 
 def find_emails(text: str) -> list[tuple[int, int]]:
-    """Spans of e-mail addresses.
-
-    Addresses under the reserved example domains are found too: their local part may well be a
-    person's name, and a placeholder costs a documentation page nothing. `git@host:` is not one.
-    """
+    """Spans of e-mail addresses whose domain ends in a public suffix; `git@host:` and example.* (RFC 2606) are none."""
     spans: list[tuple[int, int]] = []
     for match in _DOMAIN.finditer(text) if "@" in text else ():
         at = match.start()
-        floor = spans[-1][1] if spans else 0
-        head = text[max(floor, at - _LOCAL_MAX_CHARS - 1) : at]
-        local = head[len(head.rstrip(_LOCAL)) :]
-        if len(local) > _LOCAL_MAX_CHARS:  # a blob of text, not a name
+        local = _local_part(text, at, spans[-1][1] if spans else 0)
+        if not local or _RETINA_IMAGE.fullmatch(match[1]):
             continue
-        local = local.lstrip(".-'%")
-        is_clone_url = local == "git" and text.startswith(":", match.end())
-        if local and not local.endswith(".") and not is_clone_url and match[1].lower() not in _NOT_TOP_LEVEL:
+        length = _domain_num_chars(match[1])
+        end = match.start(1) + length
+        if length and not (local == "git" and text.startswith(":", end)):
+            spans.append((at - len(local), end))
+    for match in chain.from_iterable(pattern.finditer(text) for pattern in _SPELLED_OUT):
+        at = match.start() - int(text.startswith(" ", max(0, match.start() - 1)))
+        local = _local_part(text, at, 0)
+        if local and match[2].lower() in _top_level_domains():
             spans.append((at - len(local), match.end()))
-    return spans
+    return _disjoint(sorted(spans))
+
+
+def _local_part(text: str, end: int, floor: int) -> str:
+    """What stands before the @ at `end`, not from before `floor`; empty where it is none."""
+    head = text[max(floor, end - _LOCAL_MAX_CHARS - 1) : end]
+    local = head[len(head.rstrip(_LOCAL)) :]
+    if len(local) > _LOCAL_MAX_CHARS or local.endswith("."):  # a blob of text, not a name
+        return ""
+    return local.lstrip(".-'%")
+
+
+def _domain_num_chars(name: str) -> int:
+    """Length of the longest head of a dotted name that is a public domain: "site.org.Then" is one of 8; 0: none."""
+    labels = name.lower().split(".")
+    while len(labels) > 1 and not _is_top_level(labels[-1]):
+        labels.pop()
+    if len(labels) == 1 or _RESERVED in labels:
+        return 0
+    return len(".".join(labels)) - (len(labels[-1]) - len(_top_level_of(labels[-1])))
+
+
+def _is_top_level(label: str) -> bool:
+    return bool(_top_level_of(label))
+
+
+def _top_level_of(label: str) -> str:
+    """The label, or what stands before its first hyphen ("com-based"), where that is a top-level domain."""
+    for candidate in (label, label.partition("-")[0]):
+        if candidate in _top_level_domains():
+            return candidate
+    return ""
+
+
+@cache
+def _top_level_domains() -> frozenset[str]:
+    """Those of the public suffix list's snapshot that comes with tldextract, as they are written and in Punycode."""
+    from tldextract import TLDExtract
+
+    suffixes = TLDExtract(suffix_list_urls=(), cache_dir=None).tlds
+    names = {suffix.rpartition(".")[2] for suffix in suffixes}
+    return frozenset(names | {name.encode("idna").decode() for name in names if not name.isascii()})
+
+
+def _disjoint(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    kept: list[tuple[int, int]] = []
+    for span in spans:
+        if not kept or span[0] >= kept[-1][1]:
+            kept.append(span)
+    return kept
+
+
+_MAC = re.compile(
+    r"[0-9A-Fa-f](?<![0-9A-Za-z:.-].)[0-9A-Fa-f]([:-])(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}(?![0-9A-Za-z]|[:-][0-9A-Za-z])"
+)
+_MAC_BIT_GROUP = 1  # in the first octet (IEEE 802): an address of many devices, nobody's own
+
+
+def find_macs(text: str) -> list[tuple[int, int]]:
+    """Spans of hardware (MAC) addresses of single devices, in pairs of hexadecimal digits."""
+    return [
+        match.span()
+        for match in _MAC.finditer(text)
+        if not int(match[0][:2], 16) & _MAC_BIT_GROUP and set(match[0]) - set("0:-")
+    ]
 
 
 # In the patterns below the look-behind comes after the first character, so that the engine can skip to it quickly.
@@ -49,6 +115,12 @@ _IPV4 = re.compile(
     r"(?![0-9A-Za-z_]|\.[0-9A-Za-z]|-(?![0-9]{1,3}(?:\.[0-9]{1,3}){3})[0-9A-Za-z])"
 )
 _HAS_IPV4 = re.compile(r"\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]")
+# In full, eight groups, whatever the network. Four of them must have three digits: no list of pairs.
+_FULL_IPV6_REST = re.compile(r":[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{1,4}){6}(?![0-9A-Za-z_]|:[0-9A-Fa-f:]|\.[0-9])")
+_FULL_IPV6_FIRST = re.compile(r"(?<![0-9A-Za-z_:.-])[0-9A-Fa-f]{1,4}$")
+_LONG_GROUP = re.compile("[0-9A-Fa-f]{3,4}")
+_MIN_LONG_GROUPS = 4
+# Shortened, it could be a time or a name in C++:
 # All of the public internet is in 2000::/3 (RFC 4291, 2.4), so the first group has four digits and starts with 2 or 3.
 _IPV6 = re.compile(
     r"[23](?<![0-9A-Za-z_:.-].)[0-9A-Fa-f]{3}(?::[0-9A-Fa-f]{0,4}){1,6}:(?:[0-9A-Fa-f]{1,4}|(?<=::))"
@@ -87,7 +159,16 @@ def find_ips(text: str) -> list[tuple[int, int]]:
         spans += [m.span() for m in _IPV4.finditer(text) if _is_public(m[0]) and not _is_numbering(text, m)]
     if _HAS_IPV6.search(text):
         spans += [m.span() for m in _IPV6.finditer(text) if _is_public(m[0])]
-    return sorted(spans)
+        spans += _full_ipv6(text)
+    return _disjoint(sorted(spans))
+
+
+def _full_ipv6(text: str) -> Iterator[tuple[int, int]]:
+    for rest in _FULL_IPV6_REST.finditer(text):
+        first = _FULL_IPV6_FIRST.search(text[max(0, rest.start() - 5) : rest.start()])
+        address = first[0] + rest[0] if first else ""
+        if len(_LONG_GROUP.findall(address)) >= _MIN_LONG_GROUPS and _is_public(address):
+            yield rest.end() - len(address), rest.end()
 
 
 def _is_public(address: str) -> bool:

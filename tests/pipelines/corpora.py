@@ -66,13 +66,13 @@ def text_of(number: int, variant: int = 0) -> str:
             f"{pick(_WHEN)}，{pick(_WHO)}{pick(_DID)}{pick(_WHAT)}，{pick(_WHO)}和{pick(_WHO)}都说这很有意思。"
             for _ in range(num_sentences)
         ]
-        return "\n".join(sentences) + f"\n编辑的邮箱是reader{number}@example.com。" + "谢谢。" * variant
+        return "\n".join(sentences) + f"\n编辑的邮箱是reader{number}@gazette-mail.net。" + "谢谢。" * variant
     sentences = [
         f"The {pick(_KINDS)} {pick(_THINGS)} and the {pick(_THINGS)} {pick(_DEEDS)} the {pick(_KINDS)} {pick(_THINGS)} "
         f"near the {pick(_KINDS)} {pick(_THINGS)}."
         for _ in range(num_sentences)
     ]
-    return "\n".join(sentences) + f"\nPlease write to reader{number}@example.com." + " Thanks." * variant
+    return "\n".join(sentences) + f"\nPlease write to reader{number}@gazette-mail.net." + " Thanks." * variant
 
 
 def write_file(path: Path, pages: Sequence[Page]) -> Path:
