@@ -8,7 +8,7 @@ import difflib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -17,6 +17,8 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from llm.config import PRESETS, ModelConfig, RunConfig, TrainConfig
+from pipelines.bias.disparity import AuditConfig
+from pipelines.blocklists import BlockList, BlockListKind, list_names
 from pipelines.corpus import CorpusConfig, given_tokenizer_resource
 from pipelines.crawl.address import AllowedAddresses
 from pipelines.crawl.config import CrawlConfig
@@ -24,8 +26,10 @@ from pipelines.dedup import DedupConfig
 from pipelines.digest import digest_file
 from pipelines.errors import ConfigError
 from pipelines.extract import ExtractConfig
+from pipelines.pii import DEFAULT_KINDS
 from pipelines.pii import KINDS as PII_KINDS
 from pipelines.policy import BiasRules, ComplianceRules, LanguageRules, PiiRules, PolicyConfig, QualityRules
+from pipelines.refusal import RefusalConfig
 from pipelines.signals.measure import SignalsConfig
 from pipelines.sources.files import REMOTE_SCHEMES, is_remote
 from pipelines.sources.text import TextOptions
@@ -33,6 +37,15 @@ from pipelines.stage import Resource
 from pipelines.store import Store
 from pipelines.tokenizer import SampleConfig, TokenizerConfig, given_tokenizer, gpt2_tokenizer
 
+_COMPLIANCE_REST = (
+    "lexicons",
+    "blocked_domains",
+    "blocked_urls",
+    "max_source_violation_ratio",
+    "min_source_documents",
+)
+"""Keys of the section compliance that are not the policy's own rules."""
+_AUDIT_KEYS = ("max_disparity_ratio", "on_disparity", "min_group_documents", "max_false_discovery_rate")
 _DEFAULT_ARBITER_THRESHOLD = SignalsConfig().arbiter_threshold
 DEMO = Path(__file__).parent / "recipes" / "demo.yaml"
 """The embedded recipe that runs when none is named."""
@@ -199,6 +212,14 @@ class Recipe:
     extract: ExtractConfig
     arbiter_threshold: float | None
     keyword_lexicons: tuple[str, ...]
+    blocked_domains: tuple[str, ...]
+    """Files of domains that no document may come from."""
+    blocked_urls: tuple[str, ...]
+    """Files of URLs, likewise."""
+    audit: AuditConfig | None
+    """What filters may do to groups of people; None: not audited."""
+    refusal: RefusalConfig
+    """When a source is refused whole."""
     policy: PolicyConfig
     redact: tuple[str, ...] | None
     dedup: DedupConfig
@@ -219,11 +240,21 @@ class Recipe:
         return CorpusConfig(
             extract=self.extract,
             signals=SignalsConfig(arbiter_threshold=self.arbiter_threshold, keyword_lexicons=lexicons),
-            policy=self.policy,
+            policy=replace(self.policy, block_lists=self._block_lists()),
+            refusal=self.refusal,
             dedup=self.dedup,
             sample=SampleConfig(max_sample_bytes=self.tokenizer.max_sample_bytes, redact=self.redact),
             tokenizer=self._tokenizer(store),
             redact=self.redact,
+        )
+
+    def _block_lists(self) -> tuple[BlockList, ...]:
+        given = [(path, BlockListKind.DOMAINS) for path in self.blocked_domains]
+        given += [(path, BlockListKind.URLS) for path in self.blocked_urls]
+        names = list_names(path for path, _ in given)
+        return tuple(
+            BlockList(name=name, kind=kind, file=_resource(self.base / path, f"compliance.blocked_{kind}"))
+            for name, (path, kind) in zip(names, given, strict=True)
         )
 
     def _tokenizer(self, store: Store) -> TokenizerConfig | Resource:
@@ -285,13 +316,14 @@ def parse_recipe(text: str, base: Path) -> Recipe:
     training = _mapping(data, "training") or {}
     run_names = [item.name for item in fields(RunConfig)]
     language_rules, arbiter = _split(language, ("arbiter_threshold",))
-    compliance_rules, lexicons = _split(compliance, ("lexicons",))
+    compliance_rules, compliance_rest = _split(compliance, _COMPLIANCE_REST)
     pii_rules, pii_kinds = _split(pii, ("redact",))
+    bias_rules, audit = _split(_mapping(data, "bias"), _AUDIT_KEYS)
     policy = PolicyConfig(
         language=_part(language_rules, "language", LanguageRules, also=("arbiter_threshold",)),
         quality=_part(_mapping(data, "quality"), "quality", QualityRules),
-        compliance=_part(compliance_rules, "compliance", ComplianceRules, also=("lexicons",)),
-        bias=_part(_mapping(data, "bias"), "bias", BiasRules),
+        compliance=_part(compliance_rules, "compliance", ComplianceRules, also=_COMPLIANCE_REST),
+        bias=_part(bias_rules, "bias", BiasRules, also=_AUDIT_KEYS),
         pii=_part(pii_rules, "pii", PiiRules, also=("redact",)),
     )
     recipe = Recipe(
@@ -302,7 +334,11 @@ def parse_recipe(text: str, base: Path) -> Recipe:
         arbiter_threshold=_value(
             arbiter.get("arbiter_threshold", _DEFAULT_ARBITER_THRESHOLD), "language.arbiter_threshold", float | None
         ),
-        keyword_lexicons=_value(lexicons.get("lexicons", []), "compliance.lexicons", tuple[str, ...]),
+        keyword_lexicons=_files(compliance_rest, "lexicons"),
+        blocked_domains=_files(compliance_rest, "blocked_domains"),
+        blocked_urls=_files(compliance_rest, "blocked_urls"),
+        audit=None if bias_rules is None else _part(audit, "bias", AuditConfig),
+        refusal=_refusal(compliance_rest, complies=compliance is not None),
         policy=policy,
         redact=_redacted_kinds(pii, pii_kinds),
         dedup=_dedup(_mapping(data, "dedup"), complies=compliance is not None),
@@ -433,6 +469,33 @@ def _dedup(section: dict[str, Any] | None, *, complies: bool) -> DedupConfig:
     return config
 
 
+def _files(compliance: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    paths: tuple[str, ...] = _value(compliance.get(name, []), f"compliance.{name}", tuple[str, ...])
+    for path in paths:
+        if is_remote(path):
+            raise ConfigError(
+                f"compliance.{name}: got {_shown(path)}, wanted a file, so that a build does not change by itself: "
+                "fetch the list first and name the file."
+            )
+    return paths
+
+
+def _refusal(compliance: Mapping[str, Any], *, complies: bool) -> RefusalConfig:
+    if not complies:
+        return RefusalConfig(max_violation_ratio=None)
+    usual = RefusalConfig()
+    return RefusalConfig(
+        max_violation_ratio=_value(
+            compliance.get("max_source_violation_ratio", usual.max_violation_ratio),
+            "compliance.max_source_violation_ratio",
+            float | None,
+        ),
+        min_documents=_value(
+            compliance.get("min_source_documents", usual.min_documents), "compliance.min_source_documents", int
+        ),
+    )
+
+
 def _training(section: Mapping[str, Any], run_names: Sequence[str]) -> TrainConfig:
     data = _split(section, run_names)[0] or {}
     if not {"max_steps", "num_epochs", "num_tokens"} & set(data):
@@ -444,7 +507,7 @@ def _training(section: Mapping[str, Any], run_names: Sequence[str]) -> TrainConf
 def _redacted_kinds(pii: dict[str, Any] | None, given: Mapping[str, Any]) -> tuple[str, ...] | None:
     if pii is None:
         return None
-    kinds: tuple[str, ...] = _value(given.get("redact", sorted(PII_KINDS)), "pii.redact", tuple[str, ...])
+    kinds: tuple[str, ...] = _value(given.get("redact", sorted(DEFAULT_KINDS)), "pii.redact", tuple[str, ...])
     for kind in kinds:
         if kind not in PII_KINDS:
             raise ConfigError(f"pii.redact: got {kind!r}, wanted some of {', '.join(sorted(PII_KINDS))}: correct it.")

@@ -1,12 +1,12 @@
 """The corpus as a graph of stages: one declaration that build, plan and the flows all walk.
 
-source files -> extract -> signals -> policy -> dedup -> tokenize
-                   |                              |          ^
-                   +------------------------------+-> sample -> tokenizer
+source files -> extract -> signals -> policy -> sources -> dedup -> tokenize
+                   |                                         |          ^
+                   +-----------------------------------------+-> sample -> tokenizer
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +18,7 @@ from pipelines.executor import Executor
 from pipelines.extract import EXTRACT, ExtractConfig
 from pipelines.materialize import OnProgress, StageResult, materialize
 from pipelines.policy import POLICY, PolicyConfig
+from pipelines.refusal import SOURCES, RefusalConfig
 from pipelines.signals.measure import SIGNALS_STAGE, SignalsConfig
 from pipelines.stage import Resource, Stage
 from pipelines.store import Manifest, Store
@@ -33,6 +34,8 @@ class CorpusConfig:
     extract: ExtractConfig
     signals: SignalsConfig
     policy: PolicyConfig
+    refusal: RefusalConfig = field(default_factory=RefusalConfig)
+    """When a whole source is refused."""
     dedup: DedupConfig
     sample: SampleConfig
     tokenizer: TokenizerConfig | Resource
@@ -69,9 +72,15 @@ def corpus_nodes(config: CorpusConfig) -> tuple[Node, ...]:
     policy = Node(
         stage=POLICY, upstream=("signals",), configure=lambda config, _done, _store: config.policy, is_cheap=True
     )
+    sources = Node(
+        stage=SOURCES,
+        upstream=("signals", "policy"),
+        configure=lambda config, _done, _store: config.refusal,
+        is_cheap=True,
+    )
     dedup = Node(
         stage=DEDUP,
-        upstream=("signals", "policy"),
+        upstream=("signals", "sources"),
         configure=lambda config, _done, _store: config.dedup,
         is_cheap=True,
     )
@@ -94,7 +103,7 @@ def corpus_nodes(config: CorpusConfig) -> tuple[Node, ...]:
         needs=("tokenizer",) if trains else (),
         configure=_configure_tokenize,
     )
-    return (extract, signals, policy, dedup, *((sample, tokenizer) if trains else ()), tokenize)
+    return (extract, signals, policy, sources, dedup, *((sample, tokenizer) if trains else ()), tokenize)
 
 
 def tokenizer_resource(config: CorpusConfig, done: Manifests, store: Store) -> Resource:

@@ -47,6 +47,9 @@ WITHDRAWING_REASONS = (
     "license_not_allowed",
     "adult_density",
     "abuse_density",
+    "block_listed",
+    "license_class_not_allowed",
+    "keyword_density",
     "spam_density",
 )
 """Reasons of a drop that reach back to the older versions of the page."""

@@ -57,6 +57,7 @@ def _story(store: Store, done: Mapping[str, Manifest], policy: PolicyConfig, uni
             for rule in evaluate(signals, policy)
         ],
         "policy": _row(store, done, "policy", unit, row_idx),
+        "source": _row(store, done, "sources", unit, row_idx),
         "outcome": outcome,
         "duplicate_of_url": _url_of(store, done, outcome["duplicate_of"]),
         "withdrawal": _withdrawal(store, done, outcome) if outcome["reason"] == WITHDRAWN else None,

@@ -7,7 +7,9 @@ Sources: Gopher quality and repetition (arXiv:2112.11446, appendix A1), C4 (arXi
 FineWeb (arXiv:2406.17557), FineWeb-2 (arXiv:2506.20920, its configs/cmn_Hani.yml), MAP-NEO
 (arXiv:2405.19327). "Ours" marks a value nobody published.
 
-Must not: measure. Nothing here looks at a text, so a changed threshold costs seconds.
+Must not: measure. Nothing here looks at a text, so a changed threshold costs seconds. So does a changed block list:
+lists are asked here, not in the signals stage, since an address is read without the text, and 5 million entries load
+in 3 s of CPU time where a million documents take the signals stage half an hour.
 """
 
 import math
@@ -21,7 +23,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.blocklists import BlockList, blocked_by, load_block_lists
 from pipelines.errors import ConfigError
+from pipelines.pii import DEFAULT_KINDS
+from pipelines.rights.license_classes import LICENSE_CLASSES, accepted_classes
 from pipelines.schemas import DECISION, SIGNALS, select
 from pipelines.stage import Stage
 from pipelines.tallies import tally_decisions
@@ -72,18 +77,34 @@ class ComplianceRules:
     page (ours): who names them has said what is meant, whatever the name of the one that comes. None: off."""
     allowed_licenses: tuple[str, ...] | None = None
     """SPDX identifiers; a page without one of these is dropped. None: any page, licensed or not."""
+    allowed_license_classes: tuple[str, ...] | None = None
+    """Of open, nc, nd, all-rights-reserved and unknown: a page of another class is dropped; one whose licence has both
+    NC and ND passes where both are allowed. Holds beside `allowed_licenses`. None: any page."""
     max_adult_per_1000_words: float | None = 10.0
     """Hits of the adult word list per 1,000 words (ROOTS, English flagged words: 0.01). None: off."""
     max_abuse_per_1000_words: float | None = 10.0
     """Hits of the abuse word list per 1,000 words (ROOTS, as above). None: off."""
     max_spam_per_1000_words: float | None = 10.0
     """Hits of the spam word list per 1,000 words (ours, by analogy). None: off."""
+    max_keywords_per_1000_words: Mapping[str, float] = field(default_factory=dict)
+    """Hits per 1,000 words allowed for categories of one's own word lists, {"A.1": 2, "politics": 5}; a name stands for
+    the categories below it too (A.1.3). Categories that are not named are counted and judged by nothing."""
     min_keyword_hits: int = 3
     """Fewer hits of a word list than this count as none: one word proves nothing in a short text (ours)."""
 
     def __post_init__(self) -> None:
         if self.unknown_rights not in ("keep", "drop"):
             raise ConfigError(f"got compliance.unknown_rights {self.unknown_rights!r}, wanted keep or drop.")
+        for name in self.allowed_license_classes or ():
+            if name not in LICENSE_CLASSES:
+                raise ConfigError(
+                    f"got compliance.allowed_license_classes {name!r}, wanted some of {', '.join(LICENSE_CLASSES)}."
+                )
+        if self.allowed_license_classes is not None and not self.allowed_license_classes:
+            raise ConfigError("got compliance.allowed_license_classes without one: name a class, or null for any.")
+        for name, ceiling in self.max_keywords_per_1000_words.items():
+            if not 0 < ceiling < math.inf:
+                raise ConfigError(f"got compliance.max_keywords_per_1000_words.{name} {ceiling!r}, wanted above 0.")
         for category in ("adult", "abuse", "spam"):
             _check_threshold(
                 f"compliance.max_{category}_per_1000_words", getattr(self, f"max_{category}_per_1000_words")
@@ -216,9 +237,14 @@ class PiiRules:
 
     max_findings: float | None = 20
     """Findings of all kinds together (ours; dolma drops above 5). None: redact only."""
+    drop: tuple[str, ...] = ()
+    """Kinds of which a single finding drops the document, instead of being redacted."""
 
     def __post_init__(self) -> None:
         _check_threshold("pii.max_findings", self.max_findings)
+        if unknown := set(self.drop) - set(DEFAULT_KINDS):
+            got, wanted = ", ".join(sorted(unknown)), ", ".join(DEFAULT_KINDS)
+            raise ConfigError(f"pii.drop: got {got}, wanted some of {wanted}: correct it.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -235,6 +261,8 @@ class PolicyConfig:
     """Abuse of groups."""
     pii: PiiRules | None = field(default_factory=PiiRules)
     """Density of personal data."""
+    block_lists: tuple[BlockList, ...] = ()
+    """Addresses that no document may come from; asked where compliance is on."""
 
 
 # (rule, field of QualityRules): the field is min_ or max_ and the signal, except where _SIGNALS names another.
@@ -303,7 +331,7 @@ _DENSE_CATEGORIES = ("adult", "abuse", "spam")
 def rules_for(language: str | None, config: PolicyConfig) -> tuple[Rule, ...]:
     """The rules a document in this language is judged by, in order. The first that fails gives the reason."""
     return (
-        *_compliance_rules(config.compliance),
+        *_compliance_rules(config),
         *_language_rules(config.language),
         *_quality_rules(config.quality, language),
         *_bias_rules(config.bias),
@@ -321,18 +349,26 @@ def _one_of(name: str, group: str, signal: str, *values: str) -> Rule:
     return Rule(name=name, group=group, signal=signal, comparison=Comparison.ONE_OF, threshold=values)
 
 
-def _compliance_rules(config: ComplianceRules | None) -> Iterator[Rule]:
+def _compliance_rules(policy: PolicyConfig) -> Iterator[Rule]:
+    config = policy.compliance
     if config is None:
         return
+    if policy.block_lists:
+        yield from _at_most("block_listed", "compliance", "num_block_lists", 0)
     yield _one_of("rights_disallow", "compliance", "rights", "allow", "unknown")
     if config.unknown_rights == "drop":
         yield _one_of("rights_unknown", "compliance", "rights", "allow", "disallow")
     yield from _at_most("rights_ai_agents", "compliance", "num_blocked_ai_agents", config.max_blocked_ai_agents)
     if config.allowed_licenses is not None:
         yield _one_of("license_not_allowed", "compliance", "license", *config.allowed_licenses)
+    if config.allowed_license_classes is not None:
+        accepted = accepted_classes(config.allowed_license_classes)
+        yield _one_of("license_class_not_allowed", "compliance", "license_class", *accepted)
     for category in _DENSE_CATEGORIES:
         ceiling: float | None = getattr(config, f"max_{category}_per_1000_words")
         yield from _at_most(f"{category}_density", "compliance", f"{category}_per_1000_words", ceiling)
+    if config.max_keywords_per_1000_words:
+        yield from _at_most("keyword_density", "compliance", "keyword_excess", 1)
 
 
 def _language_rules(config: LanguageRules | None) -> Iterator[Rule]:
@@ -383,7 +419,11 @@ def _bias_rules(config: BiasRules | None) -> tuple[Rule, ...]:
 
 
 def _pii_rules(config: PiiRules | None) -> tuple[Rule, ...]:
-    return _at_most("pii_findings", "pii", "num_pii_findings", config.max_findings if config else None)
+    most = config.max_findings if config else None
+    return (
+        *_at_most("pii_dropped_kind", "pii", "num_pii_dropped_kinds", 0 if config and config.drop else None),
+        *_at_most("pii_findings", "pii", "num_pii_findings", most),
+    )
 
 
 def decide(batches: Iterable[pa.RecordBatch], config: PolicyConfig) -> Iterator[pa.RecordBatch]:
@@ -392,7 +432,7 @@ def decide(batches: Iterable[pa.RecordBatch], config: PolicyConfig) -> Iterator[
     A document with a problem is dropped with the problem as its reason, whatever the config: it has
     no text, and none of the other figures means anything.
     """
-    for batch in batches:
+    for batch in (_with_blocked_by(signals, config) for signals in batches):
         parts: list[pa.RecordBatch] = []
         row_idxs: list[npt.NDArray[np.int64]] = []
         for rules, rows in _rows_by_rules(batch, config).items():
@@ -409,13 +449,13 @@ def evaluate(row: Mapping[str, Any], config: PolicyConfig) -> list[RuleResult]:
     """What each rule found in one row of SIGNALS, in rule order; the same code as `decide`."""
     if row["problem"] is not None:
         return [RuleResult(name=row["problem"], value=None, threshold=None, passed=False)]
-    batch = pa.RecordBatch.from_pylist([dict(row)], schema=_INPUT)
+    batch = _with_blocked_by(pa.RecordBatch.from_pylist([dict(row)], schema=_INPUT), config)
     rules = rules_for(row["language"], config)
     values, failed = _apply(batch, rules, config)
     return [
         RuleResult(
             name=rule.name,
-            value=_shown(row, rule, float(values[idx, 0])),
+            value=_shown(batch, rule, float(values[idx, 0])),
             threshold=rule.threshold,
             passed=not failed[idx, 0],
         )
@@ -426,6 +466,7 @@ def evaluate(row: Mapping[str, Any], config: PolicyConfig) -> list[RuleResult]:
 _INPUT = select(
     SIGNALS,
     "doc_id",
+    "url",
     "problem",
     "language",
     "language_score",
@@ -433,12 +474,23 @@ _INPUT = select(
     "rights",
     "num_blocked_ai_agents",
     "license",
+    "license_class",
     "keyword_counts",
     "identity_counts",
     "pii_counts",
 )
 
-POLICY = Stage(name="policy", version=2, inputs=(_INPUT,), output=DECISION, transform=decide, tally=tally_decisions)
+POLICY = Stage(name="policy", version=3, inputs=(_INPUT,), output=DECISION, transform=decide, tally=tally_decisions)
+
+CONTENT_RULES = (
+    "block_listed",
+    "adult_density",
+    "abuse_density",
+    "spam_density",
+    "keyword_density",
+    "identity_abuse_density",
+)
+"""Rules that find content itself to be non-compliant; a page that opts out, or has no licence, is not."""
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -456,6 +508,19 @@ def _rows_by_rules(batch: pa.RecordBatch, config: PolicyConfig) -> dict[tuple[Ru
     return rows
 
 
+def measured(batch: pa.RecordBatch, rules: tuple[Rule, ...], config: PolicyConfig) -> tuple[Floats, Flags]:
+    """What rules find in rows of SIGNALS: values (NaN: none, or not a number) and failures, both (rules, rows)."""
+    return _apply(_with_blocked_by(batch, config), rules, config)
+
+
+def _with_blocked_by(batch: pa.RecordBatch, config: PolicyConfig) -> pa.RecordBatch:
+    """The batch and, for each row, the block list entry that its URL is under, if any."""
+    found: list[str | None] = [None] * batch.num_rows
+    if config.compliance is not None and config.block_lists:
+        found = blocked_by(load_block_lists(config.block_lists), batch["url"].to_pylist())
+    return batch.append_column(pa.field("blocked_by", pa.string()), pa.array(found, pa.string()))
+
+
 def _dropped_for_problem(batch: pa.RecordBatch) -> pa.RecordBatch:
     offsets = pa.array(np.arange(batch.num_rows + 1, dtype=np.int32))
     nothing = pa.nulls(batch.num_rows, pa.float64())
@@ -466,6 +531,7 @@ def _dropped_for_problem(batch: pa.RecordBatch) -> pa.RecordBatch:
         "value": nothing,
         "threshold": nothing,
         "failed_rules": pa.ListArray.from_arrays(offsets, batch["problem"]),
+        "blocked_by": batch["blocked_by"],
     }
     return pa.RecordBatch.from_arrays(list(columns.values()), schema=DECISION)
 
@@ -498,6 +564,7 @@ def _decided(batch: pa.RecordBatch, rules: tuple[Rule, ...], config: PolicyConfi
         _floats(value, is_dropped),
         _floats(limits[first], is_dropped),
         pa.ListArray.from_arrays(pa.array(offsets), names.take(pa.array(codes))),
+        batch["blocked_by"],
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=DECISION)
 
@@ -537,7 +604,12 @@ def _derived(batch: pa.RecordBatch, config: PolicyConfig) -> dict[str, Floats]:
     """Figures made of several signals: word-list densities and the number of PII findings."""
     per_1000 = 1000.0 / np.maximum(batch["num_words"].to_numpy(zero_copy_only=False), 1)
     figures = {"num_pii_findings": _total(batch["pii_counts"])}
+    if config.pii is not None and config.pii.drop:
+        counts = [_total(batch["pii_counts"], kind) for kind in config.pii.drop]
+        figures["num_pii_dropped_kinds"] = np.sum(counts, axis=0)
     if config.compliance is not None:
+        figures["num_block_lists"] = batch["blocked_by"].is_valid().to_numpy(zero_copy_only=False).astype(np.float64)
+        figures["keyword_excess"] = _keyword_excess(batch["keyword_counts"], config.compliance) * per_1000
         for category in _DENSE_CATEGORIES:
             hits = _total(batch["keyword_counts"], category)
             figures[f"{category}_per_1000_words"] = (
@@ -549,21 +621,35 @@ def _derived(batch: pa.RecordBatch, config: PolicyConfig) -> dict[str, Floats]:
     return figures
 
 
-def _total(counts: pa.ListArray, label: str | None = None) -> Floats:
-    """Sum of the counts in each row's list, of one label or of all; NaN where there is no list."""
+def _keyword_excess(counts: pa.ListArray, config: ComplianceRules) -> Floats:
+    """The most that the hits of any named category are of what it allows a word, in thousandths; NaN without a list."""
+    excess = np.zeros(len(counts))
+    for name, ceiling in sorted(config.max_keywords_per_1000_words.items()):
+        hits = _total(counts, name, below=True)
+        excess = np.maximum(excess, np.where(hits < config.min_keyword_hits, 0, hits) / ceiling)
+    return excess
+
+
+def _total(counts: pa.ListArray, label: str | None = None, *, below: bool = False) -> Floats:
+    """Sum of the counts in each row's list, of one label (and those `below` it) or of all; NaN where there is no list."""
     rows = pc.list_parent_indices(counts).to_numpy(zero_copy_only=False)
     flat = pc.list_flatten(counts)
     weights = pc.struct_field(flat, [1]).to_numpy(zero_copy_only=False).astype(np.float64)
     if label is not None:
-        weights = weights * pc.equal(pc.struct_field(flat, [0]), label).to_numpy(zero_copy_only=False)
+        labels = pc.struct_field(flat, [0])
+        chosen = pc.equal(labels, label)
+        if below:
+            chosen = pc.or_(chosen, pc.starts_with(labels, f"{label}."))
+        weights = weights * chosen.to_numpy(zero_copy_only=False)
     totals = np.bincount(rows, weights=weights, minlength=len(counts)).astype(np.float64)
     totals[counts.is_null().to_numpy(zero_copy_only=False)] = np.nan
     return totals
 
 
-def _shown(row: Mapping[str, Any], rule: Rule, value: float) -> float | str | None:
-    if isinstance(rule.threshold, tuple):
-        text: str | None = row[rule.signal]
+def _shown(batch: pa.RecordBatch, rule: Rule, value: float) -> float | str | None:
+    if isinstance(rule.threshold, tuple) or rule.signal == "num_block_lists":
+        column = rule.signal if isinstance(rule.threshold, tuple) else "blocked_by"
+        text: str | None = batch[column][0].as_py()
         return text
     return None if math.isnan(value) else value
 

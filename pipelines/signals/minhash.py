@@ -30,6 +30,8 @@ Signature = npt.NDArray[np.uint32]
 SHINGLE_NUM_TOKENS = 5
 PERMUTATION_SEED = 0x636F7270  # "corp"; another seed is another signature: raise the version of the signals stage
 
+_MAX_NUM_KNOWN_TOKENS = 1 << 16  # a few MB
+_MAX_KNOWN_TOKEN_NUM_CHARS = 64
 _PIECE_NUM_CHARS = 1 << 20  # bounds the Python tokens of a mega-document
 _CHUNK_NUM_SHINGLES = 1 << 10  # 112 x 1,024 x 4 bytes stay in the second-level cache
 _ROLL_BASE = 0x9E3779B97F4A7C15  # odd: 2**64 divided by the golden ratio
@@ -72,6 +74,21 @@ _TYPOGRAPHY = (
 )
 
 
+class TokenHashes(dict[str, int]):
+    """64-bit hash of each token, its digits folded to 0; remembers them, for the next text has most of the same words.
+
+    At most 65,536 tokens of at most 64 characters; a text's values do not depend on what was hashed before it.
+    """
+
+    def __missing__(self, token: str) -> int:
+        found = xxhash.xxh3_64_intdigest(_fold_digits(token).encode("utf-8", "surrogatepass"))
+        if len(token) <= _MAX_KNOWN_TOKEN_NUM_CHARS:
+            if len(self) >= _MAX_NUM_KNOWN_TOKENS:
+                self.clear()
+            self[token] = found
+        return found
+
+
 def normalize(text: str) -> str:
     """Fold what does not make two texts different: form, case, diacritics, digits, punctuation, white space.
 
@@ -91,13 +108,13 @@ def text_digest(text: str) -> bytes:
 
 def minhash(text: str) -> Signature | None:
     """MinHash signature of a text: uint32[112], or None where the text normalises to nothing."""
-    return _signature(_fold_digits(_fold(text)))
+    return _signature(_fold(text), TokenHashes())
 
 
-def text_digest_and_minhash(text: str) -> tuple[bytes, Signature | None]:
-    """Both at once: they share most of the normalisation."""
+def text_digest_and_minhash(text: str, token_hashes: TokenHashes | None = None) -> tuple[bytes, Signature | None]:
+    """Both at once: they share the normalisation. With `token_hashes` kept from text to text it is faster."""
     folded = _fold(text)
-    return _digest(folded or text), _signature(_fold_digits(folded))
+    return _digest(folded or text), _signature(folded, TokenHashes() if token_hashes is None else token_hashes)
 
 
 def estimate(a: Signature, b: Signature) -> float:
@@ -128,34 +145,33 @@ def _digest(folded: str) -> bytes:
     return hashlib.blake2b(folded.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _signature(normalized: str) -> Signature | None:
-    return _permuted_minima(_shingle_hashes(normalized)) if normalized else None
+def _signature(folded: str, token_hashes: TokenHashes) -> Signature | None:
+    return _permuted_minima(_shingle_hashes(folded, token_hashes)) if folded else None
 
 
-def _pieces(normalized: str) -> Iterator[str]:
-    """Cut a normalised text at spaces into pieces of bounded length."""
+def _pieces(folded: str) -> Iterator[str]:
+    """Cut a folded text at spaces into pieces of bounded length."""
     start = 0
-    while len(normalized) - start > _PIECE_NUM_CHARS:
-        end = normalized.rfind(" ", start + 1, start + _PIECE_NUM_CHARS)
+    while len(folded) - start > _PIECE_NUM_CHARS:
+        end = folded.rfind(" ", start + 1, start + _PIECE_NUM_CHARS)
         end = end if end > 0 else start + _PIECE_NUM_CHARS
-        yield normalized[start:end]
+        yield folded[start:end]
         start = end
-    yield normalized[start:]
+    yield folded[start:]
 
 
-def _token_hashes(normalized: str) -> Hashes:
-    """64-bit hash of each token, in order; each distinct token of a piece is hashed once."""
+def _hashes_of(folded: str, token_hashes: TokenHashes) -> Hashes:
+    """64-bit hash of each token, in order."""
     hashes = []
-    for piece in _pieces(normalized):
+    for piece in _pieces(folded):
         tokens = piece.split() if piece.isascii() else _TOKEN.findall(piece)
-        hash_of = {token: xxhash.xxh3_64_intdigest(token.encode("utf-8", "surrogatepass")) for token in set(tokens)}
-        hashes.append(np.fromiter(map(hash_of.__getitem__, tokens), np.uint64, len(tokens)))
+        hashes.append(np.fromiter(map(token_hashes.__getitem__, tokens), np.uint64, len(tokens)))
     return np.concatenate(hashes)
 
 
-def _shingle_hashes(normalized: str) -> npt.NDArray[np.uint32]:
+def _shingle_hashes(folded: str, token_hashes: TokenHashes) -> npt.NDArray[np.uint32]:
     """32-bit hash of each run of five tokens; a shorter text is one shingle."""
-    tokens = _token_hashes(normalized)
+    tokens = _hashes_of(folded, token_hashes)
     width = min(SHINGLE_NUM_TOKENS, len(tokens))
     rolled = np.zeros(len(tokens) - width + 1, np.uint64)
     for k in range(width):

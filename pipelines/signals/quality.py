@@ -123,7 +123,8 @@ _LINK_NUM_CHARS = len("continue reading") + 4
 def measure_quality(text: str, words: Words, language: str | None) -> dict[str, int | float | bool | None]:
     """The quality fields of SIGNALS for a text, its words and its language; None where there is no denominator."""
     lines = [line for raw in text.split("\n") if (line := raw.strip())]
-    return _gopher(text, words, lines, language) | _c4(lines) | _fineweb(text, words, lines)
+    cores = [line.rstrip(_CLOSERS) for line in lines]
+    return _gopher(text, words, lines, language) | _c4(lines, cores) | _fineweb(text, words, lines, cores)
 
 
 def _ratio(count: int, total: int) -> float | None:
@@ -142,8 +143,10 @@ def _gopher(
         "mean_word_length": _ratio(num_chars, num_words),
         "hash_to_word_ratio": _ratio(text.count("#"), words.num_words),
         "ellipsis_to_word_ratio": _ratio(num_ellipses, words.num_words),
-        "bullet_line_ratio": _ratio(sum(line[0] in _BULLETS for line in lines), len(lines)),
-        "ellipsis_line_ratio": _ratio(sum(line.endswith(_ELLIPSES) for line in lines), len(lines)),
+        "bullet_line_ratio": _ratio(sum([line[0] in _BULLETS for line in lines]), len(lines)),
+        "ellipsis_line_ratio": _ratio(
+            sum([line.endswith(_ELLIPSES) for line in lines]) if num_ellipses else 0, len(lines)
+        ),
         "alpha_word_ratio": _alpha_word_ratio(words),
         "num_stop_words": _num_stop_words(words, language),
     }
@@ -171,17 +174,21 @@ def _stop_word_hashes(language: str) -> Hashes:
     return hash_words(STOP_WORDS[language])
 
 
-def _c4(lines: Sequence[str]) -> dict[str, int | float | bool | None]:
+def _c4(lines: Sequence[str], cores: Sequence[str]) -> dict[str, int | float | bool | None]:
     in_lower_case = "\n".join(lines).lower()
     boilerplate = _boilerplate_lines(lines, in_lower_case)
-    surviving = [line for line in lines if _survives(_CITATION.sub("", line).strip() if "[" in line else line)]
+    surviving = [
+        line
+        for line, core in zip(lines, cores, strict=True)
+        if (_survives(line, core) if "[" not in line else _survives_without_citations(line))
+    ]
     has_lorem_ipsum = "lorem ipsum" in in_lower_case and any("lorem ipsum" in line.lower() for line in surviving)
     if "javascript" in in_lower_case:
         surviving = [line for line in surviving if "javascript" not in line.lower()]
     kept = [line for line in surviving if line not in boilerplate] if boilerplate else surviving
     kept_text = "\n".join(kept)
     num_sentences = len(kept) + len(_SENTENCE_END.findall(kept_text))
-    if any(mark in kept_text for mark in _FULL_WIDTH_ENDS):
+    if not kept_text.isascii() and any(mark in kept_text for mark in _FULL_WIDTH_ENDS):
         num_sentences += len(_FULL_WIDTH_SENTENCE_END.findall(kept_text))
     return {
         "num_sentences": num_sentences,
@@ -191,23 +198,30 @@ def _c4(lines: Sequence[str]) -> dict[str, int | float | bool | None]:
     }
 
 
-def _survives(line: str) -> bool:
-    if not line or not _ends_sentence(line):
+def _survives_without_citations(line: str) -> bool:
+    line = _CITATION.sub("", line).strip()
+    return bool(line) and _survives(line, line.rstrip(_CLOSERS))
+
+
+def _survives(line: str, core: str) -> bool:
+    """`core` is the line without closing quotes and brackets."""
+    if line[-1] not in _QUOTES and (core[-1:] not in _TERMINALS or not _ends_sentence(core)):
         return False
-    if len(line) > _MAX_WORD_NUM_CHARS and _LONG_WORD.search(line):
+    if len(line) > _MAX_WORD_NUM_CHARS and _has_long_word(line):
         return False
     return len(line.split(None, _MIN_LINE_WORDS)) >= _MIN_LINE_WORDS or (
         not line.isascii() and _ENOUGH_CHARACTERS.search(line) is not None
     )
 
 
-def _ends_sentence(line: str) -> bool:
-    if line[-1] in _QUOTES:
-        return True
-    core = line.rstrip(_CLOSERS)
+def _ends_sentence(core: str) -> bool:
     if core[-1:] == "…":
         return core.endswith("……")
-    return core[-1:] in _TERMINALS and not core.endswith(_ELLIPSES)
+    return not core.endswith(_ELLIPSES)
+
+
+def _has_long_word(line: str) -> bool:
+    return any(len(word) > _MAX_WORD_NUM_CHARS and _LONG_WORD.search(word) for word in line.split())
 
 
 def _boilerplate_lines(lines: Sequence[str], in_lower_case: str) -> set[str]:
@@ -227,12 +241,16 @@ def _phrase_finder() -> AhoCorasick:
     return AhoCorasick((*_PHRASES, *_READ_MORE))
 
 
-def _fineweb(text: str, words: Words, lines: Sequence[str]) -> dict[str, int | float | bool | None]:
+def _fineweb(
+    text: str, words: Words, lines: Sequence[str], cores: Sequence[str]
+) -> dict[str, int | float | bool | None]:
     short = SHORT_UNSPACED_LINE_NUM_CHARS if words.unspaced else SHORT_LINE_NUM_CHARS
     num_newlines = text.count("\n")
+    sizes, distinct = [len(line) for line in lines], set(lines)
+    num_dup_chars = sum(sizes) - sum(map(len, distinct)) if len(distinct) < len(lines) else 0
     return {
-        "line_punctuation_ratio": _ratio(sum(line.rstrip(_CLOSERS)[-1:] in _TERMINALS for line in lines), len(lines)),
-        "short_line_ratio": _ratio(sum(len(line) <= short for line in lines), len(lines)),
-        "dup_char_ratio": _ratio(sum(map(len, lines)) - sum(map(len, set(lines))), len(text) - num_newlines),
+        "line_punctuation_ratio": _ratio(sum([core[-1:] in _TERMINALS for core in cores]), len(lines)),
+        "short_line_ratio": _ratio(sum([size <= short for size in sizes]), len(lines)),
+        "dup_char_ratio": _ratio(num_dup_chars, len(text) - num_newlines),
         "newline_to_word_ratio": _ratio(num_newlines, words.num_words),
     }

@@ -27,7 +27,7 @@ from pipelines.digest import digest_file
 from pipelines.executor import open_executor
 from pipelines.extract import ExtractConfig
 from pipelines.materialize import StageResult
-from pipelines.pii import KINDS
+from pipelines.pii import DEFAULT_KINDS
 from pipelines.policy import PolicyConfig
 from pipelines.signals.measure import SignalsConfig
 from pipelines.sources.warc import WarcOptions
@@ -46,9 +46,9 @@ def default_config() -> CorpusConfig:
         signals=SignalsConfig(),
         policy=PolicyConfig(),
         dedup=DedupConfig(),
-        sample=SampleConfig(redact=KINDS),
+        sample=SampleConfig(redact=DEFAULT_KINDS),
         tokenizer=TokenizerConfig(vocab_size=8192),
-        redact=KINDS,
+        redact=DEFAULT_KINDS,
     )
 
 

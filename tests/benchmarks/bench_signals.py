@@ -1,7 +1,8 @@
 """Documents per CPU second of the signals stage, on 5 kB documents: `python tests/benchmarks/bench_signals.py [TEXT...]`.
 
-Each text file is cut into documents of about 5 kB of UTF-8 at line ends; without one, English and Chinese texts are
-generated from a seed. Ends with one JSON line.
+The parts are those of the stage; what they leave of it goes into rights, licences and Arrow arrays. Each text file is
+cut into documents of about 5 kB of UTF-8 at line ends; without one, English and Chinese texts are generated from a
+seed. Ends with one JSON line.
 """
 
 import argparse
@@ -15,10 +16,10 @@ import pyarrow as pa
 
 from pipelines import pii
 from pipelines.schemas import DOCUMENT
-from pipelines.signals.keywords import identity_counter, keyword_counter
+from pipelines.signals.keywords import term_counter
 from pipelines.signals.language import identify
 from pipelines.signals.measure import SIGNALS_STAGE, SignalsConfig, measure_signals
-from pipelines.signals.minhash import minhash, text_digest
+from pipelines.signals.minhash import TokenHashes, text_digest_and_minhash
 from pipelines.signals.quality import measure_quality
 from pipelines.signals.repetition import measure_repetition
 from pipelines.signals.words import split_words
@@ -74,16 +75,15 @@ def microseconds(texts: list[str], measure: Callable[[str], object]) -> float:
 def bench(texts: list[str]) -> dict[str, float]:
     language = identify(texts[0], 0.65).code
     words = {text: split_words(text) for text in texts}
+    token_hashes = TokenHashes()
     parts: dict[str, Callable[[str], object]] = {
         "language": lambda text: identify(text, 0.65),
         "words": split_words,
         "quality": lambda text: measure_quality(text, words[text], language),
         "repetition": lambda text: measure_repetition(text, words[text]),
-        "keywords": keyword_counter(()),
-        "identity": identity_counter(),
+        "terms": term_counter(()),
         "pii": lambda text: pii.find(text, language),
-        "text_digest": text_digest,
-        "minhash": minhash,
+        "digest_and_minhash": lambda text: text_digest_and_minhash(text, token_hashes),
     }
     found = {name: microseconds(texts, part) for name, part in parts.items()}
     (schema,) = SIGNALS_STAGE.inputs

@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.blocklists import BlockList, BlockListKind
 from pipelines.dedup import DEDUP, WITHDRAWING_REASONS, DedupConfig, resolve
 from pipelines.errors import ConfigError, SchemaError
 from pipelines.policy import ComplianceRules, PolicyConfig, rules_for
 from pipelines.schemas import DECISION, OUTCOME, SIGNALS
 from pipelines.signals.minhash import minhash, text_digest
+from pipelines.stage import Resource
 
 INPUT = pa.schema(
     [
@@ -170,8 +172,15 @@ def test_a_page_that_is_withdrawn_does_not_live_on_in_an_older_version(reason, t
 
 
 def test_every_rule_of_compliance_withdraws():
-    strict = ComplianceRules(unknown_rights="drop", allowed_licenses=("CC0-1.0",))
-    rules = {rule.name for rule in rules_for("en", PolicyConfig(compliance=strict)) if rule.group == "compliance"}
+    strict = ComplianceRules(
+        unknown_rights="drop",
+        allowed_licenses=("CC0-1.0",),
+        allowed_license_classes=("open",),
+        max_keywords_per_1000_words={"x": 1},
+    )
+    block_lists = (BlockList(name="x", kind=BlockListKind.DOMAINS, file=Resource("0", "x")),)
+    policy = PolicyConfig(compliance=strict, block_lists=block_lists)
+    rules = {rule.name for rule in rules_for("en", policy) if rule.group == "compliance"}
     of_a_fetch = {"robots_disallowed", "reserved", "http_404", "http_410", "http_451"}
     assert set(WITHDRAWING_REASONS) == rules | of_a_fetch
 

@@ -397,7 +397,7 @@ def test_a_given_tokenizer_is_an_input_by_content(store, tmp_path):
     same = given_tokenizer_resource(other, tokenizer_json(given))
     assert same.digest == given.digest
     results = run(store, sources, replace(wanted, tokenizer=same))
-    assert computed(results) == dict.fromkeys(("extract", "signals", "policy", "dedup", "tokenize"), 0)
+    assert computed(results) == dict.fromkeys(("extract", "signals", "policy", "sources", "dedup", "tokenize"), 0)
     assert content(store, results)["tokenize"] == content(store, trained)["tokenize"]
     smaller = run(other, sources, config(vocab_size=257))
     resource = tokenizer_resource(wanted, {name: result.manifest for name, result in smaller.items()}, other)

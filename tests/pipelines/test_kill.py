@@ -32,7 +32,16 @@ PARTS = {
     "b.jsonl": [Page(text=2, url=2, day=9), Page(text=7, url=7, day=9), Page(text=1, url=11, day=9)],
     "c.warc.gz": [Page(text=8, url=0, day=20), Page(text=9, url=9, day=20, fate="opt_out"), Page(text=6, url=6)],
 }
-NUM_WORKS = {"extract": 3, "signals": 3, "policy": 3, "dedup": 1, "sample": 1, "tokenizer": 1, "tokenize": 3}
+NUM_WORKS = {
+    "extract": 3,
+    "signals": 3,
+    "policy": 3,
+    "sources": 1,
+    "dedup": 1,
+    "sample": 1,
+    "tokenizer": 1,
+    "tokenize": 3,
+}
 DEADLINE_SECONDS = 30
 
 Event = tuple[str, int, int]
@@ -165,7 +174,7 @@ def test_a_kill_at_each_place_of_each_stage(context, store, sources, whole):
                 assert process.is_alive(), f"{stage}, {when}"
                 process.kill()
             assert before.inodes.items() <= Finished(store).inodes.items()
-            if when == "within a shard" and stage not in ("dedup", "sample", "tokenizer"):
+            if when == "within a shard" and stage not in ("sources", "dedup", "sample", "tokenizer"):
                 assert list((store.root / "tmp").iterdir()), (
                     "a half-written shard was there to be taken for a whole one"
                 )

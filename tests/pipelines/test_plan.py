@@ -25,7 +25,7 @@ PARTS = [
     [Page(text=8, url=8, day=10), Page(text=9, url=9, day=10, fate="opt_out"), Page(text=10, url=10, day=10)],
 ]
 LATER = [Page(text=12, url=30, day=40), Page(text=13, url=31, day=40), Page(text=3, url=32, day=40)]
-STAGES = ("extract", "signals", "policy", "dedup", "sample", "tokenizer", "tokenize")
+STAGES = ("extract", "signals", "policy", "sources", "dedup", "sample", "tokenizer", "tokenize")
 
 
 class Corpus:
@@ -123,7 +123,7 @@ def test_a_threshold_that_changes_no_verdict_stops_there(built):
 def test_a_new_file_with_later_pages(built):
     built.sources.append(built.file("later.warc.gz", LATER))
     plans, real = built.check(config())
-    assert exact(plans) == {"extract": 1, "signals": 1, "policy": 1, "dedup": 1, "sample": 1}
+    assert exact(plans) == {"extract": 1, "signals": 1, "policy": 1, "sources": 1, "dedup": 1, "sample": 1}
     assert (plans["tokenize"].compute, plans["tokenize"].at_most) == (1, 4)
     assert real == {**dict.fromkeys(STAGES, 1), "tokenizer": 0}, "the sample is the first-seen text, so it stays"
     assert plans["signals"].reasons == {"its input will be computed": 1}
@@ -133,7 +133,7 @@ def test_a_new_file_with_later_pages(built):
 def test_a_file_less_is_exact(built):
     del built.sources[2]
     plans, real = built.check(config())
-    expected = {"extract": 0, "signals": 0, "policy": 0, "dedup": 1, "sample": 1, "tokenizer": 1}
+    expected = {"extract": 0, "signals": 0, "policy": 0, "sources": 1, "dedup": 1, "sample": 1, "tokenizer": 1}
     assert exact(plans) == real == {**expected, "tokenize": 2}, "the sample lost its first pages"
 
 
@@ -147,7 +147,7 @@ def test_a_file_that_comes_back_is_known(built):
 
 def test_a_changed_vocabulary(built):
     plans, real = built.check(config(vocab_size=320))
-    assert exact(plans) == real == {**dict.fromkeys(STAGES[:5], 0), "tokenizer": 1, "tokenize": 3}
+    assert exact(plans) == real == {**dict.fromkeys(STAGES[:6], 0), "tokenizer": 1, "tokenize": 3}
     assert plans["tokenizer"].reasons == {"config changed: vocab_size 300 -> 320": 1}
     (reason,) = plans["tokenize"].reasons
     assert reason.startswith("config changed: tokenizer.digest ")
@@ -162,7 +162,7 @@ def test_a_vocabulary_larger_than_the_text_yields_changes_no_token(corpus):
 
 def test_personal_data_left_in(built):
     plans, real = built.check(config(redact=None))
-    assert exact(plans) == real == {**dict.fromkeys(STAGES[:4], 0), "sample": 1, "tokenizer": 1, "tokenize": 3}
+    assert exact(plans) == real == {**dict.fromkeys(STAGES[:5], 0), "sample": 1, "tokenizer": 1, "tokenize": 3}
     assert plans["sample"].reasons == {"config changed: redact ['email'] -> None": 1}
 
 
@@ -177,8 +177,11 @@ def test_a_changed_extraction_may_change_all_or_nothing(built):
     assert plans["signals"].reasons == {"its input may change": 3}
 
 
-@pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("kind", ["shard", "record"])
+# Where no source is refused, a shard of the sources stage is the policy's own.
+@pytest.mark.parametrize(
+    ("kind", "stage"),
+    [(kind, stage) for kind in ("shard", "record") for stage in STAGES if (kind, stage) != ("shard", "sources")],
+)
 def test_what_is_damaged_is_made_again_and_no_more(built, stage, kind):
     results = built.build(config())
     entry = results[stage].manifest.entries[0]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.blocklists import BlockList, BlockListKind
 from pipelines.digest import digest_value
 from pipelines.errors import ConfigError
 from pipelines.policy import (
@@ -26,6 +27,7 @@ from pipelines.policy import (
     rules_for,
 )
 from pipelines.schemas import DECISION
+from pipelines.stage import Resource
 
 DEFAULT = PolicyConfig()
 OFF = PolicyConfig(compliance=None, language=None, quality=None, bias=None, pii=None)
@@ -36,6 +38,7 @@ def good(**changes: Any) -> dict[str, Any]:
     row: dict[str, Any] = {field.name: 0 for field in POLICY.inputs[0]}
     row |= {
         "doc_id": "d",
+        "url": "https://docs.example/page",
         "problem": None,
         "language": "en",
         "language_score": 0.97,
@@ -53,6 +56,7 @@ def good(**changes: Any) -> dict[str, Any]:
         "has_curly_bracket": True,
         "rights": "unknown",
         "license": None,
+        "license_class": "unknown",
         "keyword_counts": [],
         "identity_counts": [],
         "pii_counts": [],
@@ -95,7 +99,17 @@ def reasons(row: dict[str, Any], config: PolicyConfig = DEFAULT) -> list[str]:
 def test_ordinary_documents_are_kept() -> None:
     assert (
         check([good(), chinese()])
-        == [{"doc_id": "d", "decision": "keep", "reason": None, "value": None, "threshold": None, "failed_rules": []}]
+        == [
+            {
+                "doc_id": "d",
+                "decision": "keep",
+                "reason": None,
+                "value": None,
+                "threshold": None,
+                "failed_rules": [],
+                "blocked_by": None,
+            }
+        ]
         * 2
     )
 
@@ -288,6 +302,10 @@ def test_overrides_by_language() -> None:
         lambda: LanguageRules(min_score=1.5),
         lambda: ComplianceRules(unknown_rights="maybe"),
         lambda: ComplianceRules(min_keyword_hits=-1),
+        lambda: ComplianceRules(allowed_license_classes=("free",)),
+        lambda: ComplianceRules(allowed_license_classes=()),
+        lambda: ComplianceRules(max_keywords_per_1000_words={"A.1": 0}),
+        lambda: ComplianceRules(max_keywords_per_1000_words={"A.1": math.nan}),
         lambda: ComplianceRules(max_blocked_ai_agents=-1),
         lambda: BiasRules(max_identity_abuse_per_1000_words=-0.1),
         lambda: PiiRules(max_findings=-1),
@@ -335,3 +353,69 @@ def test_config_has_an_identity() -> None:
     assert digest_value(DEFAULT) == digest_value(PolicyConfig())
     assert digest_value(DEFAULT) != digest_value(PolicyConfig(quality=QualityRules(min_words=51)))
     assert hash(rules_for("zh", DEFAULT)) == hash(rules_for("yue", DEFAULT))
+
+
+@pytest.mark.parametrize(
+    ("changes", "config", "expected"),
+    [
+        ({"license_class": "open"}, ComplianceRules(allowed_license_classes=("open",)), []),
+        ({"license_class": "nc"}, ComplianceRules(allowed_license_classes=("open",)), ["license_class_not_allowed"]),
+        ({"license_class": None}, ComplianceRules(allowed_license_classes=("open",)), ["license_class_not_allowed"]),
+        ({"license_class": "nc-nd"}, ComplianceRules(allowed_license_classes=("nc",)), ["license_class_not_allowed"]),
+        ({"license_class": "nc-nd"}, ComplianceRules(allowed_license_classes=("nc", "nd")), []),
+        ({"license_class": "all-rights-reserved"}, ComplianceRules(), []),
+        ({"keyword_counts": counts("category", politics=4)}, {"politics": 10}, []),  # 10 per 1,000 words
+        ({"keyword_counts": counts("category", politics=5)}, {"politics": 10}, ["keyword_density"]),
+        ({"keyword_counts": counts("category", politics=2)}, {"politics": 0.1}, []),  # too few hits
+        ({"keyword_counts": counts("category", **{"A.1.2": 3, "A.1.3": 3})}, {"A.1": 10}, ["keyword_density"]),
+        ({"keyword_counts": counts("category", **{"A.1.2": 3, "A.1.3": 3})}, {"A.1.2": 10, "A.10": 1}, []),
+        ({"keyword_counts": counts("category", **{"A.11": 9})}, {"A.1": 1}, []),
+        ({"keyword_counts": None}, {"politics": 10}, ["keyword_density"]),
+    ],
+)
+def test_licence_classes_and_own_categories(changes, config, expected):
+    own = {"max_adult_per_1000_words": None, "max_abuse_per_1000_words": None, "max_spam_per_1000_words": None}
+    rules = (
+        config if isinstance(config, ComplianceRules) else ComplianceRules(max_keywords_per_1000_words=config, **own)
+    )
+    policy = PolicyConfig(compliance=rules, bias=None)
+    assert reasons(good(**changes), policy) == expected
+    assert reasons(chinese(**{"num_words": 400} | changes), policy) == expected
+
+
+@pytest.fixture
+def block_lists(tmp_path):
+    (tmp_path / "domains").write_text("bad.example\n", encoding="utf-8")
+    (tmp_path / "urls").write_text("a.example/x\n", encoding="utf-8")
+    return tuple(
+        BlockList(name=f"our/{kind}", kind=kind, file=Resource(kind, str(tmp_path / kind))) for kind in BlockListKind
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("https://www.bad.example/p", "our/domains: bad.example"),
+        ("http://a.example/x/y", "our/urls: a.example/x"),
+        ("https://fine.example/", None),
+        (None, None),
+    ],
+)
+def test_block_lists_drop_what_lies_under_an_entry(block_lists, url, found):
+    config = PolicyConfig(block_lists=block_lists)
+    for make in (good, chinese):
+        (decision,) = check([make(url=url)], config)
+        assert decision["blocked_by"] == found
+        assert decision["failed_rules"] == (["block_listed"] if found else [])
+        rule = next(result for result in evaluate(make(url=url), config) if result.name == "block_listed")
+        assert (rule.value, rule.passed) == ((found, False) if found else (None, True))
+    assert reasons(good(url=url), PolicyConfig(block_lists=block_lists, compliance=None)) == []
+    (dropped,) = check([good(url=url, problem="no_text")], config)
+    assert (dropped["reason"], dropped["blocked_by"]) == ("no_text", found)
+
+
+def test_lists_are_read_once_and_asked_whatever_the_batches(block_lists):
+    rows = [good(doc_id=str(n), url=f"https://{'bad' if n % 3 else 'fine'}.example/{n}") for n in range(20)]
+    config = PolicyConfig(block_lists=block_lists)
+    parts = [decision for start in range(0, 20, 7) for decision in check(rows[start : start + 7], config)]
+    assert parts == check(rows, config)

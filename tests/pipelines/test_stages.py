@@ -145,7 +145,7 @@ def test_no_rows_in_no_rows_out(built, name):
 def test_what_is_counted_adds_up(built, name):
     stage, _, _, manifest = built[1][name]
     counts = manifest.counts()
-    if stage.name in ("policy", "dedup"):
+    if stage.name in ("policy", "sources", "dedup"):
         assert counts["keep"] + counts["drop"] == manifest.num_rows
         assert sum(count for key, count in counts.items() if key.startswith("drop:")) == counts["drop"]
     if stage.name == "tokenize":

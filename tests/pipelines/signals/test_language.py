@@ -135,6 +135,107 @@ def test_any_text_has_a_language_or_none_and_always_the_same(text: str) -> None:
     assert found == identify(text, None)
     assert (found.code is None) == (found.score is None) == (found.source is None)
     assert found.score is None or 0 <= found.score <= 1
+    assert found.share is None or 0 < found.share <= 1
+
+
+ENGLISH = "The weather was fine and the children went to the park with the dog of a friend, and to the lake behind it. "
+GERMAN = "Das Wetter war schön, und die Kinder gingen mit dem Hund eines Freundes in den Park und an den See dahinter. "
+CHINESE = "今天的天气很好，孩子们带着朋友的狗去了公园，后来又到了后面的湖边，谁也不想回家。"
+JAPANESE = "今日はとてもいい天気で、子供たちは友達の犬を連れて公園へ行き、それから湖まで歩きました。"
+CODE = "if (x_1 != y[0]) { z += 0x1f; } // 12\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "share", "is_mixed"),
+    [
+        (ENGLISH * 30, 1.0, False),
+        (GERMAN * 30, 1.0, False),
+        (CHINESE * 60, 1.0, False),
+        (f"東京都公園案内図\n{JAPANESE}\n" * 30, 1.0, False),
+        (ENGLISH * 100 + GERMAN * 100, 0.5, True),
+        ((ENGLISH * 10 + "\n") * 5 + GERMAN * 10, 0.83, False),
+        (f"{CHINESE}\n{ENGLISH}\n" * 20, 0.5, True),  # line by line
+        (f"{JAPANESE}\n" + f"{CHINESE * 30}\n", 1.0, False),
+        (CHINESE * 100 + "\n" + JAPANESE * 100, 0.5, True),
+        ("我们用 Python 和 NumPy 写程序，再用 Docker 部署到 Linux 服务器上。\n" * 40, 1.0, False),
+        (ENGLISH * 30 + CODE * 30, 1.0, False),
+        ("Short.", None, False),
+        ("12:30", None, False),
+    ],
+)
+def test_share_of_the_dominant_language(text: str, share: float | None, is_mixed: bool) -> None:
+    found = identify(text, None)
+    assert found.is_mixed is is_mixed
+    if share is None:
+        assert found.share in (None, 1.0)
+    else:
+        assert found.share == pytest.approx(share, abs=0.1)
+
+
+def test_a_long_text_is_looked_at_in_a_bounded_number_of_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = _opinions(monkeypatch, {"de": 0.9}, {})
+    looked: list[str] = []
+    monkeypatch.setattr(language, "_fasttext_opinion", lambda sample: looked.append(sample) or {"de": 0.9})
+    assert identify(GERMAN * 5000, 0.65).share == 1.0
+    assert asked == []
+    assert len(looked) <= 33
+
+
+def test_an_unsure_page_gets_a_second_look_at_its_longest_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = CODE * 40 + ENGLISH.strip() + "\n" + CODE * 40
+    asked = _opinions(monkeypatch, {}, {"nl": 1.0})
+    monkeypatch.setattr(
+        language, "_fasttext_opinion", lambda sample: {"en": 0.9} if "weather was fine" in sample else {"nl": 0.4}
+    )
+    found = identify(text, 0.65)
+    assert (found.code, found.score, found.source) == ("en", 0.9, FASTTEXT)
+    assert asked == []
+
+
+def test_a_long_text_lid_has_no_idea_of_is_not_put_to_the_arbiter(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = _opinions(monkeypatch, {"en": 0.2}, {"nl": 1.0})
+    assert identify(TEXT * 10, 0.65).code == "en"
+    assert asked == []
+    assert identify(TEXT, 0.65).code == "nl"
+
+
+def _sentences(code: str) -> list[str]:
+    if "CORPUSMILL_TEST_DATA" not in os.environ:
+        pytest.skip("CORPUSMILL_TEST_DATA is not set")
+    folder = Path(os.environ["CORPUSMILL_TEST_DATA"]) / "langid/lingua/language-testdata/sentences"
+    return [line for line in (folder / f"{code}.txt").read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("code", ["en", "zh", "ja", "de", "ru", "ar"])
+def test_many_sentences_of_one_language_are_no_mixed_document(code: str) -> None:
+    sentences = _sentences(code)
+    for start in range(0, 400, 40):
+        found = identify("\n".join(sentences[start : start + 40]), 0.65)
+        assert (found.code, found.is_mixed) == (code, False)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(("one", "other"), [("en", "zh"), ("en", "de"), ("zh", "ja"), ("ru", "en"), ("fr", "es")])
+def test_sentences_of_two_languages_are_a_mixed_document(one: str, other: str) -> None:
+    first, second = _sentences(one), _sentences(other)
+    for start in range(0, 400, 40):
+        text = "\n".join(first[start : start + 40] + second[start : start + 40])
+        assert identify(text, 0.65).is_mixed
+
+
+@pytest.mark.real_data
+def test_few_sentences_of_200_characters_are_put_to_the_arbiter() -> None:
+    codes = (path.stem for path in sorted(_folder_of_sentences().glob("*.txt")))
+    texts = [line for code in codes for line in _sentences(code)[::10] if len(line) >= 200]
+    sources = [identify(text, 0.65).source for text in texts]
+    assert len(texts) > 400
+    assert sources.count(LANGDETECT) < 0.1 * len(texts)
+
+
+def _folder_of_sentences() -> Path:
+    _sentences("en")
+    return Path(os.environ["CORPUSMILL_TEST_DATA"]) / "langid/lingua/language-testdata/sentences"
 
 
 @pytest.mark.real_data

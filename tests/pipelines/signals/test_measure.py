@@ -107,8 +107,8 @@ def test_personal_data_and_keywords_are_counted_by_kind_in_order(tmp_path: Path)
     lexicon = tmp_path / "fruit.txt"
     lexicon.write_text("# category: fruit\napple\n苹果\n", encoding="utf-8")
     config = SignalsConfig(keyword_lexicons=(Resource(digest_file(lexicon), str(lexicon)),))
-    english = "An apple a day. Write to jane.roe@mail.example.org or ann@mail.example.org from 8.8.8.8 today."
-    rows = measured(document(english), document("我爱吃苹果，邮箱是zhang.san@mail.example.cn。"), config=config)
+    english = "An apple a day. Write to jane.roe@mailbox.org or ann@mailbox.org from 8.8.8.8 today."
+    rows = measured(document(english), document("我爱吃苹果，邮箱是zhang.san@sina.com.cn。"), config=config)
     assert [count["kind"] for count in rows[0]["pii_counts"]] == ["email", "ip"]
     assert [count["count"] for count in rows[0]["pii_counts"]] == [2, 1]
     assert rows[1]["pii_counts"] == [{"kind": "email", "count": 1}]
