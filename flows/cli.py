@@ -177,6 +177,53 @@ def export(
     _emit(result, lambda found: [f"{found['rows']:,} documents in {found['path']}"], as_json=as_json)
 
 
+@app.command()
+def sample(
+    recipe: RecipePath = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write the page into.")] = Path("review"),
+    per_rule: Annotated[
+        int, typer.Option("--per-rule", min=1, help="Documents shown of those that fail a rule, and of those kept.")
+    ] = 5,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed draws other documents.")] = 0,
+    workspace: WorkspacePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a page to review the rules by: what each drops and keeps, why, and what another threshold would do."""
+    from flows import inspection, summary
+
+    found = inspection.sample(recipe, workspace, out, num_per_rule=per_rule, seed=seed)
+    _emit(found, summary.sample_lines, as_json=as_json)
+
+
+@app.command("review-sample")
+def review_sample(
+    recipe: RecipePath = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the two sheets.")] = Path("review-sample"),
+    items: Annotated[int, typer.Option("--items", min=1, help="Documents to draw; GB/T 45654 asks for 4,000.")] = 4000,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    workspace: WorkspacePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw kept documents for two reviewers to judge: a CSV file for each."""
+    from flows import inspection
+
+    result = inspection.review_sample(recipe, workspace, out, num_items=items, seed=seed)
+    _emit(result, lambda found: [f"{found['items']:,} documents in {' and '.join(found['paths'])}"], as_json=as_json)
+
+
+@app.command("review-score")
+def review_score(
+    first: Annotated[Path, typer.Argument(help="Sheet of one reviewer.")],
+    second: Annotated[Path, typer.Argument(help="Sheet of the other.")],
+    min_pass_rate: Annotated[float, typer.Option("--min-pass-rate", min=0.0, max=1.0)] = 0.96,
+    as_json: AsJson = False,
+) -> None:
+    """Pass rate with its interval, agreement and verdict of two filled sheets."""
+    from flows import inspection, summary
+
+    _emit(inspection.review_score(first, second, min_pass_rate=min_pass_rate), summary.score_lines, as_json=as_json)
+
+
 @app.command("export-model")
 def export_model(
     recipe: RecipePath = None,

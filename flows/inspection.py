@@ -1,4 +1,4 @@
-"""The commands that look and do not run: plan, explain, export, generate, report, crawl status, verify, doctor.
+"""The commands that look and do not run: plan, explain, export, sample, generate, report, crawl status, verify, doctor.
 
 None of them needs Prefect or MLflow, and none makes a workspace where there is none.
 """
@@ -14,12 +14,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from flows.jobs import Dataset, TrainingJob, continue_text, finished_trainings
 from flows.recipe import CrawlSource, Recipe, load_recipe
+from flows.review import write_page
 from flows.settings import num_cores, read_settings
 from flows.sources import collect, known_crawls
 from flows.workspace import Workspace
-from pipelines.corpus import CorpusConfig, corpus_nodes, tokenizer_resource
+from pipelines import pii
+from pipelines.corpus import CorpusConfig, corpus_nodes, read_aligned, tokenizer_resource
 from pipelines.crawl import lookup
 from pipelines.crawl.report import crawl_report
 from pipelines.digest import digest_file
@@ -28,9 +33,13 @@ from pipelines.eu_summary import CrawledSource, ListedSource, eu_summary, eu_sum
 from pipelines.explain import stories
 from pipelines.export import export_documents
 from pipelines.plan import plan_corpus
+from pipelines.review import review_facts
+from pipelines.review_sample import ReviewItem, draw, read_sheet, score, write_sheet
 from pipelines.store import Manifest, Store
 
 _MIN_FREE_BYTES = 2 << 30
+_REVIEWED_NUM_CHARS = 2000
+"""Of a document, in a reviewer's sheet."""
 
 
 def plan(recipe_path: Path | None, workspace_path: Path | None) -> dict[str, Any]:
@@ -154,6 +163,66 @@ def export(
         store, done, out, file_format=file_format, with_dropped=with_dropped, redact=config.redact
     )
     return {"path": str(path), "rows": num_rows, "format": file_format}
+
+
+def sample(
+    recipe_path: Path | None, workspace_path: Path | None, out: Path, *, num_per_rule: int, seed: int
+) -> dict[str, Any]:
+    """Write the review page of the newest build: samples of what each rule drops and keeps, and its thresholds."""
+    recipe, _place, store, config, done = _built(recipe_path, workspace_path)
+    facts = review_facts(store, done, config, num_per_rule=num_per_rule, seed=seed)
+    path = write_page(out, recipe.name, facts)
+    sampled = sum(len(rule["dropped"]) + len(rule["kept"]) for rule in facts["rules"])
+    rules = [{name: rule[name] for name in ("name", "group", "num_failed", "num_alone")} for rule in facts["rules"]]
+    return {
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "seed": seed,
+        "per_rule": num_per_rule,
+        "documents": facts["documents"],
+        "sampled": sampled,
+        "rules": rules,
+    }
+
+
+def review_sample(
+    recipe_path: Path | None, workspace_path: Path | None, out: Path, *, num_items: int, seed: int
+) -> dict[str, Any]:
+    """Draw kept documents of the newest build, and write a sheet for each of two reviewers."""
+    _recipe, _place, store, config, done = _built(recipe_path, workspace_path)
+    items = _drawn(store, done, draw(_kept(store, done), num_items, seed), config.redact)
+    out.mkdir(parents=True, exist_ok=True)
+    paths = [out / f"reviewer-{number}.csv" for number in (1, 2)]
+    for path in paths:
+        write_sheet(path, items)
+    return {"paths": [str(path) for path in paths], "items": len(items), "seed": seed}
+
+
+def _kept(store: Store, done: Mapping[str, Manifest]) -> Iterator[str]:
+    for _unit, batch in read_aligned(store, (done["dedup"], ("doc_id", "decision"))):
+        yield from batch.filter(pc.equal(batch.column("decision"), "keep")).column("doc_id").to_pylist()
+
+
+def _drawn(
+    store: Store, done: Mapping[str, Manifest], doc_ids: list[str], redact: tuple[str, ...] | None
+) -> list[ReviewItem]:
+    """The drawn documents in their order, personal data redacted as it is for training."""
+    found: dict[str, ReviewItem] = {}
+    wanted = pa.array(doc_ids, pa.string())
+    documents = (done["extract"], ("doc_id", "url", "text"))
+    for _unit, batch in read_aligned(store, documents, (done["dedup"], ("doc_id", "decision"))):
+        for row in batch.filter(pc.is_in(batch.column("doc_id"), wanted)).to_pylist():
+            if row["decision"] == "keep":
+                beginning = row["text"][:_REVIEWED_NUM_CHARS]
+                if redact is not None:
+                    beginning = pii.redact(beginning, pii.find(beginning, None, frozenset(redact)))
+                found[row["doc_id"]] = ReviewItem(doc_id=row["doc_id"], url=row["url"], text=beginning)
+    return [found[doc_id] for doc_id in doc_ids]
+
+
+def review_score(first: Path, second: Path, *, min_pass_rate: float) -> dict[str, Any]:
+    """What two filled sheets say together."""
+    return asdict(score(read_sheet(first), read_sheet(second), min_pass_rate))
 
 
 def export_trained_model(recipe_path: Path | None, workspace_path: Path | None, out: Path) -> dict[str, Any]:

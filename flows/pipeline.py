@@ -102,7 +102,7 @@ def build_corpus(recipe: str | None = None, workspace: str | None = None, worker
         done = {name: result.manifest for name, result in results.items()}
         for manifest in done.values():
             store.set_ref(wanted.name, manifest)
-        card = tasks.write_report(wanted, place, store, collected, config, done)
+        card = tasks.write_report(wanted, place, store, collected, config, done, wanted.audit)
         stages = [_stage_line(name, result) for name, result in results.items()]
         stages.append(_job_line("report", card))
         counted = funnel(done)

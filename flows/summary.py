@@ -177,6 +177,19 @@ def explain_lines(found: dict[str, Any]) -> list[str]:
     return lines
 
 
+def sample_lines(found: dict[str, Any]) -> list[str]:
+    """The review page: what fails which rule, and where the page is."""
+    lines = [f"{found['documents']['in']:,} documents, {found['documents']['kept']:,} kept"]
+    lines += [
+        f"  {rule['num_failed']:>8,}  {rule['name']}"
+        + (f" ({rule['num_alone']:,} fail only it)" * bool(rule["num_alone"]))
+        for rule in found["rules"]
+        if rule["num_failed"]
+    ]
+    size = f"{found['sampled']:,} documents shown, {found['bytes'] / 1e6:.1f} MB"
+    return [*lines, f"review page: {found['path']} ({size})"]
+
+
 def verify_lines(found: dict[str, Any]) -> list[str]:
     """What was read, and what is damaged."""
     head = f"{found['shards']:,} shards ({found['bytes'] / 1e6:,.1f} MB) and {found['model_files']} model files read"
@@ -215,3 +228,11 @@ def _next_steps(found: dict[str, Any]) -> list[str]:
         f"  {programs}/corpusmill explain URL     why a page was kept or dropped",
         f"  {programs}/corpusmill generate TEXT   let the model write",
     ]
+
+
+def score_lines(found: dict[str, Any]) -> list[str]:
+    """What two reviewers found."""
+    verdict = "accepted" if found["is_accepted"] else "not accepted"
+    rates = f"{found['pass_rate']:.2%} ({found['lower']:.2%} to {found['upper']:.2%})"
+    head = f"{found['num_passed']:,} of {found['num_items']:,} pass: {rates}, kappa {found['kappa']}"
+    return [f"{head}, {verdict} at {found['min_pass_rate']:.0%}"]

@@ -28,6 +28,8 @@ from flows.recipe import CrawlSource, Recipe
 from flows.results import read_result, write_result
 from flows.sources import Collected, collect, run_crawl
 from flows.workspace import Workspace
+from pipelines.bias.disparity import AuditConfig
+from pipelines.bias.report import BIAS_REPORT_VERSION, DisparityError, bias_facts, broken_bounds
 from pipelines.corpus import CorpusConfig, Node, corpus_nodes, run_node, tokenizer_json, tokenizer_resource
 from pipelines.crawl import CrawlProgress, CrawlResult
 from pipelines.crawl.report import crawl_report, crawl_report_markdown
@@ -249,15 +251,26 @@ def write_report(
     collected: Collected,
     config: CorpusConfig,
     done: Mapping[str, Manifest],
+    audit: AuditConfig | None,
 ) -> JobResult:
-    """Write the data card, if what it states changed."""
+    """Write the data card, if what it states changed; `audit` bounds what filters may do to groups, None audits nothing.
+
+    Raises DisparityError, after the card is written, where the bound is broken and the recipe wants that to fail.
+    """
     started = time.monotonic()
     folder = place.report_folder(recipe.name)
     collection = collected.facts(recipe)
     manifests = {name: manifest.digest for name, manifest in done.items()}
     crawls = _crawls(recipe, place)
     key = digest_value(
-        {"recipe": recipe.name, "stages": manifests, "config": config, "collection": collection, "crawls": crawls}
+        {
+            "recipe": recipe.name,
+            "stages": manifests,
+            "config": config,
+            "collection": collection,
+            "crawls": crawls,
+            "bias": [BIAS_REPORT_VERSION, audit],
+        }
     )
     path = folder / "data_card.json"
     known = read_result(path, key)
@@ -273,6 +286,7 @@ def write_report(
             config_json=json.dumps(canonical(config), indent=1, ensure_ascii=False),
             vocab_size=vocab_size,
             crawls=crawls,
+            bias=None if audit is None else bias_facts(store, done, config, audit),
         )
         card = folder / "data_card.md"
         folder.mkdir(parents=True, exist_ok=True)
@@ -282,6 +296,11 @@ def write_report(
         return key, facts
 
     facts = run_as_task("report", run)
+    if audit is not None and audit.on_disparity == "fail" and (broken := broken_bounds(facts["bias"])):
+        raise DisparityError(
+            f"got {len(broken)} breaches of bias.max_disparity_ratio {audit.max_disparity_ratio:g} (first: {broken[0]}), "
+            f"wanted none: see {folder / 'data_card.md'}, then change the rule or the bound."
+        )
     return JobResult(values=facts, is_reused=known is not None, seconds=time.monotonic() - started)
 
 

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from pipelines.bias.report import bias_section
 from pipelines.corpus import read_aligned
 from pipelines.crawl.report import crawl_section
 from pipelines.markdown import plain, table
@@ -145,6 +146,8 @@ def data_card(name: str, facts: Mapping[str, Any]) -> str:
         ("Mentions of identity groups (kept)", "group", facts["composition"]["identity_mentions"]),
     ):
         lines += _table(title, (label, "count"), list(counts.items()))
+    if facts.get("bias"):
+        lines += bias_section(facts["bias"])
     for crawl in facts.get("crawls", ()):
         lines += crawl_section(crawl["source"], crawl)
     lines += ["## Processing", "", "```json", facts["config_json"], "```", ""]
@@ -159,8 +162,10 @@ def card_facts(
     config_json: str,
     vocab_size: int,
     crawls: Sequence[Mapping[str, Any]] = (),
+    bias: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Everything a data card states, as plain values. `crawls` are crawl reports, each with its `source`."""
+    """Everything a data card states, as plain values. `crawls` are crawl reports, each with its `source`; `bias` is
+    what `bias_facts` returns, or None where nothing was audited."""
     counted = funnel(done)
     made_of = composition(store, done)
     return {
@@ -181,6 +186,7 @@ def card_facts(
         "funnel": counted.rows(),
         "composition": made_of,
         "crawls": [dict(each) for each in crawls],
+        "bias": None if bias is None else dict(bias),
         "config_json": config_json,
     }
 

@@ -1,8 +1,11 @@
 """Recipes: defaults, off switches, and one clear line for everything that is wrong."""
 
+import gzip
+
 import pytest
 
 from flows.recipe import DEMO, CrawlSource, load_recipe, parse_recipe
+from pipelines.digest import digest_value
 from pipelines.errors import ConfigError
 from pipelines.store import Store
 
@@ -130,4 +133,61 @@ def test_the_file_is_named_in_front_of_the_field(tmp_path):
 def test_missing_files_of_a_recipe_are_named_before_anything_runs(tmp_path, section, message):
     with pytest.raises(Exception, match=message) as caught:
         parse(MINIMAL + section + "\n", tmp_path).corpus_config(Store(tmp_path / "store"))
+    assert "\n" not in str(caught.value)
+
+
+def test_compliance_names_its_lists_and_rules(tmp_path):
+    folder = tmp_path / "adult"
+    folder.mkdir()
+    (folder / "domains.txt").write_text("bad.example\n")
+    (folder / "urls.gz").write_bytes(gzip.compress(b"https://a.example/x\n"))
+    text = MINIMAL + (
+        "compliance:\n  blocked_domains: [adult/domains.txt]\n  blocked_urls: [adult/urls.gz]\n"
+        "  allowed_license_classes: [open, nc]\n  max_keywords_per_1000_words: {A.1: 2, politics: 0.5}\n"
+        "  max_source_violation_ratio: 0.1\n  min_source_documents: 5\n"
+    )
+    recipe = parse(text, tmp_path)
+    rules = recipe.policy.compliance
+    assert rules.allowed_license_classes == ("open", "nc")
+    assert dict(rules.max_keywords_per_1000_words) == {"A.1": 2, "politics": 0.5}
+    assert (recipe.refusal.max_violation_ratio, recipe.refusal.min_documents) == (0.1, 5)
+    lists = recipe.corpus_config(Store(tmp_path / "store")).policy.block_lists
+    assert [(item.name, item.kind.value) for item in lists] == [("adult/domains", "domains"), ("adult/urls", "urls")]
+    moved = tmp_path / "else" / "adult"
+    moved.mkdir(parents=True)
+    for path in folder.iterdir():
+        (moved / path.name).write_bytes(path.read_bytes())
+    again = parse(text, moved.parent).corpus_config(Store(tmp_path / "store")).policy
+    assert digest_value(again) == digest_value(recipe.corpus_config(Store(tmp_path / "store")).policy)
+    (moved / "domains.txt").write_text("worse.example\n")
+    changed = parse(text, moved.parent).corpus_config(Store(tmp_path / "store")).policy
+    assert digest_value(changed) != digest_value(again)
+
+
+@pytest.mark.parametrize(
+    ("section", "ratio"),
+    [("", 0.05), ("compliance: off\n", None), ("compliance: {max_source_violation_ratio: null}\n", None)],
+)
+def test_sources_are_refused_above_five_percent_unless_it_is_off(tmp_path, section, ratio):
+    assert parse(MINIMAL + section, tmp_path).refusal.max_violation_ratio == ratio
+
+
+@pytest.mark.parametrize(
+    ("compliance", "message"),
+    [
+        ("{blocked_domains: [none.txt]}", "compliance.blocked_domains: got .*none.txt"),
+        ("{blocked_urls: ['https://a.example/list']}", "compliance.blocked_urls: got .*wanted a file"),
+        ("{blocked_domain: [a.txt]}", "did you mean 'blocked_domains'"),
+        ("{blocked_domains: a.txt}", "compliance.blocked_domains: got 'a.txt'"),
+        ("{allowed_license_classes: [opn]}", "allowed_license_classes 'opn'"),
+        ("{allowed_license_classes: []}", "without one"),
+        ("{max_keywords_per_1000_words: {A.1: 0}}", "A.1 0"),
+        ("{max_source_violation_ratio: 2}", "max_source_violation_ratio 2"),
+        ("{max_source_violation_ratio: many}", "compliance.max_source_violation_ratio: got 'many'"),
+        ("{min_source_documents: 0}", "min_source_documents 0"),
+    ],
+)
+def test_what_is_wrong_with_compliance_is_named_in_one_line(tmp_path, compliance, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        parse(MINIMAL + f"compliance: {compliance}\n", tmp_path).corpus_config(Store(tmp_path / "store"))
     assert "\n" not in str(caught.value)

@@ -19,7 +19,19 @@ from pipelines.errors import TerminalError
 pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
 
 KINDS = ("corpus", "training", "evaluation")
-STAGES = ("extract", "signals", "policy", "dedup", "sample", "tokenizer", "tokenize", "report", "train", "evaluate")
+STAGES = (
+    "extract",
+    "signals",
+    "policy",
+    "sources",
+    "dedup",
+    "sample",
+    "tokenizer",
+    "tokenize",
+    "report",
+    "train",
+    "evaluate",
+)
 
 
 @dataclass(frozen=True)

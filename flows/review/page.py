@@ -1,0 +1,290 @@
+"""The review page: facts of a build as one HTML file that needs no server, no network and no other file.
+
+Everything shown was written by strangers: it is escaped, characters that would change how a line reads are spelled out,
+and the page's own policy lets no script run but the one whose digest it names. A page with the same facts has the same
+bytes.
+"""
+
+import base64
+import hashlib
+import html
+import json
+import math
+import re
+import unicodedata
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from pipelines.store import storage_errors
+
+_FOLDER = Path(__file__).parent
+_BAR_WIDTH = 12
+_HALF_HEIGHT = 60
+_MAX_SPELLED_OUT = 30
+"""Control characters spelled out in one stretch of text; a page of nothing else stays small."""
+_MAX_COMBINING = 3
+_LANGUAGE = re.compile(r"[a-z]{2,3}")
+_SCRIPT = re.compile(r"[A-Z][a-z]{3}")
+_SIGNS = {"at_least": "≥", "at_most": "≤", "one_of": "one of"}
+
+
+def write_page(folder: Path, name: str, facts: Mapping[str, Any]) -> Path:
+    """Write `index.html` into a folder, whole or not at all. Raises StorageError for the disk."""
+    path = folder / "index.html"
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".{uuid.uuid4().hex}"
+        try:
+            temporary.write_text(render_page(name, facts), encoding="utf-8")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return path
+
+
+def render_page(name: str, facts: Mapping[str, Any]) -> str:
+    """The page of a recipe's build; `facts` is what `review_facts` returns."""
+    style, script = _part("page.css"), _part("script.html")
+    documents = facts["documents"]
+    parts = {
+        "policy": f"default-src 'none'; style-src '{_source(style)}'; script-src '{_source(script)}'; base-uri 'none'; form-action 'none'",
+        "title": _attribute(f"Review of {name}"),
+        "style": style,
+        "script": script,
+        "head": (
+            f"<p><strong>{documents['in']:,}</strong> documents, <strong>{documents['kept']:,}</strong> kept, "
+            f"<strong>{documents['dropped']:,}</strong> dropped.</p>"
+            '<p class="faint">For each rule: at most '
+            f"{facts['num_per_rule']:,} documents that fail it, and as many that are kept, drawn evenly by a hash of the "
+            f"seed ({facts['seed']}) and the document's name. Marked is what the rule rests on. Personal data is "
+            "masked. Where a rule compares a number, move its threshold to see what the policy would keep.</p>"
+        ),
+        "index": _index(facts["rules"]),
+        "rules": "\n".join(_rule(rule) for rule in facts["rules"]),
+        "foot": f"Build <code>{_escaped(facts['dataset_digest'])}</code>, seed {facts['seed']}.",
+    }
+    # One pass: nothing that was put in is looked at again.
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _part("page.html"))
+
+
+@cache
+def _part(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8").strip()
+
+
+def _source(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+# The rules
+
+
+def _index(rules: Sequence[Mapping[str, Any]]) -> str:
+    rows = []
+    for rule in rules:
+        thresholds = ", ".join(f"{panel['threshold']:g}" for panel in rule["panels"])
+        wanted = f"{_escaped(rule['signal'])} {_SIGNS[rule['comparison']]} {thresholds}" if thresholds else ""
+        num_alone = f"{rule['num_alone']:,}" if rule["signal"] else ""
+        rows.append(
+            f"<tr{'' if rule['num_failed'] else ' class=none'}>"
+            f'<td><a href="#{quote(_anchor(rule))}">{_escaped(rule["name"])}</a></td><td>{_escaped(rule["group"])}</td>'
+            f'<td>{wanted}</td><td class="n">{rule["num_failed"]:,}</td>'
+            f'<td class="n">{num_alone}</td></tr>'
+        )
+    head = '<tr><th>Rule or reason</th><th>Group</th><th>Keeps</th><th class="n">Fail it</th><th class="n">Fail only it</th></tr>'
+    return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _anchor(rule: Mapping[str, Any]) -> str:
+    return f"rule-{rule['name']}"
+
+
+def _rule(rule: Mapping[str, Any]) -> str:
+    count = (
+        f"{rule['num_failed']:,} fail it, {rule['num_alone']:,} only it"
+        if rule["signal"]
+        else f"{rule['num_failed']:,} dropped"
+    )
+    panels = "".join(_panel(rule, panel) for panel in rule["panels"])
+    sides = "".join(
+        f'<section class="{side}"><h3>{title}</h3>{"".join(_document(each) for each in rule[side]) or empty}</section>'
+        for side, title, empty in (
+            ("dropped", "Fail this rule" if rule["signal"] else "Dropped", '<p class="faint">None.</p>'),
+            ("kept", "Kept", '<p class="faint">None.</p>'),
+        )
+        if rule["signal"] or side == "dropped"
+    )
+    return (
+        f'<details class="rule" id="{_attribute(_anchor(rule))}"{" open" if rule["num_failed"] else ""}>'
+        f'<summary>{_escaped(rule["name"])} <span class="faint">{count}</span></summary>'
+        f'<div class="panels">{panels}</div><div class="sides">{sides}</div></details>'
+    )
+
+
+def _panel(rule: Mapping[str, Any], panel: Mapping[str, Any]) -> str:
+    sign = _SIGNS[rule["comparison"]]
+    grid = [f"{value:g}" for value in panel["grid"]]
+    now = panel["threshold_idx"]
+    more = f" and {panel['num_more_languages']} more" if panel["num_more_languages"] else ""
+    data = {
+        "grid": grid,
+        "keep": panel["would_keep"],
+        "now": now,
+        "sign": sign,
+        "width": _BAR_WIDTH,
+    }
+    missing = f"<span>{panel['num_missing']:,} without a value</span>" if panel["num_missing"] else ""
+    return (
+        f'<div class="panel"><h3>{_escaped(rule["signal"])} {sign} {panel["threshold"]:g} '
+        f'<span class="faint">({_escaped(", ".join(panel["languages"]))}{more})</span></h3>'
+        f'{_chart(panel, grid, now)}<div class="scale"><span>{grid[0]}</span><span>over {grid[-1]}</span></div>'
+        f'<div class="slider"><input type="range" min="0" max="{len(grid) - 1}" value="{now}" step="1" '
+        f'aria-label="Threshold of {_attribute(rule["name"])}" data-panel="{_attribute(json.dumps(data))}">'
+        '</div><div class="effect">'
+        f"<output>{sign} {grid[now]}: the policy keeps {panel['would_keep'][now]:,}, as the recipe says</output>"
+        '<button type="button">Reset</button></div>'
+        '<p class="legend"><span class="key keep">kept</span><span class="key drop">dropped, for whatever reason</span>'
+        f"<span>heights are square roots; {panel['num_failing_others']:,} more fail other rules as well and stay dropped"
+        f"</span>{missing}</p></div>"
+    )
+
+
+def _chart(panel: Mapping[str, Any], grid: Sequence[str], now: int) -> str:
+    """Kept documents upwards, dropped ones downwards, in bins as wide as each other; heights are square roots."""
+    num_bins = len(grid) + 1
+    scale = _HALF_HEIGHT / math.sqrt(max((*panel["kept"], *panel["dropped"], 1)))
+    bars = []
+    for idx, counts in enumerate(zip(panel["kept"], panel["dropped"], strict=True)):
+        label = (
+            f"up to {grid[0]}"
+            if idx == 0
+            else f"over {grid[-1]}"
+            if idx == len(grid)
+            else f"{grid[idx - 1]} to {grid[idx]}"
+        )
+        for count, kind in zip(counts, ("keep", "drop"), strict=True):
+            if count:
+                height = max(1.0, math.sqrt(count) * scale)
+                top = _HALF_HEIGHT - height if kind == "keep" else _HALF_HEIGHT
+                bars.append(
+                    f'<rect class="bar-{kind}" x="{idx * _BAR_WIDTH + 1}" y="{top:.1f}" width="{_BAR_WIDTH - 2}" '
+                    f'height="{height:.1f}"><title>{label}: {count:,} {"kept" if kind == "keep" else "dropped"}</title></rect>'
+                )
+    width, height, at = num_bins * _BAR_WIDTH, 2 * _HALF_HEIGHT, (now + 1) * _BAR_WIDTH
+    line = f'x1="{at}" x2="{at}" y1="0" y2="{height}"'
+    kept, dropped = sum(panel["kept"]), sum(panel["dropped"])
+    return (
+        f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" role="img" '
+        f'aria-label="Distribution of {kept:,} kept and {dropped:,} dropped documents">{"".join(bars)}'
+        f'<line class="axis" x1="0" x2="{width}" y1="{_HALF_HEIGHT}" y2="{_HALF_HEIGHT}"/>'
+        f'<line class="now" {line}/><line class="moved" {line}/></svg>'
+    )
+
+
+# The documents
+
+
+def _document(row: Mapping[str, Any]) -> str:
+    lang = _lang(row["language"], row["script"])
+    about = f"{row['language'] or 'unknown language'}, {row['num_chars']:,} characters, {row['decision']}"
+    about = _escaped(f"{about} for {row['reason']}" if row["reason"] else about)
+    notes = "".join(f"<li>{_escaped(note)}</li>" for note in row["notes"])
+    parts = [
+        f'<article class="{"keep" if row["decision"] == "keep" else "drop"}">',
+        f'<h4 dir="auto"{lang}>{_escaped(row["title"]) if row["title"] else "(no title)"}</h4>',
+        f'<p class="meta">{_escaped(row["url"]) if row["url"] else "(no URL)"}</p>',
+        f'<p class="meta"><code>{_escaped(row["doc_id"])}</code> {about}</p>',
+        _measured(row),
+        f'<ul class="notes">{notes}</ul>' if notes else "",
+        *(_excerpt(each, lang) for each in row["excerpts"]),
+        _all_rules(row["rules"]),
+        "</article>",
+    ]
+    return "".join(parts)
+
+
+def _measured(row: Mapping[str, Any]) -> str:
+    found = []
+    if row["value"] is not None or row["threshold"] is not None:
+        found.append(f"measured <strong>{_value(row['value'])}</strong>, threshold {_value(row['threshold'])}")
+    if row["num_spans"]:
+        found.append(f"{row['num_spans']:,} places found")
+    if row["failed_rules"]:
+        found.append(f'fails <strong class="fails">{_value(row["failed_rules"])}</strong>')
+    return f'<p class="measured">{"; ".join(found)}</p>' if found else ""
+
+
+def _excerpt(excerpt: Mapping[str, Any], lang: str) -> str:
+    pieces = "".join(
+        _escaped(text) if mark is None else f"<mark {_mark(mark)}>{_escaped(text)}</mark>"
+        for text, mark in excerpt["pieces"]
+    )
+    before, after = "" if excerpt["is_start"] else "… ", "" if excerpt["is_end"] else " …"
+    return f'<blockquote dir="auto"{lang}>{before}{pieces}{after}</blockquote>'
+
+
+def _mark(mark: str) -> str:
+    return 'class="pii"' if mark == "pii" else f'title="{_attribute(mark)}"'
+
+
+def _all_rules(rules: Iterable[Mapping[str, Any]]) -> str:
+    rows = "".join(
+        f'<tr{"" if rule["passed"] else " class=fails"}><td>{_escaped(rule["rule"])}</td><td class="n">{_value(rule["value"])}</td>'
+        f'<td class="n">{_value(rule["threshold"])}</td></tr>'
+        for rule in rules
+    )
+    head = '<tr><th>Rule</th><th class="n">Measured</th><th class="n">Threshold</th></tr>'
+    return (
+        f'<details class="all"><summary>All rules and signals</summary><div><table>{head}{rows}</table></div></details>'
+    )
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    if isinstance(value, tuple | list):
+        return _escaped(", ".join(map(str, value[:6])) + (" …" if len(value) > 6 else ""))
+    return _escaped(str(value))
+
+
+def _lang(language: str | None, script: str | None) -> str:
+    """A `lang` attribute: with it the browser breaks Chinese lines and picks Chinese glyphs as it should."""
+    if not language or not _LANGUAGE.fullmatch(language):
+        return ""
+    named = f"-{script}" if script and _SCRIPT.fullmatch(script) and language in ("zh", "yue", "wuu") else ""
+    return f' lang="{language}{named}"'
+
+
+def _escaped(text: str) -> str:
+    """A stranger's text as HTML that reads as it was written: hidden characters spelled out, marks not piled up."""
+    return "".join(_safe(text))
+
+
+def _attribute(text: str) -> str:
+    """A text inside quotes, or where there can be no markup."""
+    return html.escape("".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text))
+
+
+def _safe(text: str) -> Iterator[str]:
+    num_spelled = num_combining = 0
+    start = 0
+    for idx, char in enumerate(text):
+        if char.isascii() and (char.isprintable() or char in "\n\t"):
+            num_combining = 0
+            continue
+        category = unicodedata.category(char)
+        num_combining = num_combining + 1 if category in ("Mn", "Me") else 0
+        is_hidden = category in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") and char not in "\u200c\u200d"
+        if is_hidden or num_combining > _MAX_COMBINING:
+            yield html.escape(text[start:idx])
+            start = idx + 1
+            num_spelled += is_hidden
+            if is_hidden and num_spelled <= _MAX_SPELLED_OUT:
+                yield f'<span class="ctl">U+{ord(char):04X}</span>'
+    yield html.escape(text[start:])
