@@ -24,7 +24,7 @@ from pipelines.crawl.frontier import Frontier
 from pipelines.crawl.host import Host
 from pipelines.crawl.outcome import JUDGED_BY_SITE, QUIET, Outcome
 from pipelines.crawl.retry import BUSY_STATUSES, may_pass, pause_seconds, retry_after_seconds
-from pipelines.crawl.revisit import conditional_headers, says_more, site_directives
+from pipelines.crawl.revisit import conditional_headers, header_directives, says_more, site_directives
 from pipelines.crawl.rsl_documents import RslDocuments
 from pipelines.crawl.screen import Screen
 from pipelines.crawl.site import MAX_VALID_SECONDS, Judgement, Rules, ask_site
@@ -504,6 +504,8 @@ class _Engine:
         self._tally.num_bytes += num_bytes
         if headers is not None and self._is_to_be_fetched_whole(host, target, answer):
             return
+        if headers is None and self._is_withdrawn_by(host, target, judged, answer):
+            return
         asked_seconds = self._asked_seconds(host, answer)
         if may_pass(outcome, status) and self._try_again(host, target, status, asked_seconds):
             return
@@ -543,6 +545,16 @@ class _Engine:
             return False
         unconditional = replace(target, archived=replace(target.archived, etag=None, last_modified=None))
         self._again(host, unconditional, host.pause_seconds(self._config))
+        return True
+
+    def _is_withdrawn_by(self, host: Host, target: Target, judged: Judgement, answer: Response | Failure) -> bool:
+        """Whether a server that does not give the page again says with its 304 that it is reserved."""
+        if isinstance(answer, Failure) or answer.status != 304 or target.archived is None:
+            return False
+        told = replace(judged, directives=(*judged.directives, *header_directives(answer)))
+        if judge(told.directives)[0] != "disallow":
+            return False
+        self._withdraw(host, target.id, target.url, Outcome.RESERVED, told, target.archived)
         return True
 
     async def _find(self, target: Target, answer: Response | Failure, outcome: Outcome) -> Found:

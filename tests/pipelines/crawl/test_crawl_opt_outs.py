@@ -111,8 +111,10 @@ def test_a_304_that_was_not_asked_for_keeps_nothing(serve, config_for, read_reco
     assert json.loads(last[1]["Corpusmill-Directives"]) == ["robots.txt ai-agents: GPTBot"]
 
 
-def test_a_server_that_answers_304_for_ever_is_asked_once_more(serve, config_for, read_warc, tmp_path, later) -> None:
-    """Its 304 speaks of training where its page did not: the page is wanted whole, and does not come."""
+def test_a_server_that_answers_304_for_ever_is_asked_once_more(
+    serve, config_for, read_records, tmp_path, later
+) -> None:
+    """Its 304 speaks of training where its page did not: the page is wanted whole, does not come, and is withdrawn."""
     site = serve({"/": web.Response(text="x", headers={"Content-Type": "text/html", "ETag": '"a"'})})
     config = config_for(site, recrawl_after_hours=24)
     crawl(config, tmp_path)
@@ -121,8 +123,9 @@ def test_a_server_that_answers_304_for_ever_is_asked_once_more(serve, config_for
     result = crawl(config, tmp_path)
     sent = zip(site.requests, site.headers, strict=True)
     assert [headers.get("If-None-Match") for (path, _), headers in sent if path == "/"] == [None, '"a"', None]
-    assert result.outcomes == {"http_error": 1}
-    assert [record.http_headers.get("x-robots-tag") for record in read_warc(result.warc_paths)] == [None, "noai"]
+    assert result.outcomes == {"reserved": 1}
+    kinds = [(kind, fields.get("Corpusmill-Outcome")) for kind, _, fields, _ in read_records(result.warc_paths)]
+    assert kinds == [("response", None), ("metadata", "reserved")]
 
 
 # -- fetch_reserved
