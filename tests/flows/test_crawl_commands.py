@@ -2,18 +2,14 @@
 
 import contextvars
 import json
-import os
-import signal
 import sqlite3
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Outcome, environment
 from flow_inputs import OFF, article_records, article_site, serve, write_recipe, write_warc
 
-from flows import cli, console
+from flows import console
 from flows.workspace import Workspace, writing
 from pipelines.crawl import CrawlConfig, CrawlProgress
 from pipelines.crawl.frontier import Frontier
@@ -24,27 +20,6 @@ from pipelines.errors import StorageError
 pytestmark = [pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore")]
 
 SEED = "https://a.example/"
-
-
-@pytest.fixture
-def main(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> Iterator[Callable[..., Outcome]]:
-    """The command in this process, in an empty folder."""
-    for name in environment().keys() ^ os.environ.keys():
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGTERM)
-
-    def call(*arguments: object) -> Outcome:
-        monkeypatch.setattr("sys.argv", ["corpusmill", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capfd.readouterr()
-        return Outcome(int(ended.value.code or 0), out, err)
-
-    yield call
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
