@@ -1,149 +1,172 @@
 """Main text of an article page: the element that holds its body, less boilerplate, less the lines that are none.
 
 The body is taken from the element that the markup names as such (microdata, the class names of publishing systems,
-`article`, `main`), provided that it agrees with the main text of the page as a whole: it must hold most of that text's
-prose. Where nothing agrees, or the lines kept are few, the page is doubtful and takes the careful path.
+`article`, `main`), provided that it agrees with the page as a whole: it must hold most of the page's prose. The elements
+are numbered by marks in the parsed tree, so that one extraction of the page gives the text of them all. Where nothing
+agrees, or the lines kept are few, the page is doubtful and takes the careful path.
 """
 
-import functools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from pipelines.extract.blocks import article_text, marked_source, prose_weight, weight
-from pipelines.extract.careful import careful_text
+import numpy as np
 
-_BODY_CLASSES = (
-    *("article-body", "articlebody", "article_body", "article__body", "story-body", "storybody", "story_body"),
-    *("entry-content", "post-content", "post-body", "post_content", "article-content", "article_content"),
-    *("articlecontent", "article-text", "articletext", "story-content", "news-content", "news_content"),
-    *("rich_media_content", "trs_editor", "article__content", "article-main"),
+from pipelines.extract.blocks import BLANK, CODE, HEADING, Ints, Lines, article_text, lines_of
+from pipelines.extract.scan import BODY, BODY_END, NUMBER_END, Scan
+
+_BODY_CLASS = re.compile(
+    r"article-?_?body|article__body|story-?_?body|entry-content|post-content|post-body|post_content|article-?_?content"
+    r"|article-?text|story-content|news-?_?content|rich_media_content|trs_editor|article__content|article-main"
 )
-_NAMED_BODY = ",".join(f'[class*="{name}" i]' for name in _BODY_CLASSES) + ",#js_content,#artibody,#article-body"
-_SURE = 0.7
-_BODIES = (('[itemprop~="articleBody"]', _SURE), (_NAMED_BODY, _SURE), ("article", 0.9), ("main,[role=main]", 0.9))
-"""Selectors of what holds a body, the surest first, with the share of the page's prose that makes looking on needless."""
+_BODY_STEMS = ("article", "story", "entry-", "post-", "post_", "news", "rich_media", "trs_")
+_BODY_IDS = ("js_content", "artibody", "article-body")
+_UNQUOTABLE = re.compile(r"[\"\\\n\r\f]")
+_SURE, _LIKELY = 0.7, 0.9
+"""Share of the page's prose that a body must hold to make looking on needless."""
 _MAX_BODIES = 40
-_MIN_BODY_CHARS = 300
+_MIN_BODY_WEIGHT = 100
 _MIN_SURE_PROSE = 1000
 """Weight of prose with which a body that the markup names needs no comparison with the page."""
 _MIN_AGREEMENT = 0.7
 """Share of the page's prose that a body must hold to be believed."""
 _MIN_PROSE_SHARE = 0.6
 """Share of a page's text that must be prose for a page that does not call itself an article."""
+_LEADING, _MANY = 0.5, 3
+"""Share of the page's prose that suffices for an element that leads at least this many of its kind by far."""
+_HEADING_COST, _LINE_COST = 10, 20
+"""Weight of prose that a heading, and another line that is no prose, must be made up for by."""
+_TEASER_WEIGHT = 60
 _MAX_DOMINANCE = 0.7
+_MIN_LEAD = 3.0
+"""Times the second that the longest of several elements must be to be the body alone."""
 _MIN_KEPT = 0.5
 
-_BOILERPLATE_CLASSES = (
-    *("share", "social", "related", "recommend", "newsletter", "subscribe", "signup", "sign-up", "promo", "advert"),
-    *("sponsor", "byline", "dateline", "timestamp", "breadcrumb", "caption", "credit", "cookie", "consent", "gdpr"),
-    *("paywall", "popup", "modal", "carousel", "slideshow", "gallery", "read-more", "readmore", "most-read"),
-    *("most-popular", "trending", "disclaimer", "copyright", "tags", "taxonomy", "author-", "sidebar", "toolbar"),
-    *("comments", "disqus", "outbrain", "taboola"),
-)
-_CLASS = re.compile(r' class="([^"<>\\]{1,200})"')
-_MAX_BOILERPLATE_CLASSES = 100
-_BOILERPLATE = ("figcaption", "nav", "aside", "footer", "form", "button", "[hidden]", "[role=complementary]")
-_NO_BOILERPLATE = ':not(html,body,main,article,[itemprop~="articleBody"],p,h1,h2,blockquote):not(:has(h1,p+p+p+p))'
-"""What a class name does not make boilerplate: what may hold the body, and what holds a heading or several paragraphs."""
 
-_EMBEDDED_POST = re.compile(
-    r"(<blockquote\b[^<>]{0,300}?)\b(?:twitter-tweet|twitter-video|instagram-media|tiktok-embed)\b"
-)
+@dataclass(frozen=True, slots=True)
+class Bodies:
+    """Elements of a page that may hold its body, numbered by marks in the tree."""
 
-MarkedText = Callable[[str, Sequence[str]], str]
-"""Main text, with marks, of a fragment of HTML, less what the selectors match."""
+    groups: tuple[tuple[float, range], ...]
+    """The numbers of the elements that one sign names, after the share that they must hold; the surest first."""
+
+    @property
+    def num_bodies(self) -> int:
+        return self.groups[-1][1].stop if self.groups else 0
+
+
+def names_a_body(scan: Scan) -> bool:
+    """Whether a page has an element that nearly every article has, and hardly any page of documentation."""
+    return scan.has_article or any(map(_is_body_class, scan.classes)) or any(name in _BODY_IDS for name in scan.ids)
+
+
+def mark_bodies(tree: Any, scan: Scan) -> Bodies:
+    """Number the elements that may hold the body, at most 40 for each sign."""
+    classes = [f'[class="{name}"]' for name in scan.classes if _is_body_class(name)]
+    classes += [f"#{name}" for name in scan.ids if name in _BODY_IDS]
+    signs = (
+        (_SURE, '[itemprop~="articleBody"]' if scan.has_items else ""),
+        (_SURE, ",".join(classes[:_MAX_BODIES])),
+        (_LIKELY, "article" if scan.has_article else ""),
+        (_LIKELY, "main,[role=main]"),
+    )
+    groups, number = [], 0
+    for agreement, selector in signs:
+        if not selector:
+            continue
+        found = tree.document.query_selector_all(selector)
+        first = number
+        for element in found[0 : min(len(found), _MAX_BODIES)]:  # a slice: iterating evaluates the selector anew
+            element.prepend(tree.create_text_node(f"{BODY}{number}{NUMBER_END}"))
+            element.append(tree.create_text_node(f"{BODY_END}{number}{NUMBER_END}"))
+            number += 1
+        if number > first:
+            groups.append((agreement, range(first, number)))
+    return Bodies(tuple(groups))
 
 
 def article_main_text(
-    document: Any, html: str, whole_text: Callable[[], str], marked_text: MarkedText, *, titles: Sequence[str]
+    marked: str, bodies: Bodies, careful: Callable[[], str], *, titles: Sequence[str]
 ) -> tuple[str, str]:
     """The text of an article and the path that gave it; two empty strings where the page turns out to be none.
 
-    `whole_text` gives the main text of the page by resiliparse alone, `html` is the page's source for the careful path,
-    `titles` what the work is called: empty where the page does not call itself an article.
+    `marked` is the text of the page with marks, `careful` gives the text by the careful path, `titles` are what the
+    work is called: empty where the page does not call itself an article.
     """
-    best, best_prose = "", 0
-    whole: str | None = None
-    wanted = 0
-    seen = ""
-    for agreement, fragment in _bodies(document):
-        if fragment == seen:
-            continue
-        seen = fragment
-        text = _text_of(fragment, marked_text)
-        prose = prose_weight(text)
+    lines = lines_of(marked, bodies.num_bodies)
+    prose_weights = lines.prose_weights
+    if not titles and prose_weights.sum() < _MIN_PROSE_SHARE * lines.weights[~lines.is_linked].sum():
+        return "", ""
+    # what is cut short, as teasers of other articles are, says little of where the body is
+    prose_weights = np.maximum(prose_weights - _TEASER_WEIGHT, prose_weights // 4)
+    wanted = int(prose_weights.sum())
+    best, best_prose = np.zeros(0, dtype=np.int64), 0
+    for agreement, numbers in bodies.groups:
+        body, leads = _lines_of_bodies(lines, numbers)
+        prose = int(prose_weights[body].sum())
         if prose > best_prose:
-            best, best_prose = text, prose
+            best, best_prose = body, prose
         if titles and agreement == _SURE and prose >= _MIN_SURE_PROSE:
             wanted = prose
             break
-        if whole is None:
-            whole = whole_text()
-            wanted = prose_weight(whole)
-            if not titles and wanted < _MIN_PROSE_SHARE * weight(whole):
-                return "", ""
-        if best_prose >= agreement * wanted:
+        if best_prose >= (_LEADING if leads else agreement) * wanted:
             break
-    kept = article_text(best, titles) if best else ""
+    if not best.size:
+        best = _densest(lines, prose_weights)
+        best_prose = int(prose_weights[best].sum())
+    kept = article_text(lines, best, titles)
+    kept_prose = int(lines_of(kept).prose_weights.sum())
     if (
         best_prose < _MIN_AGREEMENT * wanted
-        or len(kept) < _MIN_KEPT * len(best)
-        or prose_weight(kept) < _MIN_KEPT * wanted
+        or kept_prose < _MIN_KEPT * wanted
+        or len(kept.encode()) < _MIN_KEPT * int((lines.ends[best] - lines.starts[best]).sum())
     ):
-        careful = careful_text(html)
-        if prose_weight(careful) >= _MIN_KEPT * prose_weight(kept):
-            return careful, "careful"
-    return kept or whole or "", "article"
+        text = careful()
+        if int(lines_of(text).prose_weights.sum()) >= _MIN_KEPT * kept_prose:
+            return text, "careful"
+    return kept, "article"
 
 
-def _text_of(fragment: str, marked_text: MarkedText) -> str:
-    if "<blockquote" in fragment:
-        fragment = _EMBEDDED_POST.sub(r"\1quote", fragment)
-    source = marked_source(fragment)
-    return marked_text(f"<body><article><div>{source}</div></article></body>", _boilerplate(fragment))
+def _lines_of_bodies(lines: Lines, numbers: range) -> tuple[Ints, bool]:
+    """The lines of the element that dominates, or of all where a body is in several parts; whether it leads many."""
+    spans: list[tuple[int, int]] = []
+    for number in numbers:
+        start, end = lines.bodies[number]
+        if end > start and (not spans or start >= spans[-1][1]):  # one inside another comes after it
+            spans.append((start, end))
+    weights = [int(lines.weights[start:end].sum()) for start, end in spans]
+    if not spans or max(weights) < _MIN_BODY_WEIGHT:
+        return np.zeros(0, dtype=np.int64), False
+    longest, second = (*sorted(weights, reverse=True), 0)[:2]
+    leads = longest >= _MIN_LEAD * second
+    if leads or longest >= _MAX_DOMINANCE * sum(weights):
+        spans = [spans[weights.index(longest)]]
+    return np.concatenate([np.arange(start, end) for start, end in spans]), leads and len(weights) >= _MANY
 
 
-def _boilerplate(fragment: str) -> list[str]:
-    """Selectors of what in a fragment is not text of the article."""
-    # The class names that occur are sifted here once: a selector would try each pattern on each element.
-    names = [name for name in dict.fromkeys(_CLASS.findall(fragment)) if _is_boilerplate(name)]
-    if not names:
-        return [*_BOILERPLATE]
-    named = ",".join(f'[class="{name}"]' for name in names[:_MAX_BOILERPLATE_CLASSES])
-    return [*_BOILERPLATE, f":is({named}){_NO_BOILERPLATE}"]
+def _densest(lines: Lines, prose_weights: Ints) -> Ints:
+    """The run of lines with the most prose for what else is in it: the maximum subsequence of their scores.
+
+    Pasternack and Roth, Extracting Article Text from the Web with Maximum Subsequence Segmentation (WWW 2009), with
+    scores that are weights in place of learnt ones.
+    """
+    costs = np.where(lines.kinds == HEADING, _HEADING_COST, _LINE_COST + lines.weights // 3)
+    costs[lines.kinds == BLANK] = 0
+    scores = np.where(lines.kinds == CODE, lines.weights, np.where(prose_weights > 0, prose_weights, -costs))
+    totals = np.concatenate(([0], np.cumsum(scores)))
+    gains = totals[1:] - np.minimum.accumulate(totals)[:-1]
+    if not gains.size or gains.max() <= 0:
+        return np.arange(lines.num_lines)
+    end = int(gains.argmax()) + 1
+    start = int(totals[:end].argmin())
+    return np.arange(start, end)
 
 
-@functools.lru_cache(maxsize=4096)
-def _is_boilerplate(class_names: str) -> bool:
-    lowered = class_names.lower()
-    return any(part in lowered for part in _BOILERPLATE_CLASSES)
-
-
-def _bodies(document: Any) -> Iterator[tuple[float, str]]:
-    """HTML of what each selector names, after the share that it must hold, the surest first; last the whole body."""
-    for selector, agreement in _BODIES:
-        found = document.query_selector_all(selector)
-        # A slice, for iterating evaluates the selector anew for each element.
-        sources = [element.html for element in found[0 : min(len(found), _MAX_BODIES)]]
-        sources = _outermost(sources)
-        if sources and len(longest := max(sources, key=len)) >= _MIN_BODY_CHARS:
-            if len(longest) >= _MAX_DOMINANCE * sum(map(len, sources)):
-                yield agreement, longest
-            else:  # a body in several parts, or several articles
-                yield agreement, "".join(sources)
-    body = document.query_selector("body")
-    if body is not None:
-        yield 0.0, body.html
-
-
-def _outermost(sources: Sequence[str]) -> list[str]:
-    """Elements in document order less those inside another: one inside comes after, and its HTML is part of it."""
-    kept: list[str] = []
-    end = 0
-    for source in sources:
-        if end and source in kept[-1]:
-            continue
-        kept.append(source)
-        end += len(source)
-    return kept
+def _is_body_class(name: str) -> bool:
+    lowered = name.lower()
+    return (
+        any(stem in lowered for stem in _BODY_STEMS)
+        and _BODY_CLASS.search(lowered) is not None
+        and not _UNQUOTABLE.search(name)
+    )

@@ -1,31 +1,31 @@
-"""Which lines of an article's text are the article: a classifier of text blocks by length, links, kind and place.
+"""The lines of an extracted text, and which of them are the text of an article: a classifier by length, links, kind and place.
 
 The features are those of shallow text classification (Kohlschütter, Fankhauser and Nejdl, WSDM 2010: text length and
 link density), and the judgement of short blocks by their neighbours is that of jusText (Pomikálek 2011). Its stop words need
 spaces between words, so in their place stand sentence ends and lengths that count a Han character or a kana as several.
 
-Lines come with marks, noncharacters that `html.py` sets into the source, which say where links, paragraphs, headings
-and preformatted text begin and end.
+Lines come with the marks that scan.py sets into the source.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-LINK, LINK_END, HEADING, PARAGRAPH, CODE, CODE_END = "\ufdd2", "\ufdd3", "\ufdd4", "\ufdd5", "\ufdd6", "\ufdd7"
-_MARK = re.compile(f"[{LINK}-{CODE_END}]")
+import numpy as np
+import numpy.typing as npt
 
-_WIDE = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
-_WIDE_WEIGHT = 3
-"""Latin characters that say as much as one Han character, kana or syllable of Hangul."""
+Ints = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+BLANK, HEADING, PARAGRAPH, ITEM, ROW, CODE, OTHER = range(7)
+"""Kinds of a line: preformatted text is CODE, a row of a table ROW, a list item ITEM, text that is in no paragraph OTHER."""
+
 _MIN_PROSE_WEIGHT = 80
 """Weight from which a line with few links is taken for prose."""
 _MIN_SENTENCE_WEIGHT = 30
 _MAX_PROSE_LINK_RATIO = 0.5
 _MIN_LINK_RATIO = 0.8
 _MAX_PROMPT_WEIGHT = 260
-_SENTENCE_END = re.compile(r"[.!?…:;。！？：；][\"'”’»)\]）」』]{0,3}$")
-_ITEM = re.compile(r"\s*(?:•|\d{1,7}\.) ")
 
 _PROMPT = re.compile(
     r"""\W{0,4}(?:
@@ -58,200 +58,194 @@ _DATE = re.compile(
 )
 _MAX_META_WEIGHT = 130
 _MAX_TRIMMED_RATIO = 0.12
+_MIN_TITLE_CHARS = 12
+_MAX_LISTED_LINK_RATIO = 0.6
 
 
-@dataclass(slots=True)
-class _Line:
-    """A line of text with what its marks say."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lines:
+    """The lines of an extracted text without their marks, as arrays of one value a line."""
 
-    text: str
-    kind: str
-    """heading, paragraph, item, row, code, other, or blank."""
-    weight: int
-    """Latin characters that it is worth."""
-    link_ratio: float
-    kept: bool = True
+    clean: bytes
+    """The text in UTF-8, without marks."""
+    starts: Ints
+    """First byte of each line in `clean`."""
+    ends: Ints
+    """First byte after it, line feed excluded."""
+    kinds: Ints
+    """BLANK to OTHER."""
+    weights: Ints
+    """Latin characters that a line is worth: a Han character, kana or syllable of Hangul counts as three."""
+    num_chars: Ints
+    """Characters without the white space around them, and without a bullet."""
+    num_linked: Ints
+    """Characters of these in links."""
+    ends_sentence: Flags
+    bodies: tuple[tuple[int, int], ...]
+    """Lines, end excluded, of each element that article.py numbered; (0, 0) where it is not in the text."""
 
+    @property
+    def num_lines(self) -> int:
+        return self.starts.size
 
-_LINK_TAG = re.compile(r"<a [^<>]*>")
-_BLOCK_TAG = re.compile(r"(<p(?: [^<>]*)?>)\s*")
-_HEADING_TAG = re.compile(r"(<h[1-6](?: [^<>]*)?>)\s*")
-_CODE_TAG = re.compile(r"<pre(?: [^<>]*)?>")
+    def text_of(self, line: int) -> str:
+        return self.clean[self.starts[line] : self.ends[line]].decode()
 
+    @property
+    def is_linked(self) -> Flags:
+        """Lines made of links."""
+        flags: Flags = (self.num_linked >= _MIN_LINK_RATIO * self.num_chars) & (self.num_linked > 0)
+        return flags
 
-def marked_source(html: str) -> str:
-    """HTML as a parser writes it out (small letters, each element closed), with marks in it."""
-    html = _LINK_TAG.sub(rf"\g<0>{LINK}", html).replace("</a>", LINK_END + "</a>")
-    html = _HEADING_TAG.sub(rf"\1{HEADING}", _BLOCK_TAG.sub(rf"\1{PARAGRAPH}", html))
-    if "<pre" in html:
-        html = _CODE_TAG.sub(rf"\g<0>{CODE}", html).replace("</pre>", CODE_END + "</pre>")
-    return html
+    @property
+    def prose_weights(self) -> Ints:
+        """The weights of lines that are prose by length or by their end, and not made of links; of others 0."""
+        is_prose = (self.num_linked < _MAX_PROSE_LINK_RATIO * self.num_chars) & (self.weights >= _MIN_SENTENCE_WEIGHT)
+        is_prose &= (self.weights >= _MIN_PROSE_WEIGHT) | self.ends_sentence
+        return np.where(is_prose, self.weights, 0)
 
-
-def prose_weight(text: str) -> int:
-    """Weight of the lines of a text, marked or not, that are prose by length or by their end, and not made of links."""
-    total = 0
-    for line, plain in zip(text.split("\n"), without_marks(text).split("\n"), strict=True):
-        if len(plain) * _WIDE_WEIGHT < _MIN_SENTENCE_WEIGHT:
-            continue
-        stripped = plain.strip()
-        worth = weight(stripped)
-        if worth < _MIN_SENTENCE_WEIGHT or _num_linked(line) >= _MAX_PROSE_LINK_RATIO * len(stripped):
-            continue
-        if worth >= _MIN_PROSE_WEIGHT or _ends_a_sentence(stripped):
-            total += worth
-    return total
-
-
-def _ends_a_sentence(text: str) -> bool:
-    return _SENTENCE_END.search(text, max(0, len(text) - 5)) is not None
-
-
-def without_marks(text: str) -> str:
-    """`text` as it is without marks."""
-    return text if text.isascii() else _MARK.sub("", text)
+    def joined(self, kept: Sequence[int] | Ints) -> str:
+        """The text of the given lines."""
+        starts, ends = self.starts.tolist(), self.ends.tolist()
+        return b"\n".join([self.clean[starts[line] : ends[line]] for line in kept]).decode()
 
 
-def link_ratio(text: str) -> float:
-    """Share of the characters of a marked text that stand in links."""
-    plain = len(without_marks(text))
-    return _num_linked(text) / plain if plain else 0.0
+def lines_of(marked: str, num_bodies: int = 0) -> Lines:
+    """The lines of a text with marks. A line of nothing but marks is none."""
+    from pipelines.extract.blocks_kernel import NUM_FIELDS, measure_lines
+
+    source = np.frombuffer(marked.encode("utf-8", "replace"), dtype=np.uint8)
+    clean = np.empty(source.size + 1, dtype=np.uint8)
+    fields = np.empty((int(np.count_nonzero(source == ord("\n"))) + 1, NUM_FIELDS), dtype=np.int64)
+    bodies = np.zeros((num_bodies, 2), dtype=np.int64)
+    num_lines, num_bytes = measure_lines(source, clean, fields, bodies)
+    columns = np.ascontiguousarray(fields[:num_lines].T)
+    return Lines(
+        clean=clean[:num_bytes].tobytes(),
+        starts=columns[0],
+        ends=columns[1],
+        kinds=columns[2],
+        weights=columns[3],
+        num_chars=columns[4],
+        num_linked=columns[5],
+        ends_sentence=columns[6].astype(np.bool_),
+        bodies=tuple((start, end) for start, end in bodies.tolist()),
+    )
 
 
-def is_prose(line: _Line) -> bool:
-    """Whether a line is a sentence or more, not made of links."""
-    if line.kind == "code":
-        return True
-    if line.link_ratio >= _MAX_PROSE_LINK_RATIO or line.kind == "heading":
-        return False
-    if line.weight >= _MIN_PROSE_WEIGHT:
-        return True
-    return line.kind == "paragraph" and line.weight >= _MIN_SENTENCE_WEIGHT and _ends_a_sentence(line.text)
+def page_text(lines: Lines) -> str:
+    """The text of a page that is no article: all but the rows of links above and below it."""
+    is_link_row = lines.is_linked & (lines.weights < _MAX_PROMPT_WEIGHT)
+    is_link_row &= (lines.kinds == ITEM) | (lines.kinds == PARAGRAPH) | (lines.kinds == OTHER)
+    content = np.flatnonzero(~is_link_row & (lines.kinds != BLANK))
+    return lines.clean[lines.starts[content[0]] : lines.ends[content[-1]]].decode() if content.size else ""
 
 
-def article_text(marked: str, titles: Sequence[str]) -> str:
+def article_text(lines: Lines, body: Ints, titles: Sequence[str]) -> str:
     """The lines of an article page that are the article.
 
-    `titles` are what the page calls itself: a heading of these words above the text is not repeated in it.
+    `body` are the lines of the element that holds it, `titles` what the page calls itself: a heading of these words
+    above the text is not repeated in it.
     """
-    marked = marked.replace(f" {LINK} ", f" {LINK}").replace(f" {LINK_END} ", f"{LINK_END} ")
-    lines = _lines(marked)
-    for line in lines:
-        if line.kind not in ("blank", "code") and _is_boilerplate(line):
-            line.kept = False
-    prose = [index for index, line in enumerate(lines) if line.kept and is_prose(line) and not _is_meta(line)]
+    reader = _Reader(lines, body)
+    is_prose = lines.prose_weights[body] > 0
+    kinds = lines.kinds[body]
+    is_short = lines.weights[body] < _MIN_PROSE_WEIGHT
+    is_prose &= ~((kinds == HEADING) | (is_short & (kinds != PARAGRAPH)))
+    is_prose |= kinds == CODE
+    prose = [row for row in np.flatnonzero(is_prose).tolist() if reader.kept[row] and not reader.is_meta(row)]
     if not prose:
-        return without_marks(marked)
+        return lines.joined(body)
     names = {_name(title) for title in titles}
-    total = sum(line.weight for line in lines if line.kept)
-    _trim_head(lines[: prose[0]], names, total)
-    _trim_tail(lines[prose[-1] + 1 :], total)
-    _drop_link_lists(lines)
-    return "\n".join(line.text for line in lines if line.kept)
+    total = reader.kept_weight(range(body.size))
+    reader.trim_head(range(prose[0]), names, total)
+    reader.trim_tail(range(prose[-1] + 1, body.size), total)
+    reader.drop_link_lists()
+    return lines.joined(body[np.array(reader.kept, dtype=np.bool_)])
 
 
-def _lines(marked: str) -> list[_Line]:
-    lines: list[_Line] = []
-    in_code = False
-    for raw, text in zip(marked.split("\n"), without_marks(marked).split("\n"), strict=True):
-        in_code = in_code or CODE in raw
-        stripped = text.strip()
-        if in_code:
-            kind = "code"
-        elif not stripped:
-            kind = "blank"
-        elif HEADING in raw:
-            kind = "heading"
-        elif _ITEM.match(text):
-            kind = "item"
-        elif "\t" in stripped:
-            kind = "row"
-        else:
-            kind = "paragraph" if PARAGRAPH in raw else "other"
-        lines.append(_Line(text, kind, weight(stripped), _num_linked(raw) / max(1, len(stripped))))
-        in_code = in_code and CODE_END not in raw
-    return lines
+class _Reader:
+    """The rows of one body, and which of them are still kept."""
 
+    def __init__(self, lines: Lines, body: Ints) -> None:
+        self.kinds: list[int] = lines.kinds[body].tolist()
+        self.weights: list[int] = lines.weights[body].tolist()
+        self.link_ratios: list[float] = (lines.num_linked[body] / np.maximum(lines.num_chars[body], 1)).tolist()
+        self.ends_sentence: list[bool] = lines.ends_sentence[body].tolist()
+        # the pattern matching below reads no long line
+        self.texts = [
+            lines.text_of(line) if weight <= _MAX_PROMPT_WEIGHT else ""
+            for line, weight in zip(body.tolist(), self.weights, strict=True)
+        ]
+        self.kept = [kind in (BLANK, CODE) or not self._is_boilerplate(row) for row, kind in enumerate(self.kinds)]
 
-def weight(text: str) -> int:
-    """Latin characters that a text is worth."""
-    return len(text) if text.isascii() else len(text) + (_WIDE_WEIGHT - 1) * len(_WIDE.findall(text))
+    def _is_boilerplate(self, row: int) -> bool:
+        if self.weights[row] > _MAX_PROMPT_WEIGHT:
+            return False
+        if _PROMPT.match(self.texts[row]):
+            return True
+        return (
+            self.kinds[row] in (PARAGRAPH, OTHER)
+            and self.link_ratios[row] >= _MIN_LINK_RATIO
+            and self.weights[row] < _MAX_PROMPT_WEIGHT
+            and "://" not in self.texts[row]
+        )
 
+    def is_meta(self, row: int) -> bool:
+        if self.weights[row] > _MAX_META_WEIGHT or self.kinds[row] == CODE:
+            return False
+        text = self.texts[row]
+        return _BYLINE.match(text) is not None or (not self.ends_sentence[row] and _DATE.search(text) is not None)
 
-def _num_linked(raw: str) -> int:
-    if LINK not in raw and LINK_END not in raw:
-        return 0
-    before, *parts = raw.split(LINK)
-    linked = sum(len(part.partition(LINK_END)[0]) for part in parts)
-    if LINK_END in before:  # the link began on a line above
-        linked += len(before.partition(LINK_END)[0])
-    return linked
+    def kept_weight(self, rows: range) -> int:
+        return sum(self.weights[row] for row in rows if self.kept[row])
 
+    def _is_content(self, rows: range, total: int) -> bool:
+        """Whether rows without prose, above or below it, are too large a part of the text to be trifles around it."""
+        weighed = (self.weights[row] * (1 - self.link_ratios[row]) for row in rows if self.kept[row])
+        return sum(weighed) > _MAX_TRIMMED_RATIO * total
 
-def _is_boilerplate(line: _Line) -> bool:
-    if line.weight <= _MAX_PROMPT_WEIGHT and _PROMPT.match(line.text):
-        return True
-    return (
-        line.kind in ("paragraph", "other")
-        and line.link_ratio >= _MIN_LINK_RATIO
-        and line.weight < _MAX_PROMPT_WEIGHT
-        and "://" not in line.text
-    )
+    def trim_head(self, rows: range, names: set[str], total: int) -> None:
+        """Titles, bylines, dates and what is neither a paragraph nor a heading, above the first prose."""
+        is_content = self._is_content(rows, total)
+        for row in rows:
+            is_trifle = self.kinds[row] in (OTHER, ITEM) and not is_content
+            if is_trifle or self.is_meta(row) or _is_title(self.texts[row], names):
+                self.kept[row] = False
 
+    def trim_tail(self, rows: range, total: int) -> None:
+        """Headings with nothing below them, and rows that are neither paragraphs nor parts of a list of sentences."""
+        if self._is_content(rows, total):
+            return
+        for row in rows:
+            kind = self.kinds[row]
+            if kind in (OTHER, HEADING) or (kind in (ITEM, ROW) and self.link_ratios[row] >= 0.3):
+                self.kept[row] = False
 
-def _is_meta(line: _Line) -> bool:
-    if line.weight > _MAX_META_WEIGHT or line.kind == "code":
-        return False
-    return _BYLINE.match(line.text) is not None or (
-        not _ends_a_sentence(line.text) and _DATE.search(line.text) is not None
-    )
+    def drop_link_lists(self) -> None:
+        """Runs of list items that are links, with the heading above them."""
+        run: list[int] = []
+        heading: int | None = None
+        for row, kind in enumerate([*self.kinds, OTHER]):
+            is_last = row == len(self.kinds)
+            if not is_last and (kind == BLANK or not self.kept[row]):
+                continue
+            if kind == ITEM:
+                run.append(row)
+                continue
+            if sum(self.link_ratios[item] >= _MIN_LINK_RATIO for item in run) > _MAX_LISTED_LINK_RATIO * len(run):
+                for item in (*run, *(() if heading is None else (heading,))):
+                    self.kept[item] = False
+            run = []
+            heading = row if kind == HEADING and not is_last else None
 
 
 def _name(text: str) -> str:
     return "".join(re.findall(r"\w+", text.casefold()))
 
 
-def _trim_head(lines: list[_Line], names: set[str], total: int) -> None:
-    """Titles, bylines, dates and what is neither a paragraph nor a heading, above the first prose."""
-    is_content = _is_content(lines, total)
-    for line in lines:
-        if (line.kind in ("other", "item") and not is_content) or _is_meta(line) or _is_title(line, names):
-            line.kept = False
-
-
-def _is_content(lines: list[_Line], total: int) -> bool:
-    """Whether lines without prose, above or below it, are too large a part of the text to be trifles around it."""
-    return sum(line.weight * (1 - line.link_ratio) for line in lines if line.kept) > _MAX_TRIMMED_RATIO * total
-
-
-def _is_title(line: _Line, names: set[str]) -> bool:
-    name = _name(line.text)
-    return bool(name) and (name in names or (len(name) >= 12 and any(name in other for other in names)))
-
-
-def _trim_tail(lines: list[_Line], total: int) -> None:
-    """Headings with nothing below them, and lines that are neither paragraphs nor parts of a list of sentences."""
-    if _is_content(lines, total):
-        return
-    for line in lines:
-        if line.kind in ("other", "heading") or (line.kind in ("item", "row") and line.link_ratio >= 0.3):
-            line.kept = False
-
-
-def _drop_link_lists(lines: list[_Line]) -> None:
-    """Runs of list items and rows that are links, with the heading above them."""
-    run: list[_Line] = []
-    heading: _Line | None = None
-    for line in [*lines, _Line("", "end", 0, 0.0)]:
-        if line.kind == "blank" or not line.kept:
-            continue
-        if line.kind == "item":
-            run.append(line)
-            continue
-        if run and sum(item.link_ratio >= _MIN_LINK_RATIO for item in run) > 0.6 * len(run):
-            for item in run:
-                item.kept = False
-            if heading is not None:
-                heading.kept = False
-        run = []
-        heading = line if line.kind == "heading" else None
+def _is_title(text: str, names: set[str]) -> bool:
+    name = _name(text)
+    return bool(name) and (
+        name in names or (len(name) >= _MIN_TITLE_CHARS and any(name in other for other in names))
+    )

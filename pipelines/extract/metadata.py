@@ -7,16 +7,12 @@ for the few members that matter and never parsed: depth and size of strangers' J
 import datetime as dt
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipelines.extract.normalize import one_line
 
-_SELECTOR = (
-    "meta[property],meta[name],meta[itemprop],h1,time[datetime],[itemtype],"
-    'script[type^="application/ld+json" i],link[rel~="generator" i]'
-)
 _MAX_ELEMENTS = 400
 _MAX_SCRIPT_CHARS = 256 << 10
 _MAX_VALUE_CHARS = 300
@@ -44,7 +40,6 @@ _FORUM_GENERATOR = re.compile(
     r"phpbb|discourse|vbulletin|xenforo|smf|simple machines|discuz|phpwind|mybb|flarum|nodebb|vanilla|invision|bbpress",
     re.IGNORECASE,
 )
-_FORUM_POSTS = '[id^="postmessage_"],.t_f,.postbody,.topic-post,.message-body,.post-message'
 _MIN_FORUM_POSTS = 2
 _DOCS_GENERATOR = re.compile(
     r"sphinx|docbook|docutils|mkdocs|docusaurus|doxygen|javadoc|rustdoc|gitbook|mdbook|asciidoc|texinfo|makeinfo|latex2html"
@@ -65,17 +60,21 @@ class Metadata:
     published_at: str | None = None
     """ISO 8601 date."""
     site_name: str | None = None
+    has_type: bool = False
+    """Open Graph says of what type the page is, as publishing systems let it."""
 
 
-def page_metadata(document: Any) -> Metadata:
-    """What the elements of a parsed page say of it; at most 400 of them are read."""
+def page_metadata(elements: Sequence[Any], *, num_posts: int) -> Metadata:
+    """What the elements of a parsed page say of it; at most 400 of those that html.py finds worth reading are read.
+
+    `num_posts` counts elements that forum software names as posts.
+    """
     named: dict[str, str] = {}
     headings: list[str] = []
     times: list[str] = []
     types: set[str] = set()
     scripts: list[str] = []
-    matched = document.query_selector_all(_SELECTOR)
-    for element in matched[0 : min(len(matched), _MAX_ELEMENTS)]:  # iterating would evaluate the selector for each
+    for element in elements[:_MAX_ELEMENTS]:
         tag = element.tag
         if tag == "meta":
             name = element.getattr("property") or element.getattr("name") or element.getattr("itemprop")
@@ -88,7 +87,7 @@ def page_metadata(document: Any) -> Metadata:
             if len(headings) < 2:
                 headings.append(element.text[: 4 * _MAX_VALUE_CHARS])
         elif tag == "time":
-            times.append(element.getattr("datetime")[:80])
+            times.append((element.getattr("datetime") or "")[:80])
         if element.hasattr("itemtype"):
             types.add(element.getattr("itemtype").rpartition("/")[2][:60])
     found = "\n".join(scripts)
@@ -100,11 +99,12 @@ def page_metadata(document: Any) -> Metadata:
     authors = [named[name] for name in _AUTHORS if name in named and "://" not in named[name]]
     authors += _unquoted(_LD_AUTHOR.findall(found)[:1])
     return Metadata(
-        kind=_kind(document, named, types),
+        kind=_kind(named, types, num_posts),
         titles=tuple(filter(None, (one_line(title, _MAX_VALUE_CHARS) for title in titles))),
         author=_first_line(authors),
         published_at=next(filter(None, map(iso_date, dates)), None),
         site_name=_first_line(named[name] for name in _SITES if name in named),
+        has_type="og:type" in named,
     )
 
 
@@ -119,13 +119,13 @@ def iso_date(text: str) -> str | None:
         return None
 
 
-def _kind(document: Any, named: dict[str, str], types: set[str]) -> str:
+def _kind(named: dict[str, str], types: set[str], num_posts: int) -> str:
     generator = named.get("generator", "")
     if _FORUM_GENERATOR.search(generator) or any(map(_FORUM_TYPE.match, sorted(types))):
         return "forum"
     if _DOCS_GENERATOR.search(generator):
         return "docs"
-    if len(document.query_selector_all(_FORUM_POSTS)) >= _MIN_FORUM_POSTS:
+    if num_posts >= _MIN_FORUM_POSTS:
         return "forum"
     if named.get("og:type", "").strip().lower() in ("article", "news", "blog", "post"):
         return "article"

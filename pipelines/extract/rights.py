@@ -25,12 +25,6 @@ _META_DIRECTIVES = frozenset(("robots", "corpusmill", "tdm-reservation", "tdm-po
 _META_LICENSES = frozenset(("dcterms.license", "dcterms.rights", "dc.rights"))
 _LINKS = frozenset(("link", "a", "area"))
 _RELATIONS = frozenset(("license", "cc:license"))
-# One walk over the tree, sifted afterwards: each further selector, or search in the source, costs as much as all of it.
-_SELECTOR = (
-    '[rel*="license" i][href],meta[name],[itemprop~="license" i],'
-    'script[type^="application/ld+json" i],script[type^="application/rsl+xml" i]'
-)
-
 _RSL_TYPE = "application/rsl+xml"
 _MEDIA = re.compile(r"\b(?:(?:Image|Video|Audio|Media)Object|3DModel|Photograph|Painting|MusicRecording)\b")
 """schema.org types whose licence is that of a picture or a recording, and not of the text around it."""
@@ -106,8 +100,8 @@ def header_rights(headers: Sequence[tuple[str, str]], url: str | None) -> Rights
     )
 
 
-def page_rights(document: Any, url: str | None) -> RightsFound:
-    """What the elements and the scripts of a parsed page say."""
+def page_rights(elements: Sequence[Any], url: str | None) -> RightsFound:
+    """What the elements and the scripts of a parsed page say; `elements` are those that html.py finds worth reading."""
     directives: list[str] = []
     linked: dict[str | None, None] = {}  # a link to a licence goes before what JSON-LD or a meta element names
     named: list[str | None] = []
@@ -115,7 +109,7 @@ def page_rights(document: Any, url: str | None) -> RightsFound:
     scripts: list[str] = []
     items: list[Any] = []
     inline_rsl: list[str] = []
-    for element in _all(document, _SELECTOR):
+    for element in elements:
         tag = element.tag
         if tag == "meta" and element.hasattr("name"):
             name = element.getattr("name").strip().lower()
@@ -123,15 +117,15 @@ def page_rights(document: Any, url: str | None) -> RightsFound:
                 directives.append(f"meta {name}: {one_line(element.getattr('content') or '', _MAX_VALUE_CHARS)}")
             elif name in _META_LICENSES:
                 named.append(_license(url, element.getattr("content") or ""))
-        elif tag == "script":
+        elif tag == "script" and element.hasattr("type"):
             (inline_rsl if _is_rsl(element.getattr("type")) else scripts).append(element.text)
-        elif tag in _LINKS and not _RELATIONS.isdisjoint((element.getattr("rel") or "").lower().split()):
+        elif element.hasattr("rel") and tag in _LINKS and not _RELATIONS.isdisjoint((element.getattr("rel") or "").lower().split()):
             href = element.getattr("href") or ""
             if _is_rsl(element.getattr("type")):
                 rsl_links.append(_absolute(url, href) or one_line(href, _MAX_VALUE_CHARS))
             elif len(linked) < _MAX_ITEMS:
                 linked[_absolute(url, href)] = None
-        elif element.hasattr("itemprop"):
+        elif "license" in (element.getattr("itemprop") or "").lower().split():
             items.append(element)
     linked.update((_item_license(item, url), None) for item in items[:_MAX_ITEMS])
     for text in scripts[:_MAX_SCRIPTS]:
@@ -241,11 +235,6 @@ def creative_commons_url(words: str) -> str | None:
 
 def _distinct(values: Iterable[str | None]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value for value in values if value))
-
-
-def _all(document: Any, selector: str) -> tuple[Any, ...]:
-    found = document.query_selector_all(selector)
-    return found[0 : len(found)]  # iterating evaluates the selector anew for each element
 
 
 def _absolute(url: str | None, href: str) -> str | None:

@@ -10,13 +10,8 @@ import pyarrow as pa
 from pipelines.digest import document_id
 from pipelines.errors import ConfigError
 from pipelines.extract.charset import decode, looks_like_utf16
-from pipelines.extract.html import (
-    Extracted,
-    TooDeepError,
-    TooManyAttributesError,
-    TooManyTagsError,
-    extract_html,
-)
+from pipelines.extract.html import Extracted, extract_html
+from pipelines.extract.limits import TooDeepError, TooManyAttributesError, TooManyTagsError
 from pipelines.extract.normalize import normalize
 from pipelines.extract.rights import RightsFound, combined, header_rights
 from pipelines.schemas import DOCUMENT, PAGE

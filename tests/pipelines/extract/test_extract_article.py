@@ -2,12 +2,12 @@
 
 import pytest
 from extract_pages import extract, text_of
-from resiliparse.parse.html import HTMLTree
 
-from pipelines.extract.article import article_main_text
-from pipelines.extract.blocks import marked_source, prose_weight, without_marks
-from pipelines.extract.limits import has_too_many_attributes, num_elements_bound
+from pipelines.extract.article import Bodies, article_main_text
+from pipelines.extract.blocks import lines_of
+from pipelines.extract.limits import TooManyAttributesError, check_source
 from pipelines.extract.metadata import iso_date
+from pipelines.extract.scan import scan_source
 
 PROSE = {
     "en": [
@@ -102,14 +102,10 @@ def test_a_list_of_links_that_calls_itself_an_article_is_not_lost(language):
 
 @pytest.mark.parametrize("language", PROSE)
 def test_a_doubtful_page_takes_the_careful_path(language):
-    html = page(language, "".join(f"<p>{line}</p>" for line in PROSE[language]))
     whole = "\n\n".join(PROSE[language])
-    document = HTMLTree.parse(html).document
-    text, path = article_main_text(
-        document, html, lambda: whole, lambda *_: PROSE[language][0], titles=("Title of it",)
-    )
-    assert path == "careful"
-    assert all(line in text for line in PROSE[language])
+    marked = f"\x0e0\x10{PROSE[language][0]} {PROSE[language][1]}\x0f0\x10\n\n{whole}"  # the element that is named holds two of nine
+    bodies = Bodies(((0.7, range(1)),))
+    assert article_main_text(marked, bodies, lambda: whole, titles=("Title of it",)) == (whole, "careful")
 
 
 @pytest.mark.parametrize("language", PROSE)
@@ -155,15 +151,10 @@ def test_dates(text, date):
     assert iso_date(text) == date
 
 
-def test_marks_leave_nothing_behind():
-    html = '<p>a <a href="x">b</a></p><h2>c</h2><pre>d</pre>'
-    assert without_marks(marked_source(html)) == html
-
-
 def test_prose_is_weighed_alike_in_both_languages():
-    assert prose_weight(PROSE["en"][0]) == len(PROSE["en"][0])
-    assert prose_weight(PROSE["zh"][0]) > 80
-    assert prose_weight("Home\nMenu\n首页\n上一页") == 0
+    assert lines_of(PROSE["en"][0]).prose_weights.tolist() == [len(PROSE["en"][0])]
+    assert lines_of(PROSE["zh"][0]).prose_weights.sum() > 80
+    assert lines_of("Home\nMenu\n首页\n上一页").prose_weights.sum() == 0
 
 
 @pytest.mark.parametrize(
@@ -179,7 +170,11 @@ def test_prose_is_weighed_alike_in_both_languages():
     ],
 )
 def test_attributes_are_counted(html, is_too_many):
-    assert has_too_many_attributes(html) is is_too_many
+    if is_too_many:
+        with pytest.raises(TooManyAttributesError):
+            check_source(scan_source(html), max_tags=1 << 19)
+    else:
+        check_source(scan_source(html), max_tags=1 << 19)
 
 
 @pytest.mark.parametrize(
@@ -191,10 +186,10 @@ def test_attributes_are_counted(html, is_too_many):
     ],
 )
 def test_closed_formatting_is_not_counted_again(html, most):
-    assert num_elements_bound(html, 1_000_000) <= most
+    assert scan_source(html).num_elements <= most
 
 
 @pytest.mark.parametrize("between", ["", "<!--</b>-->", "<x y='</b>'>", "<select></b></select>"])
 def test_formatting_left_open_is_multiplied(between):
     html = "".join(f"<b a{n}>{between}" for n in range(1200)) + "<p>x</p>" * 1200
-    assert num_elements_bound(html, 1_000_000) > 1_000_000
+    assert scan_source(html).num_elements > 1_000_000
