@@ -6,7 +6,6 @@ are numbered by marks in the parsed tree, so that one extraction of the page giv
 agrees, or the lines kept are few, the page is doubtful and takes the careful path.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,15 +13,9 @@ from typing import Any
 import numpy as np
 
 from pipelines.extract.blocks import BLANK, CODE, HEADING, Ints, Lines, article_text, lines_of
+from pipelines.extract.naming import BODIES
 from pipelines.extract.scan import BODY, BODY_END, NUMBER_END, Scan
 
-_BODY_CLASS = re.compile(
-    r"article-?_?body|article__body|story-?_?body|entry-content|post-content|post-body|post_content|article-?_?content"
-    r"|article-?text|story-content|news-?_?content|rich_media_content|trs_editor|article__content|article-main"
-)
-_BODY_STEMS = ("article", "story", "entry-", "post-", "post_", "news", "rich_media", "trs_")
-_BODY_IDS = ("js_content", "artibody", "article-body")
-_UNQUOTABLE = re.compile(r"[\"\\\n\r\f]")
 _SURE, _LIKELY = 0.7, 0.9
 """Share of the page's prose that a body must hold to make looking on needless."""
 _MAX_BODIES = 40
@@ -56,18 +49,11 @@ class Bodies:
         return self.groups[-1][1].stop if self.groups else 0
 
 
-def names_a_body(scan: Scan) -> bool:
-    """Whether a page has an element that nearly every article has, and hardly any page of documentation."""
-    return scan.has_article or any(map(_is_body_class, scan.classes)) or any(name in _BODY_IDS for name in scan.ids)
-
-
-def mark_bodies(tree: Any, scan: Scan) -> Bodies:
-    """Number the elements that may hold the body, at most 40 for each sign."""
-    classes = [f'[class="{name}"]' for name in scan.classes if _is_body_class(name)]
-    classes += [f"#{name}" for name in scan.ids if name in _BODY_IDS]
+def mark_bodies(tree: Any, scan: Scan, *, are_named: bool) -> Bodies:
+    """Number the elements that may hold the body, at most 40 for each sign; `are_named`: some are by their class or id."""
     signs = (
         (_SURE, '[itemprop~="articleBody"]' if scan.has_items else ""),
-        (_SURE, ",".join(classes[:_MAX_BODIES])),
+        (_SURE, BODIES if are_named else ""),
         (_LIKELY, "article" if scan.has_article else ""),
         (_LIKELY, "main,[role=main]"),
     )
@@ -161,12 +147,3 @@ def _densest(lines: Lines, prose_weights: Ints) -> Ints:
     end = int(gains.argmax()) + 1
     start = int(totals[:end].argmin())
     return np.arange(start, end)
-
-
-def _is_body_class(name: str) -> bool:
-    lowered = name.lower()
-    return (
-        any(stem in lowered for stem in _BODY_STEMS)
-        and _BODY_CLASS.search(lowered) is not None
-        and not _UNQUOTABLE.search(name)
-    )

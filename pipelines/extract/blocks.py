@@ -134,10 +134,15 @@ def lines_of(marked: str, num_bodies: int = 0) -> Lines:
 
 
 def page_text(lines: Lines) -> str:
-    """The text of a page that is no article: all but the rows of links above and below it."""
+    """The text of a page that is no article: all but the rows of links above and below it, and the headings of these."""
     is_link_row = lines.is_linked & (lines.weights < _MAX_PROMPT_WEIGHT)
     is_link_row &= (lines.kinds == ITEM) | (lines.kinds == PARAGRAPH) | (lines.kinds == OTHER)
-    content = np.flatnonzero(~is_link_row & (lines.kinds != BLANK))
+    stands = np.flatnonzero(lines.kinds != BLANK)
+    is_content = ~is_link_row[stands]
+    headings = np.flatnonzero(lines.kinds[stands] == HEADING)
+    for row in headings[::-1].tolist():  # from below, so that a heading above another takes what that one has taken
+        is_content[row] = row + 1 == stands.size or is_content[row + 1]
+    content = stands[is_content]
     return lines.clean[lines.starts[content[0]] : lines.ends[content[-1]]].decode() if content.size else ""
 
 
@@ -246,6 +251,4 @@ def _name(text: str) -> str:
 
 def _is_title(text: str, names: set[str]) -> bool:
     name = _name(text)
-    return bool(name) and (
-        name in names or (len(name) >= _MIN_TITLE_CHARS and any(name in other for other in names))
-    )
+    return bool(name) and (name in names or (len(name) >= _MIN_TITLE_CHARS and any(name in other for other in names)))

@@ -26,7 +26,7 @@ _kernel = njit(nogil=True, cache=True)
 @_kernel
 def _code_at(text: Any, at: int) -> tuple[int, int]:
     """The code point that starts here, and its bytes."""
-    byte = np.int64(text[at])
+    byte: Any = np.int64(text[at])
     if byte < 0x80:
         return byte, 1
     if byte < 0xE0:

@@ -15,7 +15,7 @@ def careful_text(html: str) -> str:
     import trafilatura  # takes 0.3 s, which runs without a doubtful page need not pay
 
     try:
-        text = trafilatura.extract(html, favor_precision=True, include_comments=False, deduplicate=False)
+        text = trafilatura.extract(html, favor_precision=True, fast=True, include_comments=False, deduplicate=False)
     except (ValueError, RecursionError):  # what lxml and its cleaner raise on a page that is none
         return ""
     return text or ""

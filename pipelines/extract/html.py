@@ -1,6 +1,6 @@
 """HTML to main text and metadata by resiliparse, parsed once, of a source that scan.py has marked.
 
-The text is the whole text of the page less what its names say is none (boilerplate.py); of pages that may be articles the
+The text is the whole text of the page less what its names say is none (naming.py); of pages that may be articles the
 body is looked for (article.py), of others the rows of links above and below are left out. resiliparse's own main-content
 mode is not used: it takes four times as long, drops a text node of one character outside Latin (甲 in a table cell) and
 each list near the body, and its time grows with depth times size.
@@ -16,20 +16,26 @@ from typing import Any
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import HTMLTree
 
-from pipelines.extract.article import article_main_text, mark_bodies, names_a_body
+from pipelines.extract.article import article_main_text, mark_bodies
 from pipelines.extract.blocks import lines_of, page_text
-from pipelines.extract.boilerplate import find_skips
 from pipelines.extract.careful import careful_text
 from pipelines.extract.limits import TooDeepError, check_source
 from pipelines.extract.metadata import Metadata, page_metadata
+from pipelines.extract.naming import (
+    ARTICLE_SKIPS,
+    BODY,
+    PAGE_SKIPS,
+    POST,
+    POSTS,
+    TALK_SKIPS,
+    WHOLE_PAGE_SKIPS,
+    sift_names,
+)
 from pipelines.extract.normalize import normalize, one_line
 from pipelines.extract.rights import RightsFound, page_rights
-from pipelines.extract.scan import Scan, scan_source
+from pipelines.extract.scan import Scan, marked_source, scan_source
 
 _EMPTY_BULLETS = re.compile(r"^[ \t]*•[ \t]*$\n?", re.MULTILINE)
-_FORUM_POST_CLASSES = frozenset(("t_f", "postbody", "topic-post", "message-body", "post-message"))
-_FORUM_POST_ID = "postmessage_"
-_FORUM_POSTS = ",".join([f'[id^="{_FORUM_POST_ID}"]', *(f".{name}" for name in sorted(_FORUM_POST_CLASSES))])
 
 _MATH_OPEN = re.compile(r"<math\b", re.IGNORECASE)
 _TEX_ANNOTATION = re.compile(r"<annotation\b[^<>]{0,200}?application/x-tex[^<>]{0,200}>([^<]*)", re.IGNORECASE)
@@ -77,12 +83,14 @@ def extract_html(
     holds_math = "application/x-tex" in html or "math/tex" in html
     scan = scan_source(_with_tex(html) if holds_math else html)
     check_source(scan, max_tags=max_tags)
-    tree = HTMLTree.parse(scan.marked)
+    kinds = sift_names(scan.names)
+    tree = HTMLTree.parse(marked_source(scan, kinds))
     document: Any = tree.document
     if _is_too_deep(document, scan, max_nesting):
         raise TooDeepError
     elements = _telling_elements(document, scan)
-    metadata = page_metadata(elements, num_posts=_num_forum_posts(document, scan))
+    num_posts = len(document.query_selector_all(POSTS)) if any(kind & POST for kind in kinds) else 0
+    metadata = page_metadata(elements, num_posts=num_posts)
     title = one_line(tree.title or "", _MAX_TITLE_CHARS) or None
     root = document.document_element
     language = root.getattr("lang") or root.getattr("xml:lang") if root is not None else None
@@ -92,6 +100,7 @@ def extract_html(
         html,
         metadata,
         title or "",
+        are_named=any(kind & BODY for kind in kinds),
         main_content=main_content,
         comments=comments,
         min_main_chars=min_main_chars,
@@ -116,6 +125,7 @@ def _text(
     metadata: Metadata,
     title: str,
     *,
+    are_named: bool,
     main_content: bool,
     comments: bool,
     min_main_chars: int,
@@ -123,21 +133,22 @@ def _text(
 ) -> tuple[str, str]:
     """The text of a page and the path that gave it."""
     text = ""
-    skips = find_skips(scan.classes, scan.ids)
     is_article = metadata.kind == "article"
-    if main_content and (is_article or (metadata.kind == "page" and (metadata.has_type or names_a_body(scan)))):
-        bodies = mark_bodies(tree, scan)
+    if main_content and (
+        is_article or (metadata.kind == "page" and (metadata.has_type or scan.has_article or are_named))
+    ):
+        bodies = mark_bodies(tree, scan, are_named=are_named)
         titles = (title, *metadata.titles) if is_article else ()
-        marked = _marked_text(tree, [*skips.article, *skipped])
+        marked = _marked_text(tree, [*ARTICLE_SKIPS, *skipped])
         text, extractor = article_main_text(marked, bodies, functools.partial(careful_text, html), titles=titles)
         text = _tidied(text)
         if len(text) >= min_main_chars:  # else a list of links, or hardly a page: no article
             return text, extractor
     if main_content:
-        unwanted = () if comments else skips.comments
-        text = _tidied(page_text(lines_of(_marked_text(tree, [*skips.page, *unwanted, *skipped]))))
+        unwanted = () if comments else TALK_SKIPS
+        text = _tidied(page_text(lines_of(_marked_text(tree, [*PAGE_SKIPS, *unwanted, *skipped]))))
     if len(text) < min_main_chars or not main_content:
-        whole = _tidied(_marked_text(tree, [*skips.whole, *skipped]))
+        whole = _tidied(_marked_text(tree, [*WHOLE_PAGE_SKIPS, *skipped]))
         if len(whole) > len(text):
             return whole, "whole"
     return text, "main"
@@ -154,14 +165,6 @@ def _telling_elements(document: Any, scan: Scan) -> tuple[Any, ...]:
         selector += ',[rel*="license" i][href]'
     found = document.query_selector_all(selector)
     return found[0 : len(found)]  # iterating evaluates the selector anew for each element
-
-
-def _num_forum_posts(document: Any, scan: Scan) -> int:
-    """Elements that forum software names as posts."""
-    is_named = any(not _FORUM_POST_CLASSES.isdisjoint(name.split()) for name in scan.classes)
-    if not is_named and not any(name.startswith(_FORUM_POST_ID) for name in scan.ids):
-        return 0
-    return len(document.query_selector_all(_FORUM_POSTS))
 
 
 def _tidied(text: str) -> str:

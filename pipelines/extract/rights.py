@@ -119,7 +119,11 @@ def page_rights(elements: Sequence[Any], url: str | None) -> RightsFound:
                 named.append(_license(url, element.getattr("content") or ""))
         elif tag == "script" and element.hasattr("type"):
             (inline_rsl if _is_rsl(element.getattr("type")) else scripts).append(element.text)
-        elif element.hasattr("rel") and tag in _LINKS and not _RELATIONS.isdisjoint((element.getattr("rel") or "").lower().split()):
+        elif (
+            element.hasattr("rel")
+            and tag in _LINKS
+            and not _RELATIONS.isdisjoint((element.getattr("rel") or "").lower().split())
+        ):
             href = element.getattr("href") or ""
             if _is_rsl(element.getattr("type")):
                 rsl_links.append(_absolute(url, href) or one_line(href, _MAX_VALUE_CHARS))

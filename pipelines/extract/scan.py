@@ -13,15 +13,24 @@ tag with 100,000 attributes (1 MB) takes resiliparse 18 seconds. And it opens ea
 distinct `<b>` and 2,000 `<p>` become four million elements in a gigabyte.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
 
 LINK, LINK_END, HEADING, PARAGRAPH, CODE, CODE_END = "\x01", "\x02", "\x03", "\x04", "\x05", "\x06"
 BODY, BODY_END, NUMBER_END = "\x0e", "\x0f", "\x10"
 """Around the number of an element, set by article.py."""
 
-_WHITE_SPACE = (b"\n", b"\t", b"\r", b"\f")
+ATTRIBUTES = ("cm-skip", "cm-talk", "cm-trim", "cm-body", "cm-post")
+"""Of elements that are no text of a page, that are comments, that are no text of an article, that hold an article's body,
+that are posts of a forum: one for each flag of naming.py, all of one length."""
+
+_WHITE_SPACE = b"\n\t\r\f"
 _CONTROLS = bytes(byte for byte in range(32) if byte not in b"\n\t\r\f")
 _MAX_NAMES = 4096
 _MAX_NAME_BYTES = 200
@@ -31,8 +40,6 @@ _MAX_NAME_BYTES = 200
 class Scan:
     """What the source of a page says before it is parsed."""
 
-    marked: str
-    """The page with marks."""
     num_tags: int
     """`<` in the source."""
     num_elements: int
@@ -51,30 +58,31 @@ class Scan:
     """A `rel` that speaks of a licence."""
     has_scripts: bool
     """JSON-LD, or an RSL document."""
-    classes: tuple[str, ...]
-    """Distinct `class` attributes, at most 4,096 of at most 200 bytes, in order."""
-    ids: tuple[str, ...]
-    """Distinct `id` attributes of elements that hold others, likewise."""
+    names: tuple[tuple[str, bool], ...]
+    """Distinct `class` attributes and, where True stands with them, `id` attributes of elements that hold others: at most
+    4,096 of at most 200 bytes, in order."""
+    source: Bytes
+    """The page in UTF-8."""
+    edits: Ints
+    """Where the marks go: see scan_kernel.py."""
 
 
 def scan_source(html: str) -> Scan:
-    """Scan the source of a page. Time is linear in the page, memory about six times its bytes."""
+    """Scan the source of a page. Time is linear in the page; memory is about five times its bytes."""
     from pipelines.extract.scan_kernel import NUM_FIELDS, scan
 
     raw = html.encode("utf-8", "replace")
     source = np.frombuffer(raw, dtype=np.uint8)
-    if np.count_nonzero(source < ord(" ")) > sum(map(raw.count, _WHITE_SPACE)):
+    if np.count_nonzero(source < ord(" ")) > sum(np.count_nonzero(source == byte) for byte in _WHITE_SPACE):
         raw = raw.translate(None, _CONTROLS)
         source = np.frombuffer(raw, dtype=np.uint8)
     num_tags = int(np.count_nonzero(source == ord("<")))
-    marked = np.empty(source.size + 2 * num_tags + 16, dtype=np.uint8)
+    edits = np.empty((4 * num_tags + 1, 3), dtype=np.int64)
     names = np.empty((_MAX_NAMES, 3), dtype=np.int64)
     found = np.zeros(NUM_FIELDS, dtype=np.int64)
-    scan(source, num_tags, marked, names, found, _MAX_NAME_BYTES)
-    size, num_names, num_elements, work, block_depth, list_depth, article, items, rel, scripts = found.tolist()
-    spans = names[:num_names].tolist()
+    scan(source, num_tags, edits, names, found, _MAX_NAME_BYTES)
+    num_edits, num_names, num_elements, work, block_depth, list_depth, article, items, rel, scripts = found.tolist()
     return Scan(
-        marked=marked[:size].tobytes().decode(),
         num_tags=num_tags,
         num_elements=max(num_tags, num_elements),
         attribute_work=work,
@@ -84,10 +92,18 @@ def scan_source(html: str) -> Scan:
         has_items=bool(items),
         has_license=bool(rel),
         has_scripts=bool(scripts),
-        classes=_strings(raw, spans, 0),
-        ids=_strings(raw, spans, 1),
+        names=tuple([(raw[start:end].decode(), kind == 1) for start, end, kind in names[:num_names].tolist()]),
+        source=source,
+        edits=edits[:num_edits],
     )
 
 
-def _strings(raw: bytes, spans: list[list[int]], kind: int) -> tuple[str, ...]:
-    return tuple([raw[start:end].decode() for start, end, of in spans if of == kind])
+def marked_source(scan: Scan, kinds: Sequence[int]) -> str:
+    """The page with marks, and with the attributes ATTRIBUTES on elements whose class or id has flags in `kinds`."""
+    from pipelines.extract.scan_kernel import apply_edits
+
+    attributes = np.array([list(f" {name}".encode()) for name in ATTRIBUTES], dtype=np.uint8)
+    flags = np.array(kinds, dtype=np.uint8)
+    out = np.empty(scan.source.size + scan.edits.shape[0] * max(2, attributes.size), dtype=np.uint8)
+    size = apply_edits(scan.source, scan.edits, flags, attributes, out)
+    return out[:size].tobytes().decode()

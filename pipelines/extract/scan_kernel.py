@@ -9,7 +9,9 @@ import numpy as np
 from numba import njit
 
 NUM_FIELDS = 10
-_SIZE, _NUM_NAMES, _ELEMENTS, _WORK, _BLOCK_DEPTH, _LIST_DEPTH, _ARTICLE, _ITEMS, _LICENSE, _SCRIPTS = range(NUM_FIELDS)
+_NUM_EDITS, _NUM_NAMES, _ELEMENTS, _WORK, _BLOCK_DEPTH, _LIST_DEPTH, _ARTICLE, _ITEMS, _LICENSE, _SCRIPTS = range(
+    NUM_FIELDS
+)
 
 
 def _packed(name: str) -> int:
@@ -175,10 +177,15 @@ _WORD_LD = np.frombuffer(b"ld+json", dtype=np.uint8)
 _WORD_RSL = np.frombuffer(b"rsl+xml", dtype=np.uint8)
 
 
+SPACE, SPACED_LINK, FIRST_NAME = 32, 33, 64
+"""What an edit inserts: a mark, these, or the attributes of a name, by its number from FIRST_NAME."""
+
+
 @_kernel
-def scan(source: Any, num_tags: int, out: Any, names: Any, found: Any, max_name_bytes: int) -> None:
-    """Fill `out` with the marked source, `names` with (start, end, 0 class or 1 id), `found` by the fields above."""
-    size, at, length, copied = source.size, 0, 0, 0
+def scan(source: Any, num_tags: int, edits: Any, names: Any, found: Any, max_name_bytes: int) -> None:
+    """Fill `edits` with (where, where to go on, what), `names` with (start, end, 0 class or 1 id), and `found`."""
+    size, at, num_edits = source.size, 0, 0
+    edited = 0  # where the last edit goes on
     # stacks of what is open, a linked list each
     tops = np.full(_NUM_STACKS, -1, dtype=np.int64)
     below = np.empty(num_tags + 1, dtype=np.int64)
@@ -191,6 +198,7 @@ def scan(source: Any, num_tags: int, out: Any, names: Any, found: Any, max_name_
     identical = np.zeros(capacity, dtype=np.uint64)
     num_identical = np.zeros(capacity, dtype=np.int32)
     seen = np.zeros(4 * names.shape[0], dtype=np.uint64)
+    numbers = np.zeros(4 * names.shape[0], dtype=np.int32)
     num_names, num_open, bound, work, barrier = 0, 0, 0, 0, 0
     blocks, lists = 0, 0
     in_link = False
@@ -202,10 +210,9 @@ def scan(source: Any, num_tags: int, out: Any, names: Any, found: Any, max_name_
         if at >= size:
             break
         if at - start >= 3 and raw_start < 0 and _is_icon(source, start, at):
-            length = _copy(source, copied, start, out, length)
-            out[length] = 32
-            length += 1
-            copied = at
+            edits[num_edits, 0], edits[num_edits, 1], edits[num_edits, 2] = start, at, SPACE
+            num_edits += 1
+            edited = at
         following = source[at + 1] if at + 1 < size else 0
         is_end = following == 47 and at + 2 < size and _is_letter(source[at + 2])
         in_comment = at < comment_end
@@ -228,6 +235,7 @@ def scan(source: Any, num_tags: int, out: Any, names: Any, found: Any, max_name_
         facts = _facts(name)
         end = name_end
         num_attributes, has_href = 0, False
+        class_name, id_name = -1, -1
         while not inside and end < size:
             while end < size and (_is_space(source[end]) or source[end] == 47):
                 end += 1
@@ -259,14 +267,20 @@ def scan(source: Any, num_tags: int, out: Any, names: Any, found: Any, max_name_
             if is_end:
                 continue
             if attribute == _CLASS or (attribute == _ID and facts & _IS_CONTAINER):
-                if 0 < value_end - value_start <= max_name_bytes and num_names < names.shape[0]:
-                    kind = 0 if attribute == _CLASS else 1
+                kind = 0 if attribute == _CLASS else 1
+                is_first = class_name < 0 if kind == 0 else id_name < 0
+                if is_first and 0 < value_end - value_start <= max_name_bytes:
                     digest = _hash(source, value_start, value_end) ^ np.uint64(kind << 1)
                     slot = _insert(seen, digest)
-                    if seen[slot] == 0:
+                    if seen[slot] == 0 and num_names < names.shape[0]:
                         seen[slot] = digest
+                        numbers[slot] = num_names
                         names[num_names, 0], names[num_names, 1], names[num_names, 2] = value_start, value_end, kind
                         num_names += 1
+                    if seen[slot] != 0 and kind == 0:
+                        class_name = numbers[slot]
+                    elif seen[slot] != 0:
+                        id_name = numbers[slot]
             elif attribute == _HREF:
                 has_href = True
             elif attribute == _ITEMPROP or attribute == _ITEMTYPE:
@@ -278,6 +292,7 @@ def scan(source: Any, num_tags: int, out: Any, names: Any, found: Any, max_name_
                 _holds(source, value_start, value_end, _WORD_LD) or _holds(source, value_start, value_end, _WORD_RSL)
             ):
                 found[_SCRIPTS] = 1
+        is_closed = not inside and end < size  # else the page ends within the tag, which is then none
         if not inside:
             end = min(end + 1, size)
         work += num_attributes * num_attributes
@@ -288,7 +303,7 @@ def scan(source: Any, num_tags: int, out: Any, names: Any, found: Any, max_name_
             bound = min(bound + 1 + num_open, _MAX_BOUND)
         elif not is_end:
             bound += 1
-        if stack != _STACK and not is_end and (stack < _NUM_FORMATTING or not inside):
+        if stack != _STACK and not is_end:
             digest = np.uint64(0)
             pushes = True
             if stack < _NUM_FORMATTING:
@@ -313,29 +328,32 @@ def scan(source: Any, num_tags: int, out: Any, names: Any, found: Any, max_name_
             if stack < _NUM_FORMATTING:
                 num_identical[_insert(identical, sources[node])] -= 1
                 num_open -= 1
-                tops[stack] = below[node]
-            elif not inside:
-                if stack < _NUM_FORMATTING + _NUM_BLOCKS:
-                    blocks -= 1
-                else:
-                    lists -= 1
-                tops[stack] = below[node]
+            elif stack < _NUM_FORMATTING + _NUM_BLOCKS:
+                blocks -= 1
+            else:
+                lists -= 1
+            tops[stack] = below[node]
         if inside:
             at = end
             continue
         if is_end and ((name == _A and in_link) or name == _PRE):
             # before the white space that ends the text, so that no second space is left where the mark was
             stay = at
-            while name == _A and stay > copied and _is_space(source[stay - 1]):
+            while name == _A and stay > edited and _is_space(source[stay - 1]):
                 stay -= 1
-            length = _copy(source, copied, stay, out, length)
-            copied = stay
-            out[length] = _LINK_END if name == _A else _CODE_END
-            length += 1
+            edits[num_edits, 0], edits[num_edits, 1] = stay, stay
+            edits[num_edits, 2] = _LINK_END if name == _A else _CODE_END
+            num_edits += 1
+            edited = stay
             in_link = in_link and name != _A
         at = end
-        if is_end:
+        if is_end or not is_closed:
             continue
+        for number in (class_name, id_name):
+            if number >= 0:
+                edits[num_edits, 0], edits[num_edits, 1], edits[num_edits, 2] = end - 1, end - 1, FIRST_NAME + number
+                num_edits += 1
+                edited = end - 1
         mark = 0
         if name == _A and has_href:
             mark, in_link = _LINK, True
@@ -348,32 +366,50 @@ def scan(source: Any, num_tags: int, out: Any, names: Any, found: Any, max_name_
         elif name == _ARTICLE_TAG:
             found[_ARTICLE] = 1
         if mark:
-            length = _copy(source, copied, at, out, length)
             if mark == _CODE:  # the line feed that a parser leaves out after it
                 at += int(at + 1 < size and source[at] == 13 and source[at + 1] == 10)
                 at += int(at < size and source[at] == 10)
             elif at < size and _is_space(source[at]):
                 if mark == _LINK:
-                    out[length] = 32
-                    length += 1
+                    mark = SPACED_LINK
                 while at < size and _is_space(source[at]):
                     at += 1
-            out[length] = mark
-            length += 1
-            copied = at
+            edits[num_edits, 0], edits[num_edits, 1], edits[num_edits, 2] = end, at, mark
+            num_edits += 1
+            edited = at
         if facts & _IS_RAW:
             raw_start, raw_end = name_start, name_end
         elif name == _PLAINTEXT:
             raw_start, raw_end = size, size
-    length = _copy(source, copied, size, out, length)
-    found[_SIZE], found[_NUM_NAMES], found[_ELEMENTS], found[_WORK] = length, num_names, bound, work
+    found[_NUM_EDITS], found[_NUM_NAMES], found[_ELEMENTS], found[_WORK] = num_edits, num_names, bound, work
 
 
 @_kernel
-def _copy(source: Any, start: int, end: int, out: Any, length: int) -> int:
-    for at in range(start, end):
-        out[length + at - start] = source[at]
-    return length + end - start
+def apply_edits(source: Any, edits: Any, kinds: Any, attributes: Any, out: Any) -> int:
+    """Fill `out` with the edited source; returns its bytes. `kinds` are the flags of each name, `attributes` a row a flag."""
+    at, length = 0, 0
+    for idx in range(edits.shape[0]):
+        for copied in range(at, edits[idx, 0]):
+            out[length + copied - at] = source[copied]
+        length += edits[idx, 0] - at
+        at = edits[idx, 1]
+        code = edits[idx, 2]
+        if code < FIRST_NAME:
+            if code >= SPACE:
+                out[length] = 32
+                length += 1
+            if code != SPACE:
+                out[length] = _LINK if code == SPACED_LINK else code
+                length += 1
+            continue
+        for flag in range(attributes.shape[0]):
+            if kinds[code - FIRST_NAME] >> flag & 1:
+                for offset in range(attributes.shape[1]):
+                    out[length + offset] = attributes[flag, offset]
+                length += attributes.shape[1]
+    for copied in range(at, source.size):
+        out[length + copied - at] = source[copied]
+    return length + source.size - at
 
 
 @_kernel

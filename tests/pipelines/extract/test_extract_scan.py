@@ -1,0 +1,182 @@
+"""The scan of a page's source: marks that change nothing else, names, and bounds that no trick gets under."""
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from resiliparse.parse.html import HTMLTree
+
+from pipelines.extract.naming import BODY, POST, SKIP, TALK, TRIM, sift_names
+from pipelines.extract.scan import marked_source, scan_source
+
+MARKS = re.compile("[\x01-\x06]")
+
+
+def marked(html: str) -> str:
+    scan = scan_source(html)
+    return marked_source(scan, [0] * len(scan.names))
+
+
+@pytest.mark.parametrize(
+    ("html", "expected"),
+    [
+        ("<p>a</p>", "<p>\x04a</p>"),
+        ("<P class=x>\n 文</P>", "<P class=x>\x04文</P>"),
+        ("a <a href=x>b</a> c", "a <a href=x>\x01b\x02</a> c"),
+        ("a <a href=x> b </a> c", "a <a href=x> \x01b\x02 </a> c"),
+        ("<a name=x>b</a>", "<a name=x>b</a>"),
+        ("<h2>a</h2>", "<h2>\x03a</h2>"),
+        ("<pre>\n  a</pre>", "<pre>\x05  a\x06</pre>"),
+        ("<script>if (a<b) { '<p>' }</script><p>a", "<script>if (a<b) { '<p>' }</script><p>\x04a"),
+        ("<!-- <p> --><p>a", "<!-- <p> --><p>\x04a"),
+        ("<!--><p>a", "<!--><p>\x04a"),
+        ("<p title='a>b'>c", "<p title='a>b'>\x04c"),
+        ("<p title=a>b'>c", "<p title=a>\x04b'>c"),
+        ("a < b <3 </ 5 <", "a < b <3 </ 5 <"),
+        ("<i>→</i> next", "<i> </i> next"),
+        ("<td>甲</td>", "<td>甲</td>"),
+        ("<textarea><p></textarea><p>a", "<textarea><p></textarea><p>\x04a"),
+        ("a\x01b\x00c", "abc"),
+        ("<p", "<p"),
+        ("<p class='", "<p class='"),
+        ("", ""),
+    ],
+)
+def test_marks(html, expected):
+    assert marked(html) == expected
+
+
+PARTS = (
+    *(
+        "<p>",
+        "</p>",
+        "<a href=x>",
+        "</a>",
+        "<a>",
+        "<h1>",
+        "</h1>",
+        "<pre>",
+        "</pre>",
+        "<ul><li>",
+        "</ul>",
+        "<div class=x>",
+    ),
+    *(
+        "</div>",
+        "<table><tr><td>",
+        "</table>",
+        "<b>",
+        "</b>",
+        "<!--",
+        "-->",
+        "<script>",
+        "</script>",
+        "<svg>",
+        "</svg>",
+    ),
+    *(
+        "<select><option>",
+        "</select>",
+        "<style>",
+        "</style>",
+        "<br/>",
+        "<img alt='>'>",
+        "'",
+        '"',
+        "<",
+        ">",
+        "a",
+        "文 ",
+        " \n",
+    ),
+    *(
+        "<title>",
+        "</title>",
+        "<template>",
+        "</template>",
+        "<noscript>",
+        "</noscript>",
+        "<a href='x",
+        "/>",
+        "<?x",
+        "&lt;",
+    ),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.sampled_from(PARTS), max_size=40))
+def test_marks_and_attributes_change_no_text(parts):
+    """What a parser makes of the marked source is what it makes of the source, but for the marks and white space."""
+    html = "<body>" + "".join(parts)
+    scan = scan_source(html)
+    trees = HTMLTree.parse(marked_source(scan, [255] * len(scan.names))), HTMLTree.parse(html)
+    text, plain = (tree.body.text for tree in trees)
+    assert "".join(MARKS.sub("", text).split()) == "".join(plain.split())
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(PARTS), max_size=60))
+def test_bounds_hold_for_what_the_parser_makes(parts):
+    scan = scan_source("<body>" + "".join(parts))
+    tree = HTMLTree.parse("<body>" + "".join(parts))
+    assert (
+        len(tree.document.query_selector_all("body *")) <= scan.num_elements + 2 * scan.num_tags
+    )  # tbody and the like
+    deepest = max(
+        (depth for depth in range(1, 40) if tree.document.query_selector(" ".join(["div"] * depth))), default=0
+    )
+    assert deepest <= scan.block_depth
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.characters(codec="utf-8"), max_size=300))
+def test_any_source_can_be_scanned(html):
+    marked(html).encode()
+    assert scan_source(html).num_tags == html.count("<")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_id", "flags"),
+    [
+        ("main-nav", False, SKIP),
+        ("docnav", False, SKIP),
+        ("navel orange", False, 0),
+        ("pageFooter", False, SKIP),
+        ("Sidebar_left", False, SKIP | TRIM),
+        ("share-buttons", False, SKIP | TRIM),
+        ("shareholder", False, TRIM),
+        ("social-media-embed", False, 0),
+        ("comments", False, TALK | TRIM),
+        ("article-body", False, BODY),
+        ("storyBody", False, BODY),
+        ("postbody", False, POST),
+        ("postmessage_17", True, POST),
+        ("js_content", True, BODY),
+        ("search", True, SKIP),
+        ("search", False, 0),
+        ("hidden", False, SKIP),
+        ("overhidden", False, 0),
+        ("İnav", False, SKIP),
+        ("正文", False, 0),
+    ],
+)
+def test_names(name, is_id, flags):
+    assert sift_names([("x", False), (name, is_id), ("y", True)]) == [0, flags, 0]
+
+
+def test_what_a_page_says_it_has():
+    scan = scan_source(
+        "<article itemscope itemtype=x><a rel='nofollow LICENSE' href=y>z</a><script type='application/ld+json'>{}</script>"
+        "<div class='a b' id=c><span id=d class='a b'><h2 id=e>"
+    )
+    assert (scan.has_article, scan.has_items, scan.has_license, scan.has_scripts) == (True, True, True, True)
+    assert scan.names == (("a b", False), ("c", True))
+    assert scan_source("<p>article itemtype license</p>").has_article is False
+
+
+def test_names_are_bounded():
+    scan = scan_source("".join(f"<p class=c{n}>" for n in range(10_000)) + f"<p class={'x' * 500}>")
+    assert len(scan.names) == 4096
+    assert scan.names[-1] == ("c4095", False)
