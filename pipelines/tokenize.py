@@ -78,7 +78,7 @@ def _tokens(kept: pa.RecordBatch, texts: list[str], encoder: Encoder) -> pa.Reco
 
 TOKENIZE = Stage(
     name="tokenize",
-    version=2,
+    version=3,
     inputs=(select(DOCUMENT, "doc_id", "text"), select(OUTCOME, "doc_id", "decision", "split")),
     output=TOKENS,
     transform=tokenize_documents,

@@ -228,7 +228,7 @@ def _cut(text: str) -> Iterator[str]:
 
 SAMPLE_STAGE = Stage(
     name="sample",
-    version=2,
+    version=3,
     kind=Kind.GLOBAL,
     inputs=(select(DOCUMENT, "doc_id", "fetched_at", "text"), select(OUTCOME, "doc_id", "decision", "split")),
     output=SAMPLE,

@@ -48,7 +48,7 @@ _DETECTORS: dict[str, Callable[[Scan], Spans]] = {
     "cn_id": lambda at: find_chinese_ids(at.text, at.digits),
     "uscc": lambda at: find_organisation_codes(at.text, at.digits),
     "imei": lambda at: find_imeis(at.text, at.digits),
-    "passport": lambda at: find_passports(at.text) if at.digits else [],
+    "passport": lambda at: find_passports(at.text) if at.num_digits else [],
     "travel_permit": lambda at: find_travel_permits(at.text) if at.digits else [],
     "card": lambda at: find_cards(at.text, at.digits),
     "ssn": lambda at: find_social_security_numbers(at.text, at.digits),

@@ -98,7 +98,7 @@ def measure_signals(batches: Iterable[pa.RecordBatch], config: SignalsConfig) ->
 
 SIGNALS_STAGE = Stage(
     name="signals",
-    version=3,
+    version=4,
     inputs=(select(DOCUMENT, "doc_id", "url", "fetched_at", "license_url", "directives", "problem", "text"),),
     output=SIGNALS,
     transform=measure_signals,
