@@ -313,6 +313,8 @@ def _serve(pipe: Connection) -> None:
             pipe.send(_Refused(str(error), isinstance(error, TransientError)))
         except (BrokenPipeError, ConnectionResetError):
             return  # the parent is gone: nothing is left to work for
+        except (ImportError, OSError) as error:  # the machine's fault, or the installation's, and no page's
+            pipe.send(_Refused(f"{type(error).__name__}: {error}", is_transient=False))
         except MemoryError:
             raise  # die, so that the parent tries once more in a fresh process
         except Exception as error:  # noqa: BLE001 - a defect in a stage is reported with its place, the pool goes on

@@ -15,6 +15,8 @@ from pipelines.work import Work
 
 MAX_MARKED = 32
 """Pages of one piece of work. With more of them the fault is ours, or the file is made to stop us."""
+_MAX_MARKED_OF_ALL = 4
+"""So many from the first row on, and none that survived: then it is this machine that cannot run the stage."""
 _MAX_UNEXPLAINED = 2
 _MAX_NAMED = 8
 
@@ -72,6 +74,7 @@ class Case:
     _names: list[str] = field(default_factory=list)
     _suspect: int | None = None
     _num_unexplained: int = 0
+    _num_survived: int = 0
     _num_marks_before: int = 0
     _is_to_explain: bool = True
     _last: Death | None = None
@@ -79,6 +82,7 @@ class Case:
     def after_death(self, task: Run | Search, death: Death) -> Step:
         """The next step after a worker ended in the middle of `task`."""
         self._last = death
+        self._num_survived += death.num_rows
         if self.work.stage.budget is None:
             return self._unexplained() or Run(self.work)
         if isinstance(task, Run):
@@ -93,7 +97,7 @@ class Case:
             self._suspect = None
             self.marks[row] = death.problem
             self._names.append(f"{death.row.name} ({death.problem})")
-            if len(self.marks) > MAX_MARKED:
+            if len(self.marks) > MAX_MARKED or (len(self.marks) > _MAX_MARKED_OF_ALL and not self._num_survived):
                 return self._too_many()
             return Search(self._marked_work(), row + 1)
         if self._suspect is not None and (given_up := self._unexplained()):  # the one before it was none
@@ -129,7 +133,8 @@ class Case:
         named = ", ".join(self._names[:_MAX_NAMED])
         more = f" and {len(self._names) - _MAX_NAMED} more" if len(self._names) > _MAX_NAMED else ""
         last = f"; the last: {self._last.message}" if self._last else ""
+        wanted = f"at most {MAX_MARKED} in one source file" if self._num_survived else "some that one survives"
         return (
             f"got {len(self._names)} pages that a worker crashes or stalls on ({named}{more}{last}), "
-            f"wanted at most {MAX_MARKED} in one source file: take them out of it, or raise the page's budget in the recipe"
+            f"wanted {wanted}: take them out of it, or raise the page's budget in the recipe"
         )

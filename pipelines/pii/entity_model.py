@@ -151,7 +151,7 @@ class EntityModel:
                 continue
             word = encoding.word_ids[at]
             is_more = bool(units) and word is not None and word == word_before
-            if is_more and start <= units[-1].end and not (_is_han(text[start]) and start >= units[-1].end):
+            if is_more and not _is_new(text, start, units[-1].end):
                 units[-1] = _Unit(units[-1].start, max(end, units[-1].end), units[-1].label, units[-1].score)
             else:
                 label = int(probabilities[at].argmax())
@@ -216,6 +216,11 @@ def _cut(units: Sequence[_Unit], following: Sequence[_Unit]) -> int:
     middle = (following[0].start + units[-1].end) // 2
     at = bisect_left(following, middle, key=lambda unit: unit.start)
     return following[at].start if at < len(following) else units[-1].end
+
+
+def _is_new(text: str, start: int, end: int) -> bool:
+    """Does a token of the same word begin a unit of its own? Tokenizers that split at spaces take a Chinese line for a word."""
+    return start > end or (start == end and (_is_han(text[start]) or _is_han(text[end - 1])))
 
 
 def _is_gap(between: str) -> bool:

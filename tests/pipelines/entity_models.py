@@ -24,14 +24,25 @@ def write_model(
     words: Mapping[str, str] = WORDS,
     num_positions: int = 16,
     sure: float = 9.0,
+    splits_at_spaces: bool = False,
 ) -> Path:
     """A folder with model.onnx, config.json and tokenizer.json; windows are `num_positions` tokens long."""
     folder.mkdir(parents=True, exist_ok=True)
+    if splits_at_spaces:
+        words = {**words, **{f"▁{word}": label for word, label in words.items()}}
     vocabulary = {token: number for number, token in enumerate((*_SPECIAL, *words, ".", ",", "。", "，"))}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    if splits_at_spaces:  # as XLM-RoBERTa does: a Chinese sentence is one word
+        pieces = [(token, -1.0 - number / 100) for token, number in vocabulary.items()]
+        tokenizer = Tokenizer(models.Unigram([*pieces, ("▁", -9.0)], unk_id=1))
+        vocabulary["▁"] = len(vocabulary)
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        )
     tokenizer.save(str(folder / "tokenizer.json"))
     table = np.zeros((len(vocabulary), len(labels)), np.float32)
     for token, number in vocabulary.items():

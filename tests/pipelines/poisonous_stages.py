@@ -87,6 +87,8 @@ def _work(text: str, config: PoisonConfig) -> None:
     started = time.process_time()
     while time.process_time() - started < config.slow_seconds:
         pass
+    if text == "break_installation":
+        raise ImportError("no module of that name")
     if not config.is_harmless and text in POISONS:
         POISONS[text]()
 

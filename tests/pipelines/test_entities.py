@@ -108,6 +108,11 @@ def test_every_scheme_of_labels(tmp_path, labels, words, text, expected):
     assert redacted(EntityModel(write_model(tmp_path, labels=labels, words=words), KINDS, 0.5), text) == expected
 
 
+def test_a_tokenizer_that_takes_a_chinese_line_for_a_word(tmp_path):
+    model = EntityModel(write_model(tmp_path, splits_at_spaces=True), KINDS, 0.5)
+    assert redacted(model, "昨天张伟见到欧阳娜Jane Doe，") == "昨天<PERSON>见到<PERSON><PERSON>，"
+
+
 @pytest.mark.parametrize(
     ("label", "expected"),
     [("O", ("O", "")), ("B-PER", ("B", "PER")), ("I_LOC", ("I", "LOC")), ("PER", ("I", "PER")), ("B-date-of-birth", ("B", "date-of-birth")), ("X-Y", ("I", "X-Y"))],

@@ -146,13 +146,23 @@ def test_many_slow_rows_in_one_batch_are_not_too_slow(store):
 
 
 def test_more_poison_than_chance_puts_into_a_shard_fails_it_and_names_the_pages(store):
-    units = [put(store, ["fail"] * (MAX_MARKED + 1)), put(store, ["fine"])]
+    units = [put(store, ["fine"] + ["fail"] * (MAX_MARKED + 1)), put(store, ["fine"])]
     with (
         open_executor(1) as pool,
-        pytest.raises(StageError, match=r"got 33 pages .*row 0 \(page_crashed\), row 1 .*and 25 more"),
+        pytest.raises(StageError, match=r"got 33 pages .*row 1 \(page_crashed\), row 2 .*and 25 more"),
     ):
         run(store, units, pool)
     assert store.find("poisoned", works_of(POISONED_STAGE, PoisonConfig(), units[1:])[0].key) is not None
+
+
+def test_where_no_page_survives_it_is_not_the_pages(store):
+    with open_executor(1) as pool, pytest.raises(StageError, match=r"got 5 pages .*wanted some that one survives"):
+        run(store, [put(store, ["fail"] * 5)], pool)
+
+
+def test_what_is_wrong_with_the_machine_is_no_pages_fault(store):
+    with open_executor(1) as pool, pytest.raises(StageError, match="ImportError: no module"):
+        run(store, [put(store, ["fine", "break_installation"])], pool)
 
 
 def test_progress_counts_each_row_once(store):
