@@ -144,18 +144,19 @@ class EntityModel:
         feed = {name: np.array([columns[name]], np.int64) for name in self._inputs}
         (logits, *_) = self._session.run(None, feed)
         probabilities = _softmax(np.asarray(logits[0], np.float64))
+        labels, scores = probabilities.argmax(axis=-1).tolist(), probabilities.max(axis=-1).tolist()
+        specials, words = encoding.special_tokens_mask, encoding.word_ids  # each is made anew when it is asked for
         units: list[_Unit] = []
         word_before: int | None = None
         for at, (start, end) in enumerate(encoding.offsets):
-            if encoding.special_tokens_mask[at] or start == end:
+            if specials[at] or start == end:
                 continue
-            word = encoding.word_ids[at]
+            word = words[at]
             is_more = bool(units) and word is not None and word == word_before
             if is_more and not _is_new(text, start, units[-1].end):
                 units[-1] = _Unit(units[-1].start, max(end, units[-1].end), units[-1].label, units[-1].score)
             else:
-                label = int(probabilities[at].argmax())
-                units.append(_Unit(start, end, label, float(probabilities[at, label])))
+                units.append(_Unit(start, end, labels[at], scores[at]))
             word_before = word
         return units
 
