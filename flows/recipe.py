@@ -24,9 +24,10 @@ from pipelines.crawl.address import AllowedAddresses
 from pipelines.crawl.config import CrawlConfig
 from pipelines.dedup import DedupConfig
 from pipelines.digest import digest_file
+from pipelines.entities import EntityConfig, ModelFile, checked_kinds
 from pipelines.errors import ConfigError
 from pipelines.extract import ExtractConfig
-from pipelines.pii import DEFAULT_KINDS
+from pipelines.pii import DEFAULT_KINDS, ENTITY_KINDS
 from pipelines.pii import KINDS as PII_KINDS
 from pipelines.policy import BiasRules, ComplianceRules, LanguageRules, PiiRules, PolicyConfig, QualityRules
 from pipelines.refusal import RefusalConfig
@@ -45,6 +46,7 @@ _COMPLIANCE_REST = (
     "min_source_documents",
 )
 """Keys of the section compliance that are not the policy's own rules."""
+_ENTITY_KEYS = ("entity_model", "entity_kinds", "entity_min_score")
 _AUDIT_KEYS = ("max_disparity_ratio", "on_disparity", "min_group_documents", "max_false_discovery_rate")
 _DEFAULT_ARBITER_THRESHOLD = SignalsConfig().arbiter_threshold
 DEMO = Path(__file__).parent / "recipes" / "demo.yaml"
@@ -159,6 +161,33 @@ class TokenizerSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EntitySection:
+    """A named-entity model: keys of the section pii."""
+
+    entity_model: str
+    """A folder with model.onnx, config.json and tokenizer.json."""
+    entity_kinds: dict[str, str] | None = None
+    """Types of its labels (PER) to kinds of placeholders (person); null takes the usual ones for people and addresses."""
+    entity_min_score: float = 0.5
+    """Mean probability of an entity's words from which it counts."""
+
+    def __post_init__(self) -> None:
+        given = tuple(sorted((self.entity_kinds or {}).items()))
+        EntityConfig(files=(), kinds=given, min_score=self.entity_min_score)
+
+    def config(self, base: Path) -> EntityConfig:
+        """The model with its files found and digested. Raises ConfigError."""
+        folder = base / self.entity_model
+        kinds = checked_kinds(folder, self.entity_kinds)
+        files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+        shown = (path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+        named = ((path.relative_to(folder).as_posix(), _resource(path, "pii.entity_model")) for path in shown)
+        return EntityConfig(
+            files=tuple(ModelFile(name, file) for name, file in named), kinds=kinds, min_score=self.entity_min_score
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSection:
     """The shape of the model: a preset, and what differs from it."""
 
@@ -222,6 +251,7 @@ class Recipe:
     """When a source is refused whole."""
     policy: PolicyConfig
     redact: tuple[str, ...] | None
+    entity_model: EntitySection | None
     dedup: DedupConfig
     tokenizer: TokenizerSection
     model: ModelSection
@@ -236,6 +266,8 @@ class Recipe:
 
         Raises ConfigError or InputError for a file that is missing or is not what it should be.
         """
+        entities = self.entity_model.config(self.base) if self.entity_model is not None else None
+        redact = self._redact(entities)
         lexicons = tuple(_resource(self.base / path, "compliance.lexicons") for path in self.keyword_lexicons)
         return CorpusConfig(
             extract=self.extract,
@@ -243,10 +275,18 @@ class Recipe:
             policy=replace(self.policy, block_lists=self._block_lists()),
             refusal=self.refusal,
             dedup=self.dedup,
-            sample=SampleConfig(max_sample_bytes=self.tokenizer.max_sample_bytes, redact=self.redact),
+            sample=SampleConfig(max_sample_bytes=self.tokenizer.max_sample_bytes, redact=redact),
             tokenizer=self._tokenizer(store),
-            redact=self.redact,
+            redact=redact,
+            entities=entities,
         )
+
+    def _redact(self, entities: EntityConfig | None) -> tuple[str, ...] | None:
+        """The kinds to redact; where none are listed, all that the model finds are among them."""
+        lists_them = isinstance(section := self.raw.get("pii"), Mapping) and "redact" in section
+        if entities is None or self.redact is None or lists_them:
+            return self.redact
+        return tuple(sorted({*self.redact, *(kind for _, kind in entities.kinds)}))
 
     def _block_lists(self) -> tuple[BlockList, ...]:
         given = [(path, BlockListKind.DOMAINS) for path in self.blocked_domains]
@@ -317,14 +357,14 @@ def parse_recipe(text: str, base: Path) -> Recipe:
     run_names = [item.name for item in fields(RunConfig)]
     language_rules, arbiter = _split(language, ("arbiter_threshold",))
     compliance_rules, compliance_rest = _split(compliance, _COMPLIANCE_REST)
-    pii_rules, pii_kinds = _split(pii, ("redact",))
+    pii_rules, pii_rest = _split(pii, ("redact", *_ENTITY_KEYS))
     bias_rules, audit = _split(_mapping(data, "bias"), _AUDIT_KEYS)
     policy = PolicyConfig(
         language=_part(language_rules, "language", LanguageRules, also=("arbiter_threshold",)),
         quality=_part(_mapping(data, "quality"), "quality", QualityRules),
         compliance=_part(compliance_rules, "compliance", ComplianceRules, also=_COMPLIANCE_REST),
         bias=_part(bias_rules, "bias", BiasRules, also=_AUDIT_KEYS),
-        pii=_part(pii_rules, "pii", PiiRules, also=("redact",)),
+        pii=_part(pii_rules, "pii", PiiRules, also=("redact", *_ENTITY_KEYS)),
     )
     recipe = Recipe(
         name=name,
@@ -340,7 +380,8 @@ def parse_recipe(text: str, base: Path) -> Recipe:
         audit=None if bias_rules is None else _part(audit, "bias", AuditConfig),
         refusal=_refusal(compliance_rest, complies=compliance is not None),
         policy=policy,
-        redact=_redacted_kinds(pii, pii_kinds),
+        redact=_redacted_kinds(pii, pii_rest),
+        entity_model=_entity_model(pii_rules, pii_rest),
         dedup=_dedup(_mapping(data, "dedup"), complies=compliance is not None),
         tokenizer=_part(_mapping(data, "tokenizer") or {}, "tokenizer", TokenizerSection),
         model=_part(_mapping(data, "model") or {}, "model", ModelSection),
@@ -504,13 +545,29 @@ def _training(section: Mapping[str, Any], run_names: Sequence[str]) -> TrainConf
     return config
 
 
+def _entity_model(rules: Mapping[str, Any] | None, rest: Mapping[str, Any]) -> EntitySection | None:
+    given = {name: rest[name] for name in _ENTITY_KEYS if rest.get(name) is not None}
+    if "entity_model" in given:
+        section: EntitySection = _part(given, "pii", EntitySection)
+        return section
+    if given:
+        raise ConfigError(f"pii.{next(iter(given))}: got it without pii.entity_model, wanted a model: name its folder.")
+    named = [kind for kind in (*rest.get("redact", ()), *(rules or {}).get("drop", ())) if kind in ENTITY_KINDS]
+    if named:
+        raise ConfigError(
+            f"pii: got kind {named[0]!r}, which only a model finds, without pii.entity_model: name its folder."
+        )
+    return None
+
+
 def _redacted_kinds(pii: dict[str, Any] | None, given: Mapping[str, Any]) -> tuple[str, ...] | None:
     if pii is None:
         return None
     kinds: tuple[str, ...] = _value(given.get("redact", sorted(DEFAULT_KINDS)), "pii.redact", tuple[str, ...])
     for kind in kinds:
-        if kind not in PII_KINDS:
-            raise ConfigError(f"pii.redact: got {kind!r}, wanted some of {', '.join(sorted(PII_KINDS))}: correct it.")
+        if kind not in (*PII_KINDS, *ENTITY_KINDS):
+            wanted = ", ".join((*sorted(PII_KINDS), *ENTITY_KINDS))
+            raise ConfigError(f"pii.redact: got {kind!r}, wanted some of {wanted}: correct it.")
     return tuple(sorted(kinds))
 
 

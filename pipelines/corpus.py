@@ -1,6 +1,7 @@
 """The corpus as a graph of stages: one declaration that build, plan and the flows all walk.
 
 source files -> extract -> signals -> policy -> sources -> dedup -> tokenize
+                   |          ^ (entities, where a model is given, between extract and what counts or redacts)
                    |                                         |          ^
                    +-----------------------------------------+-> sample -> tokenizer
 """
@@ -13,6 +14,7 @@ import pyarrow as pa
 
 from pipelines import schemas
 from pipelines.dedup import DEDUP, DedupConfig
+from pipelines.entities import ENTITIES_STAGE, EntityConfig, with_entities
 from pipelines.errors import EmptyCorpusError
 from pipelines.executor import Executor
 from pipelines.extract import EXTRACT, ExtractConfig
@@ -42,6 +44,8 @@ class CorpusConfig:
     """How to train a tokenizer, or the shard that holds a given one."""
     redact: tuple[str, ...] | None
     """Kinds of personal data that are replaced before encoding; None replaces nothing."""
+    entities: EntityConfig | None = None
+    """A model that finds names; None: only what can be checked is found."""
 
 
 Manifests = Mapping[str, Manifest]
@@ -68,7 +72,20 @@ class Node:
 def corpus_nodes(config: CorpusConfig) -> tuple[Node, ...]:
     """The stages of a corpus in an order in which each comes after what it needs."""
     extract = Node(stage=EXTRACT, configure=lambda config, _done, _store: config.extract)
-    signals = Node(stage=SIGNALS_STAGE, upstream=("extract",), configure=lambda config, _done, _store: config.signals)
+    entities = Node(
+        stage=ENTITIES_STAGE, upstream=("extract",), configure=lambda config, _done, _store: config.entities
+    )
+    has_model = config.entities is not None
+    named = ("entities",) if has_model else ()
+
+    def reading(stage: Stage) -> Stage:
+        return with_entities(stage) if has_model else stage
+
+    signals = Node(
+        stage=reading(SIGNALS_STAGE),
+        upstream=("extract", *named),
+        configure=lambda config, _done, _store: config.signals,
+    )
     policy = Node(
         stage=POLICY, upstream=("signals",), configure=lambda config, _done, _store: config.policy, is_cheap=True
     )
@@ -85,8 +102,8 @@ def corpus_nodes(config: CorpusConfig) -> tuple[Node, ...]:
         is_cheap=True,
     )
     sample = Node(
-        stage=SAMPLE_STAGE,
-        upstream=("extract", "dedup"),
+        stage=reading(SAMPLE_STAGE),
+        upstream=("extract", "dedup", *named),
         configure=lambda config, _done, _store: config.sample,
         is_cheap=True,
     )
@@ -98,12 +115,13 @@ def corpus_nodes(config: CorpusConfig) -> tuple[Node, ...]:
     )
     trains = isinstance(config.tokenizer, TokenizerConfig)
     tokenize = Node(
-        stage=TOKENIZE,
-        upstream=("extract", "dedup"),
+        stage=reading(TOKENIZE),
+        upstream=("extract", "dedup", *named),
         needs=("tokenizer",) if trains else (),
         configure=_configure_tokenize,
     )
-    return (extract, signals, policy, sources, dedup, *((sample, tokenizer) if trains else ()), tokenize)
+    measuring = (extract, *((entities,) if has_model else ()), signals)
+    return (*measuring, policy, sources, dedup, *((sample, tokenizer) if trains else ()), tokenize)
 
 
 def tokenizer_resource(config: CorpusConfig, done: Manifests, store: Store) -> Resource:

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines import pii
 from pipelines.corpus import read_aligned
 from pipelines.dedup import WITHDRAWING_REASONS, WITHDRAWN
 from pipelines.policy import PolicyConfig, evaluate
@@ -39,12 +40,17 @@ def _story(store: Store, done: Mapping[str, Manifest], policy: PolicyConfig, uni
     digest = signals.pop("text_digest", None)
     outcome = _row(store, done, "dedup", unit, row_idx)
     text = document.pop("text")
+    named = _row(store, done, "entities", unit, row_idx)["entities"] if "entities" in done else None
+    title = document["title"]
+    if title is not None:
+        document["title"] = pii.redact(title, pii.find_in_title(title, signals["language"], text, named))
+    shown = pii.redact(text, pii.find_all(text, signals["language"], None, named))
     return {
         "doc_id": document["doc_id"],
         "url": document["url"],
         "unit": unit,
         "row": row_idx,
-        "document": document | {"num_chars": len(text), "beginning": text[:300]},
+        "document": document | {"num_chars": len(text), "beginning": shown[:300]},
         "signals": signals | {"text_digest": digest.hex() if digest else None},
         "rights": {
             "verdict": signals["rights"],

@@ -80,6 +80,7 @@ def _batches(
         (done["extract"], ("doc_id", "url", "fetched_at", "title", "text")),
         (done["signals"], ("doc_id", *_SIGNAL_NAMES)),
         (done["dedup"], ("doc_id", "decision", "reason", "duplicate_of", "split")),
+        *((done["entities"], ("doc_id", "entities")) for _ in ("one",) if "entities" in done),
     )
     kinds = None if redact is None else frozenset(redact)
     for _unit, batch in read_aligned(store, *parts):
@@ -87,7 +88,8 @@ def _batches(
         for row in batch.to_pylist():
             if row["decision"] == "keep" or with_dropped:
                 if kinds is not None:
-                    row["text"] = pii.redact(row["text"], pii.find(row["text"], None, kinds))
+                    found = pii.find_all(row["text"], None, kinds, row.get("entities"))
+                    row["text"] = pii.redact(row["text"], found)
                 row["fetched_at"] = row["fetched_at"].isoformat() if row["fetched_at"] else None
                 rows.append({name: row[name] for name in EXPORT.names})
         yield rows

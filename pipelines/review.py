@@ -298,9 +298,10 @@ def _rows(
     found: dict[tuple[str, int], dict[str, Any]] = {}
     kept_units = {name: _only(done[name], wanted) for name in names}
     unit_before, offset = "", 0
-    for unit, batch in read_aligned(
-        store, *((kept_units[name], each) for name, each in zip(names, columns, strict=True))
-    ):
+    parts = [(kept_units[name], each) for name, each in zip(names, columns, strict=True)]
+    if "entities" in done:
+        parts.append((_only(done["entities"], wanted), ("doc_id", "entities")))
+    for unit, batch in read_aligned(store, *parts):
         offset = offset if unit == unit_before else 0
         unit_before = unit
         idxs = [idx for idx in range(batch.num_rows) if idx + offset in wanted[unit]]
@@ -373,8 +374,8 @@ def _document_facts(
     own = next((each for each in checked if rule and each.name == rule.name), None)
     return {
         "doc_id": row["doc_id"],
-        "url": _masked_line(row["url"], language),
-        "title": _masked_line(row["title"], language),
+        "url": _masked_line(row["url"], row),
+        "title": _masked_line(row["title"], row),
         "language": language,
         "script": row["script"],
         "num_chars": row["num_chars"],
@@ -383,9 +384,9 @@ def _document_facts(
         "failed_rules": row["failed_rules"],
         "value": own.value if own else None,
         "threshold": own.threshold if own else None,
-        "notes": [_masked_line(note, language) for note in _notes(row, rule)],
+        "notes": [_masked_line(note, row) for note in _notes(row, rule)],
         "num_spans": len(spans),
-        "excerpts": _excerpts(text, language, spans, shows_pii=rule is not None and rule.signal in _PII_SIGNALS),
+        "excerpts": _excerpts(row, spans, shows_pii=rule is not None and rule.signal in _PII_SIGNALS),
         "rules": [
             {"rule": each.name, "value": each.value, "threshold": each.threshold, "passed": each.passed}
             for each in checked
@@ -416,17 +417,19 @@ def _short(value: float | None) -> str:
     return "none" if value is None else f"{value:.3g}"
 
 
-def _masked_line(text: str | None, language: str | None) -> str | None:
-    if text is None:
+def _masked_line(line: str | None, row: Mapping[str, Any]) -> str | None:
+    if line is None:
         return None
-    text = text[:_PII_NUM_CHARS]
-    masked = pii.redact(text, pii.find(text, language))
+    line = line[:_PII_NUM_CHARS]
+    masked = pii.redact(line, pii.find_in_title(line, row["language"], row["text"], row.get("entities")))
     return masked if len(masked) <= _TITLE_NUM_CHARS else f"{masked[:_TITLE_NUM_CHARS]}…"
 
 
-def _excerpts(text: str, language: str | None, spans: Sequence[Span], *, shows_pii: bool) -> list[dict[str, Any]]:
+def _excerpts(row: Mapping[str, Any], spans: Sequence[Span], *, shows_pii: bool) -> list[dict[str, Any]]:
     """Stretches around the evidence, or the beginning. Personal data is a placeholder, also where it is cut."""
-    hidden = [Span(each.start, each.end, each.kind) for each in pii.find(text, language)]
+    text = row["text"]
+    found = pii.find_all(text, row["language"], None, row.get("entities"))
+    hidden = [Span(each.start, each.end, each.kind) for each in found]
     marks = sorted(
         (*((each, "pii") for each in hidden), *((each, each.label) for each in _without(spans, hidden))),
         key=lambda item: (item[0].start, item[0].end),

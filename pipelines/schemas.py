@@ -4,6 +4,8 @@ Names carry their unit (`num_bytes`, `fetched_at` in UTC). A field that is not n
 null in any stored shard: pyarrow does not check that, the store does when it writes.
 """
 
+from typing import Any
+
 import pyarrow as pa
 
 UTC_TIME = pa.timestamp("us", tz="UTC")
@@ -68,6 +70,22 @@ DOCUMENT = pa.schema(
         _required("text", pa.large_string()),
     ]
 )
+
+ENTITIES = pa.schema(
+    [
+        _required("doc_id", pa.string()),
+        # in text order, disjoint, in code points of the document's text
+        _required(
+            "entities",
+            pa.list_(
+                pa.struct(
+                    [_required("kind", pa.string()), _required("start", pa.int32()), _required("end", pa.int32())]
+                )
+            ),
+        ),
+    ]
+)
+"""What a named-entity model takes for personal data in each document: where, never what."""
 
 SIGNALS = pa.schema(
     [
@@ -175,6 +193,14 @@ def _tokens(kind: pa.DataType) -> pa.Schema:
 
 
 TOKENS = _tokens(pa.uint16())
+
+
+def entities_of(batch: pa.RecordBatch) -> list[list[dict[str, Any]] | None]:
+    """What a model found in each document of a batch; None where no model was asked."""
+    if "entities" not in batch.schema.names:
+        return [None] * batch.num_rows
+    found: list[list[dict[str, Any]] | None] = batch.column("entities").to_pylist()
+    return found
 
 
 def select(schema: pa.Schema, *names: str) -> pa.Schema:

@@ -31,6 +31,16 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RowBudget:
+    """What one input row may cost the process that works on it."""
+
+    seconds: float
+    """Of CPU time. A row that waits, and uses none, has ten times as long by the clock."""
+    memory_bytes: int
+    """Private memory beyond what the process has before it starts."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Stage:
     """One declaration a stage.
 
@@ -50,6 +60,10 @@ class Stage:
     package_data: tuple[str, ...] = ()
     """Folders of data files inside first-party packages ("pipelines/signals/lexicons") whose bytes enter the key."""
     tally: Tally | None = None
+    budget: Callable[[Any], RowBudget] | None = None
+    """From the config, what a row may cost. Given, no row can stop the stage: one on which its process dies or stalls is
+    put in with a `problem` instead. So the input has that column, and the transform takes a row when it is done with the
+    one before. None: a row that kills its process fails the shard."""
     compressed: bool = True
     """False for shards that are memory-mapped and read without a copy."""
 

@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 
 from pipelines.encoding import Encoder
 from pipelines.errors import ConfigError, SchemaError
-from pipelines.pii import find, redact
-from pipelines.schemas import DOCUMENT, OUTCOME, TOKENS, select
+from pipelines.pii import find_all, redact
+from pipelines.schemas import DOCUMENT, OUTCOME, TOKENS, entities_of, select
 from pipelines.stage import Resource, Stage
 from pipelines.tallies import tally_tokens
 
@@ -24,7 +24,7 @@ class TokenizeConfig:
     tokenizer: Resource
     """Arrow IPC stream of schema TOKENIZER with one row; its digest is its identity."""
     redact: tuple[str, ...] | None = None
-    """Kinds of personal data replaced by placeholders (pipelines.pii.KINDS); None is off."""
+    """Kinds of personal data replaced by placeholders (pipelines.pii.KINDS and ENTITY_KINDS); None is off."""
 
 
 def tokenize_documents(batches: Iterable[pa.RecordBatch], config: TokenizeConfig) -> Iterator[pa.RecordBatch]:
@@ -46,7 +46,10 @@ def tokenize_documents(batches: Iterable[pa.RecordBatch], config: TokenizeConfig
             continue
         texts = kept.column("text").to_pylist()
         if kinds is not None:
-            texts = [redact(text, find(text, kinds=kinds)) for text in texts]
+            texts = [
+                redact(text, find_all(text, None, kinds, entities))
+                for text, entities in zip(texts, entities_of(kept), strict=True)
+            ]
         yield _tokens(kept, texts, encoder)
 
 
@@ -78,7 +81,7 @@ def _tokens(kept: pa.RecordBatch, texts: list[str], encoder: Encoder) -> pa.Reco
 
 TOKENIZE = Stage(
     name="tokenize",
-    version=2,
+    version=3,
     inputs=(select(DOCUMENT, "doc_id", "text"), select(OUTCOME, "doc_id", "decision", "split")),
     output=TOKENS,
     transform=tokenize_documents,

@@ -6,9 +6,10 @@ BPE: Sennrich et al. (arXiv:1508.07909); over bytes, with GPT-2's splitting into
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,8 +17,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from pipelines.encoding import Encoder
 from pipelines.errors import ConfigError, EmptyCorpusError, SchemaError
-from pipelines.pii import find, redact
-from pipelines.schemas import DOCUMENT, OUTCOME, SAMPLE, TOKENIZER, select
+from pipelines.pii import find_all, redact
+from pipelines.schemas import DOCUMENT, OUTCOME, SAMPLE, TOKENIZER, entities_of, select
 from pipelines.stage import Kind, Stage
 
 END_OF_TEXT = "<|endoftext|>"
@@ -71,6 +72,7 @@ class _Candidate:
     doc_id: str
     text: str
     num_bytes: int
+    entities: list[dict[str, Any]] | None = field(default=None, compare=False)
 
 
 def sample_documents(batches: Iterable[pa.RecordBatch], config: SampleConfig) -> Iterator[pa.RecordBatch]:
@@ -92,11 +94,11 @@ def sample_documents(batches: Iterable[pa.RecordBatch], config: SampleConfig) ->
         lengths = pc.binary_length(rows.column("text"))
         total_bytes += pc.sum(lengths).as_py() or 0
         times = rows.column("fetched_at").cast(pa.int64()).fill_null(0).to_pylist()
-        for row, (fetched_at, doc_id, num_bytes) in enumerate(
-            zip(times, rows.column("doc_id").to_pylist(), lengths.to_pylist(), strict=True)
+        for row, (fetched_at, doc_id, num_bytes, entities) in enumerate(
+            zip(times, rows.column("doc_id").to_pylist(), lengths.to_pylist(), entities_of(rows), strict=True)
         ):
             if num_bytes and (last is None or (fetched_at, doc_id) <= (last.fetched_at, last.doc_id)):
-                held.append(_Candidate(fetched_at, doc_id, rows.column("text")[row].as_py(), num_bytes))
+                held.append(_Candidate(fetched_at, doc_id, rows.column("text")[row].as_py(), num_bytes, entities))
                 held_bytes += num_bytes
             if held_bytes > 2 * config.max_sample_bytes:
                 held = _first_seen(held, config.max_sample_bytes)
@@ -208,7 +210,9 @@ def _sample(candidates: list[_Candidate], budget: int, config: SampleConfig) -> 
     left = budget
     rows: list[dict[str, str]] = []
     for candidate in candidates:
-        text = candidate.text if kinds is None else redact(candidate.text, find(candidate.text, kinds=kinds))
+        text = candidate.text
+        if kinds is not None:
+            text = redact(text, find_all(text, None, kinds, candidate.entities))
         if candidate.num_bytes > left:
             text = text.encode()[:left].decode(errors="ignore")
         left -= candidate.num_bytes
@@ -228,7 +232,7 @@ def _cut(text: str) -> Iterator[str]:
 
 SAMPLE_STAGE = Stage(
     name="sample",
-    version=2,
+    version=3,
     kind=Kind.GLOBAL,
     inputs=(select(DOCUMENT, "doc_id", "fetched_at", "text"), select(OUTCOME, "doc_id", "decision", "split")),
     output=SAMPLE,

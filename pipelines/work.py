@@ -12,12 +12,15 @@ import pyarrow as pa
 
 from pipelines.digest import digest_file, digest_value
 from pipelines.errors import InputError, SchemaError
+from pipelines.guard import marked
 from pipelines.sources import READERS
 from pipelines.stage import Kind, Stage, Tally
 from pipelines.store import Record, Shard, Store
 
 OnRows = Callable[[int], None]
-"""Called with the number of rows that have gone in since the last call."""
+"""Called with the number of rows that have gone in since the last call; less than none where a piece starts over."""
+Watch = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+"""Wraps the batches that go into a stage."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +70,9 @@ class Work:
     units: tuple[Unit, ...]
     key: str
     key_fields: Mapping[str, Any] = field(default_factory=dict)
+    marks: Mapping[int, str] = field(default_factory=dict)
+    """Input rows that are not worked on, by their place: the problem that each is given. Found by what the same key's
+    work did before, so not of the key."""
 
     @property
     def label(self) -> str:
@@ -75,10 +81,10 @@ class Work:
         return f"{self.stage.name} of {paths[0] if len(paths) == 1 else f'{len(self.units)} shards'}"
 
 
-def run_work(store: Store, work: Work, on_rows: OnRows) -> Record:
+def run_work(store: Store, work: Work, on_rows: OnRows, watch: Watch = iter) -> Record:
     """Run the stage, write its shards, publish its record last."""
     stage = work.stage
-    rows_in = _count_rows(_read_all(store, work), on_rows)
+    rows_in = _count_rows(watch(marked(_read_all(store, work), work.marks)), on_rows)
     rows_out = stage.transform(rows_in, work.config)
     shards: list[Shard] = []
     counts: list[dict[str, int]] = []
@@ -92,6 +98,29 @@ def run_work(store: Store, work: Work, on_rows: OnRows) -> Record:
     )
     store.publish(record)
     return record
+
+
+def search_work(
+    store: Store, work: Work, first_row: int, on_open: Callable[[int, str], None], on_rows: OnRows, watch: Watch
+) -> None:
+    """Put the rows from `first_row` on through the stage one at a time and write nothing.
+
+    `on_open` is told the place and the name (the URL, where there is one) of each row before the stage has it.
+    """
+
+    def single(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        row = 0
+        for batch in batches:
+            for idx in range(max(0, first_row - row), batch.num_rows):
+                one = batch.slice(idx, 1)
+                url = one.column("url")[0].as_py() if "url" in one.schema.names else None
+                on_open(row + idx, url or f"row {row + idx}")
+                yield one
+            row += batch.num_rows
+
+    rows_in = _count_rows(watch(single(marked(_read_all(store, work), work.marks))), on_rows)
+    for _ in work.stage.transform(rows_in, work.config):
+        pass
 
 
 def align(streams: Sequence[Iterator[pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:

@@ -15,7 +15,7 @@ from pipelines.extract.limits import TooDeepError, TooManyAttributesError, TooMa
 from pipelines.extract.normalize import normalize
 from pipelines.extract.rights import RightsFound, combined, header_rights
 from pipelines.schemas import DOCUMENT, PAGE
-from pipelines.stage import Stage
+from pipelines.stage import RowBudget, Stage
 from pipelines.tallies import tally_problems
 
 _HTML_TYPES = frozenset(("text/html", "application/xhtml+xml"))
@@ -52,6 +52,11 @@ class ExtractConfig:
     """Block elements inside one another; a deeper page is the problem `too_deep`. Browsers stop at 512."""
     max_tags: int = 1 << 19
     """Tags of a page; one with more is the problem `too_many_tags`. A million elements take about 700 MB."""
+    max_page_seconds: float = 60.0
+    """CPU seconds for a page; one that takes longer, in two processes, is the problem `page_timeout`. A kill-switch: the
+    bounds above are what keeps pages quick, and no page known to us comes near it."""
+    max_page_memory_bytes: int = 2 << 30
+    """Private memory for a page; one that takes more, or crashes the extractor, in two processes, is `page_crashed`."""
 
     def __post_init__(self) -> None:
         for name, lowest in (
@@ -60,6 +65,8 @@ class ExtractConfig:
             ("max_page_bytes", 1),
             ("max_nesting", 16),
             ("max_tags", 1),
+            ("max_page_seconds", 1),
+            ("max_page_memory_bytes", 256 << 20),
         ):
             value = getattr(self, name)
             if value < lowest:
@@ -71,12 +78,17 @@ def extract_documents(batches: Iterable[pa.RecordBatch], config: ExtractConfig) 
 
     `problem` is what the reader found (of a page that was withdrawn: `robots_disallowed`, `reserved`), or `http_STATUS`,
     `too_large`, `not_text`, `undecodable`, `too_deep`, `too_many_tags`,
-    `too_many_attributes`, `empty`;
+    `too_many_attributes`, `empty`; `page_crashed` and `page_timeout` are set on pages that broke their budget (`Stage.budget`);
     the text is empty exactly where a problem stands.
     """
     for batch in batches:
         rows = [_document(page, config) for page in batch.to_pylist()]
         yield pa.RecordBatch.from_pylist(rows, schema=DOCUMENT)
+
+
+def page_budget(config: ExtractConfig) -> RowBudget:
+    """What a page may cost the process that extracts it."""
+    return RowBudget(seconds=config.max_page_seconds, memory_bytes=config.max_page_memory_bytes)
 
 
 EXTRACT = Stage(
@@ -87,6 +99,7 @@ EXTRACT = Stage(
     transform=extract_documents,
     libraries=("resiliparse", "fastwarc", "lxml", "trafilatura"),
     tally=tally_problems,
+    budget=page_budget,
 )
 
 

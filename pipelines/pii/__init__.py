@@ -1,8 +1,8 @@
 """Personal data and secrets in text: where they stand, and the text with placeholders in their place.
 
 Only kinds that can be checked are looked for: a check digit, a numbering plan, a registry, or a strict form beside a
-word that names it. Names and street addresses need a language model and are left alone (published span F1 of such
-models is under 0.5); `redact` takes findings from anywhere, so a model that is run elsewhere can add its own.
+word that names it. Names and street addresses need a language model (published span F1 of such models is under 0.5): one
+that is given as a folder finds them in a stage of its own (`pipelines.entities`), and `find_all` joins them to the rest.
 
 Python's `\\b` does not fire between a Chinese character and a letter or digit, so every detector here uses explicit
 ASCII boundaries. Full-width digits, letters and signs count as their ASCII twins.
@@ -14,12 +14,14 @@ Must not: write what was found anywhere. A finding is a kind and two offsets.
 """
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from pipelines.errors import ConfigError
 from pipelines.pii.addresses import find_emails, find_ips, find_macs
 from pipelines.pii.documents import find_passports, find_plates, find_travel_permits
+from pipelines.pii.entities import ENTITY_KINDS, as_findings, joined, with_echoes
+from pipelines.pii.findings import Finding
 from pipelines.pii.numbers import (
     find_cards,
     find_chinese_ids,
@@ -32,6 +34,8 @@ from pipelines.pii.phones import find_phones
 from pipelines.pii.runs import Scan, scan
 from pipelines.pii.secrets import find_api_keys, find_private_keys
 from pipelines.pii.wallets import find_wallets
+
+__all__ = ("DEFAULT_KINDS", "ENTITY_KINDS", "KINDS", "Finding", "find", "find_all", "find_in_title", "redact")
 
 Spans = list[tuple[int, int]]
 
@@ -48,7 +52,7 @@ _DETECTORS: dict[str, Callable[[Scan], Spans]] = {
     "cn_id": lambda at: find_chinese_ids(at.text, at.digits),
     "uscc": lambda at: find_organisation_codes(at.text, at.digits),
     "imei": lambda at: find_imeis(at.text, at.digits),
-    "passport": lambda at: find_passports(at.text) if at.digits else [],
+    "passport": lambda at: find_passports(at.text) if at.num_digits else [],
     "travel_permit": lambda at: find_travel_permits(at.text) if at.digits else [],
     "card": lambda at: find_cards(at.text, at.digits),
     "ssn": lambda at: find_social_security_numbers(at.text, at.digits),
@@ -73,16 +77,6 @@ _ASCII_TWINS = (
     | dict.fromkeys(range(0x2010, 0x2014), ord("-"))  # hyphen, non-breaking hyphen, figure dash, en dash
 )
 _WIDE = re.compile("[" + re.escape("".join(map(chr, _ASCII_TWINS))) + "]")
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One piece of personal data: text[start:end], in code points."""
-
-    kind: str
-    """One of KINDS."""
-    start: int
-    end: int
 
 
 def find(text: str, language: str | None = None, kinds: frozenset[str] | None = None) -> list[Finding]:
@@ -111,6 +105,24 @@ def find(text: str, language: str | None = None, kinds: frozenset[str] | None = 
         if len(findings) == num_before:
             break
     return findings
+
+
+def find_all(
+    text: str, language: str | None, kinds: frozenset[str] | None, entities: Iterable[Mapping[str, Any]] | None
+) -> list[Finding]:
+    """What `find` finds, and what a model found in the same text (a row of ENTITIES, or None), of the given kinds.
+
+    Where both claim the same characters, the detectors have them. None as kinds are DEFAULT_KINDS and all of the model's.
+    """
+    strict = find(text, language, None if kinds is None else kinds - set(ENTITY_KINDS))
+    return joined(strict, (each for each in as_findings(entities) if kinds is None or each.kind in kinds))
+
+
+def find_in_title(
+    title: str, language: str | None, text: str, entities: Iterable[Mapping[str, Any]] | None
+) -> list[Finding]:
+    """Personal data in a document's title or address: what `find` finds, and the names that a model found in its text."""
+    return joined(find(title, language), with_echoes(text, as_findings(entities), title))
 
 
 def redact(text: str, findings: Sequence[Finding]) -> str:

@@ -110,26 +110,29 @@ def find_macs(text: str) -> list[tuple[int, int]]:
 
 # In the patterns below the look-behind comes after the first character, so that the engine can skip to it quickly.
 # A dotted quad that stands alone: no part of 1.2.3.4.5, v1.2.3.4, name-1.2.3.4, name/1.2.3.4, >=1.2.3.4 or 1.2.3.4-r1.
+# In Chinese text the word IP may stand right before it.
 _IPV4 = re.compile(
-    r"[0-9](?<![0-9A-Za-z_.~^].)(?<![A-Za-z][-/].)(?<![=<>~!]=.)[0-9]{0,2}(?:\.[0-9]{1,3}){3}"
+    r"[0-9](?:(?<![0-9A-Za-z_.~^].)|(?<=IP.))(?<![A-Za-z][-/].)(?<![=<>~!]=.)[0-9]{0,2}(?:\.[0-9]{1,3}){3}"
     r"(?![0-9A-Za-z_]|\.[0-9A-Za-z]|-(?![0-9]{1,3}(?:\.[0-9]{1,3}){3})[0-9A-Za-z])"
 )
 _HAS_IPV4 = re.compile(r"\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]")
 # In full, eight groups, whatever the network. Four of them must have three digits: no list of pairs.
 _FULL_IPV6_REST = re.compile(r":[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{1,4}){6}(?![0-9A-Za-z_]|:[0-9A-Fa-f:]|\.[0-9])")
-_FULL_IPV6_FIRST = re.compile(r"(?<![0-9A-Za-z_:.-])[0-9A-Fa-f]{1,4}$")
+_FULL_IPV6_FIRST = re.compile(r"(?:(?<![0-9A-Za-z_.-])|(?<=IP))[0-9A-Fa-f]{1,4}\Z")
 _LONG_GROUP = re.compile("[0-9A-Fa-f]{3,4}")
 _MIN_LONG_GROUPS = 4
 # Shortened, it could be a time or a name in C++:
 # All of the public internet is in 2000::/3 (RFC 4291, 2.4), so the first group has four digits and starts with 2 or 3.
 _IPV6 = re.compile(
-    r"[23](?<![0-9A-Za-z_:.-].)[0-9A-Fa-f]{3}(?::[0-9A-Fa-f]{0,4}){1,6}:(?:[0-9A-Fa-f]{1,4}|(?<=::))"
+    r"[23](?:(?<![0-9A-Za-z_.-].)|(?<=IP.))[0-9A-Fa-f]{3}(?::[0-9A-Fa-f]{0,4}){1,6}:(?:[0-9A-Fa-f]{1,4}|(?<=::))"
     r"(?![0-9A-Za-z_]|:[0-9A-Fa-f:]|\.[0-9])"
 )
+# A colon before it belongs to a name ("client:"), not to an address that began earlier.
+_NAME_AND_COLON = re.compile(r"(?:[G-Zg-z][A-Za-z]{0,12}|[^\x00-\x7f]|[\"'`)\]*]):\Z")
 _HAS_IPV6 = re.compile(r":[0-9A-Fa-f]{0,4}:")
 _NUMBERED_THING_BEFORE = re.compile(
-    r"(?:\b(?:version|ver\.?|v\.?|release|rev\.?|revision|section|sections|sec\.|sect\.|chapter|clause|appendix|figure"
-    r"|fig\.|table|item|step|see|cf\.|rfc|kernel|linux)|§|第|版本|版|章|节|小节|图|表|附录|条|款|参见|见)[\s:：号为是]*$",
+    r"(?:\b(?:version|ver\.?|v\.?|release|firmware|driver|build|patch|upgraded? to|updated? to|downgraded? to|rev\.?|revision|section|sections|sec\.|sect\.|chapter|clause|appendix|figure"
+    r"|fig\.|table|item|step|see|cf\.|rfc|kernel|linux)|§|第|版本|版|固件|驱动|补丁|内核|升级到|升级至|更新到|更新至|降级到|章|节|小节|图|表|附录|条|款|参见|见)[\s:：号为是]*$",
     re.IGNORECASE,
 )
 _NUMBERED_THING_AFTER = re.compile(r"\s?(?:节|章|条|款|版|小节|段|项)")
@@ -158,7 +161,7 @@ def find_ips(text: str) -> list[tuple[int, int]]:
     if _HAS_IPV4.search(text):
         spans += [m.span() for m in _IPV4.finditer(text) if _is_public(m[0]) and not _is_numbering(text, m)]
     if _HAS_IPV6.search(text):
-        spans += [m.span() for m in _IPV6.finditer(text) if _is_public(m[0])]
+        spans += [m.span() for m in _IPV6.finditer(text) if _is_public(m[0]) and _begins(text, m.start())]
         spans += _full_ipv6(text)
     return _disjoint(sorted(spans))
 
@@ -168,7 +171,14 @@ def _full_ipv6(text: str) -> Iterator[tuple[int, int]]:
         first = _FULL_IPV6_FIRST.search(text[max(0, rest.start() - 5) : rest.start()])
         address = first[0] + rest[0] if first else ""
         if len(_LONG_GROUP.findall(address)) >= _MIN_LONG_GROUPS and _is_public(address):
-            yield rest.end() - len(address), rest.end()
+            start = rest.end() - len(address)
+            if _begins(text, start):
+                yield start, rest.end()
+
+
+def _begins(text: str, start: int) -> bool:
+    before = text[max(0, start - _CONTEXT_NUM_CHARS) : start]
+    return not before.endswith(":") or bool(_NAME_AND_COLON.search(before))
 
 
 def _is_public(address: str) -> bool:

@@ -2,10 +2,11 @@
 
 import re
 
-_FILLER = r"(?:[\s:：.#=,，、\"'“”()\[\]-]|\b(?i:numbers?|num|no|id|is|was)\b|号码|号|號碼|號|码|为|為|是){0,8}?"
+# Between the word and the number: marks of any kind, and words that say no more than "number".
+_FILLER = r"(?:[^\w<>]|_|\b(?i:numbers?|num|no|id|is|was)\b|号码|号|號碼|號|编号|編號|码|碼|为|為|是){0,12}?"
 _PASSPORT = re.compile(
     r"(?:护照|護照|[Pp]assport|PASSPORT)" + _FILLER + r"(?<![0-9A-Za-z])"
-    r"((?=[A-Z]{0,2}[0-9]{2}[A-Z]{0,2}[0-9]{4})[A-Z0-9]{8,9})(?![0-9A-Za-z]|[.-][0-9])",
+    r"((?=(?:[A-Z]{0,2}[0-9]){6})[A-Z0-9]{8,9})(?![0-9A-Za-z]|[.-][0-9])",
 )
 _PASSPORT_WORDS = ("护照", "護照", "assport", "ASSPORT")
 

@@ -14,8 +14,8 @@ from pipelines.pii.runs import Spans, matches
 # Bare, or in the groups printed on cards: 4-4-4-4(-3), American Express 4-6-5, Diners 4-6-4, perhaps over a line end.
 _CARD = re.compile(
     r"[0-9](?<![0-9A-Za-z_/].)(?<![0-9][.,:-].)"
-    r"(?:[0-9]{11,18}|[0-9]{3}([ ·-]|[ ·-]?\n)[0-9]{4}(?:\1|\n)[0-9]{4}(?:\1|\n)[0-9]{4}(?:\1[0-9]{3})?"
-    r"|[0-9]{3}([ -])[0-9]{6}\2[0-9]{4,5})"
+    r"(?:[0-9]{11,18}|[0-9]{3}(?:(?:[ ·-]\n?|\n)[0-9]{4}){3}(?:(?:[ ·-]\n?|\n)[0-9]{3})?"
+    r"|[0-9]{3}(?:[ -]\n?|\n)[0-9]{6}(?:[ -]\n?|\n)[0-9]{4,5})"
     r"(?![0-9A-Za-z_]|[.,:-][0-9])"
 )
 # First digits and lengths (issuer identification numbers), by network.
@@ -43,13 +43,27 @@ def find_cards(text: str, clusters: Spans) -> list[tuple[int, int]]:
 
 
 def _is_card(match: re.Match[str], text: str) -> bool:
-    digits = re.sub("[^0-9]", "", match[0])
-    if not luhn(digits) or len(set(digits)) == 1:
+    digits, separators = re.sub("[^0-9]", "", match[0]), re.sub("[0-9]", "", match[0])
+    if len(set(separators) - {"\n"}) > 1 or separators.count("\n") > 1:  # no card is written like that
+        return False
+    if not luhn(digits) or digits == digits[:4] * (len(digits) // 4):
         return False
     before = words.before(text, match.start())
     if words.is_card_number(before):
         return True
-    return bool(_ISSUERS.fullmatch(digits)) and "\n" not in match[0] and not words.is_other_number(before)
+    if "\n" in match[0] or (separators and _is_in_a_row(match, text)):
+        return False
+    return bool(_ISSUERS.fullmatch(digits)) and not words.is_other_number(before)
+
+
+_GROUPS_BEFORE = re.compile(r"[0-9]{4}[ -][0-9]{4}[ -]\Z")
+_GROUPS_AFTER = re.compile(r"[ -][0-9]{4}[ -][0-9]{4}(?![0-9])")
+
+
+def _is_in_a_row(match: re.Match[str], text: str) -> bool:
+    """Are there two more groups of four digits beside it: a row of numbers, of which some four look like a card?"""
+    start = match.start()
+    return bool(_GROUPS_BEFORE.search(text[max(0, start - 10) : start]) or _GROUPS_AFTER.match(text, match.end()))
 
 
 def luhn(digits: str) -> bool:
@@ -113,7 +127,12 @@ def find_organisation_codes(text: str, clusters: Spans) -> list[tuple[int, int]]
         (match.start() - 1, match.end())
         for match in matches(_ORGANISATION_CODE, text, clusters)
         if _is_organisation_code(text[match.start() - 1 : match.end()])
+        and not (match[0].isdigit() and _is_named_otherwise(words.before(text, match.start() - 1)))
     ]
+
+
+def _is_named_otherwise(before: str) -> bool:
+    return words.is_chinese_id(before) or words.is_card_number(before) or words.is_other_number(before)
 
 
 def _is_organisation_code(code: str) -> bool:

@@ -22,7 +22,7 @@ from pipelines.pii.runs import Spans, matches
 
 # From the first digit of a run of digits: a long run is tried once, not once a digit.
 _CANDIDATE = re.compile(r"[0-9](?<![0-9].)(?:[ ()./-]{0,3}[0-9]){6,60}+(?![0-9_%])")
-_PART_OF_MORE = re.compile(r"(?:[0-9A-Za-z_./#$€£¥]|[0-9][,:]|[0-9A-Za-z]-)$")
+_PART_OF_MORE = re.compile(r"(?:[0-9A-Za-z_./#$€£¥]|[0-9][,:]|[0-9A-Za-z]-)\Z")
 _MAX_MISSES = 1024
 """Windows without a number that the library reads in one text (about 0.1 ms each): what has more is a table."""
 _MIN_DIGITS = 8
@@ -47,12 +47,16 @@ _NAMED_NUMBER = re.compile(
 )
 # Of a country code, with the trunk prefix in brackets or without. New ranges are in use before the library knows them.
 _INTERNATIONAL = re.compile(
-    r"\(?\+[1-9][0-9]{0,2}\)?(?:[ .-]?\([0-9]{1,4}\))?(?:[ ./-]?[0-9]){6,13}+(?:x[0-9]{1,6})?(?![0-9A-Za-z_])"
+    r"\(?\+[1-9][0-9]{0,2}\)?(?:[ .-]?\([0-9]{1,4}\))?(?:[ ./-]?[0-9]){6,13}+(?: ?(?:x|ext\.? ?|转|轉)[0-9]{1,6})?(?![0-9A-Za-z_])"
 )
 # North America (47 CFR 52): area and exchange start with 2 to 9. The library knows no area code younger than itself.
 _NORTH_AMERICAN = re.compile(
     r"(?:\+?1[ .-]?)?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}([.-]))[2-9][0-9]{2}(?(1)\1|[.-])[0-9]{4}"
     r"(?: ?(?:x|ext\.? ?)[0-9]{1,6})?(?![0-9A-Za-z_]|[.-][0-9])"
+)
+# A Chinese switchboard and the extension behind it, which the library takes for digits too many.
+_CHINESE_EXTENSION = re.compile(
+    r"\(?0(?:10|2[0-9]|[3-9][0-9]{2})\)?[ -]?[1-9][0-9]{6,7}(?: ?[转轉] ?|-)[0-9]{1,5}(?![0-9A-Za-z_-])"
 )
 _NORTH_AMERICAN_LANGUAGES = (None, "en", "es", "fr")
 _DATE = re.compile(r"(?:1[89]|20)[0-9]{2}([-/.])[01]?[0-9]\1[0-3]?[0-9](?![0-9])")
@@ -127,7 +131,7 @@ def find_phones(text: str, clusters: Spans, language: str | None) -> list[tuple[
             continue
         near_han = bool(_HAN.search(text, max(0, start - _HAN_NUM_CHARS), end + _HAN_NUM_CHARS))
         window = text[start : end + _EXTENSION_NUM_CHARS]
-        found = _by_form(window, language, is_named=is_named)
+        found = _by_form(window, language, is_named=is_named, near_han=near_han)
         if not found and num_misses < _MAX_MISSES:
             nearby = text[max(0, start - _HAN_NUM_CHARS) : end + _HAN_NUM_CHARS]
             found = [
@@ -143,10 +147,13 @@ def find_phones(text: str, clusters: Spans, language: str | None) -> list[tuple[
     return spans
 
 
-def _by_form(window: str, language: str | None, *, is_named: bool) -> list[tuple[int, int]]:
+def _by_form(window: str, language: str | None, *, is_named: bool, near_han: bool) -> list[tuple[int, int]]:
     """The number at the start of a window, where its form or the words before it are enough."""
     match = _INTERNATIONAL.match(window)
     if match and _is_possible(match[0]):
+        return [match.span()]
+    match = _CHINESE_EXTENSION.match(window) if near_han else None
+    if match:
         return [match.span()]
     match = _NORTH_AMERICAN.match(window) if language in _NORTH_AMERICAN_LANGUAGES or is_named else None
     if match is None and is_named and not _DATE.match(window) and not _YEARS.match(window):

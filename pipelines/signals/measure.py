@@ -15,7 +15,7 @@ from pipelines.errors import ConfigError
 from pipelines.rights.license_classes import license_class
 from pipelines.rights.licenses import spdx
 from pipelines.rights.verdict import blocked_ai_agents, judge
-from pipelines.schemas import DOCUMENT, MINHASH_NUM_PERMUTATIONS, SIGNALS, select
+from pipelines.schemas import DOCUMENT, MINHASH_NUM_PERMUTATIONS, SIGNALS, entities_of, select
 from pipelines.signals.keywords import term_counter
 from pipelines.signals.language import identify
 from pipelines.signals.minhash import Signature, TokenHashes, text_digest_and_minhash
@@ -86,8 +86,8 @@ def measure_signals(batches: Iterable[pa.RecordBatch], config: SignalsConfig) ->
             "keyword_counts": [_counts("category", keywords) for keywords, _ in terms],
             "identity_counts": [_counts("group", groups) for _, groups in terms],
             "pii_counts": [
-                _counts("kind", Counter(finding.kind for finding in pii.find(text, code)))
-                for text, code in zip(texts, codes, strict=True)
+                _counts("kind", Counter(finding.kind for finding in pii.find_all(text, code, None, entities)))
+                for text, code, entities in zip(texts, codes, entities_of(batch), strict=True)
             ],
             "text_digest": [digest for digest, _ in fingerprints],
             "minhash": _signatures([signature for _, signature in fingerprints]),
@@ -98,7 +98,7 @@ def measure_signals(batches: Iterable[pa.RecordBatch], config: SignalsConfig) ->
 
 SIGNALS_STAGE = Stage(
     name="signals",
-    version=3,
+    version=4,
     inputs=(select(DOCUMENT, "doc_id", "url", "fetched_at", "license_url", "directives", "problem", "text"),),
     output=SIGNALS,
     transform=measure_signals,

@@ -2,6 +2,8 @@
 
 - planted: sentences generated from a seed, English and Chinese (`tests/pipelines/planted_pii.py`): precision and recall
   of each kind, and how many spans are exact.
+- adversarial: values in tables, Markdown, URLs, logs and full width beside hard negatives (`adversarial_pii.py`), with the
+  language known, and without it, as redaction does.
 - labelled: presidio-research's sentences in the folder CORPUSMILL_TEST_DATA, if that is set. The detectors were written
   looking at the half whose texts have an even first SHA-256 byte; the other half is held out. Reported apart.
 - speed: CPU time a document of about 5 kB, of the text files given or of generated prose.
@@ -62,14 +64,16 @@ HOSTILE = {
 Truth = tuple[str, int, int]
 
 
-def scores(rows: Iterable[tuple[str, str, list[Truth]]]) -> dict[str, dict[str, float | int]]:
+def scores(
+    rows: Iterable[tuple[str, str | None, list[Truth]]], kinds: frozenset[str] | None = None
+) -> dict[str, dict[str, float | int]]:
     """(text, language, values) -> figures by kind. A value counts as found where a finding of its kind overlaps it."""
     total: Counter[str] = Counter()
     hits: Counter[str] = Counter()
     exact: Counter[str] = Counter()
     wrong: Counter[str] = Counter()
     for text, language, values in rows:
-        findings = find(text, language)
+        findings = find(text, language, kinds)
         for kind, start, end in values:
             total[kind] += 1
             hits[kind] += any(_overlaps(found, kind, start, end) for found in findings)
@@ -110,6 +114,24 @@ def planted_scores(seed: int, num_a_kind: int) -> dict[str, Any]:
     }
 
 
+def adversarial_scores(seed: int, num_a_kind: int) -> dict[str, Any]:
+    from adversarial_pii import adversarial
+
+    rows = adversarial(seed, num_a_kind)
+    return {
+        f"adversarial, {language}{', language not told' if known is None else ''}": scores(
+            (
+                (row.text, known, [(row.kind, row.start, row.end)] if row.kind else [])
+                for row in rows
+                if row.language == language
+            ),
+            frozenset(KINDS),
+        )
+        for language in ("en", "zh")
+        for known in (language, None)
+    }
+
+
 def labelled_scores(path: Path) -> dict[str, Any]:
     halves: dict[str, list[tuple[str, str, list[Truth]]]] = {"labelled, seen": [], "labelled, held out": []}
     for row in json.loads(path.read_text(encoding="utf-8")):
@@ -143,7 +165,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=2024)
     parser.add_argument("--num-a-kind", type=int, default=1000)
     options = parser.parse_args()
-    tables = planted_scores(options.seed, options.num_a_kind)
+    tables = planted_scores(options.seed, options.num_a_kind) | adversarial_scores(options.seed, options.num_a_kind)
     folder = os.environ.get("CORPUSMILL_TEST_DATA")
     if folder is not None:
         tables |= labelled_scores(Path(folder) / LABELLED)

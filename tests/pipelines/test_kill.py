@@ -212,7 +212,7 @@ def test_a_kill_at_no_chosen_moment(context, store, sources, whole):
 
 
 def workers_of(pool: PoolExecutor, *, busy: bool) -> list:
-    return [worker for worker in pool._workers if (worker.work is not None) == busy]
+    return [worker for worker in pool._workers if (worker.task is not None) == busy]
 
 
 @pytest.mark.parametrize("is_idle", [False, True])
