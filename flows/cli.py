@@ -360,6 +360,8 @@ def _run_flow(
         from flows.inspection import require_crawl
 
         require_crawl(wanted)
+    if until != "crawl":
+        wanted.check_files()
     settings = read_settings(workspace, workers)
     place = Workspace(settings.workspace)
     path = str(recipe.absolute()) if recipe else None

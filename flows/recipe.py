@@ -22,19 +22,29 @@ from pipelines.blocklists import BlockList, BlockListKind, list_names
 from pipelines.corpus import CorpusConfig, given_tokenizer_resource
 from pipelines.crawl.address import AllowedAddresses
 from pipelines.crawl.config import CrawlConfig
+from pipelines.decontaminate import SuitesConfig, check_suite
 from pipelines.dedup import DedupConfig
 from pipelines.digest import digest_file
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, InputError
 from pipelines.extract import ExtractConfig
 from pipelines.pii import DEFAULT_KINDS
 from pipelines.pii import KINDS as PII_KINDS
-from pipelines.policy import BiasRules, ComplianceRules, LanguageRules, PiiRules, PolicyConfig, QualityRules
+from pipelines.policy import (
+    BiasRules,
+    ComplianceRules,
+    EvaluationRules,
+    LanguageRules,
+    PiiRules,
+    PolicyConfig,
+    QualityRules,
+)
 from pipelines.refusal import RefusalConfig
 from pipelines.signals.measure import SignalsConfig
-from pipelines.sources.files import REMOTE_SCHEMES, is_remote
+from pipelines.sources.files import REMOTE_SCHEMES, expand, is_remote
 from pipelines.sources.text import TextOptions
 from pipelines.stage import Resource
 from pipelines.store import Store
+from pipelines.suites import SUITE_SUFFIXES, Suite, suite_names
 from pipelines.tokenizer import SampleConfig, TokenizerConfig, given_tokenizer, gpt2_tokenizer
 
 _COMPLIANCE_REST = (
@@ -45,6 +55,8 @@ _COMPLIANCE_REST = (
     "min_source_documents",
 )
 """Keys of the section compliance that are not the policy's own rules."""
+_SUITE_KEYS = ("suites", "innocent", "decontaminate", "max_suite_items")
+"""Keys of the section evaluation that shape the corpus, not what is measured after training."""
 _AUDIT_KEYS = ("max_disparity_ratio", "on_disparity", "min_group_documents", "max_false_discovery_rate")
 _DEFAULT_ARBITER_THRESHOLD = SignalsConfig().arbiter_threshold
 DEMO = Path(__file__).parent / "recipes" / "demo.yaml"
@@ -216,6 +228,10 @@ class Recipe:
     """Files of domains that no document may come from."""
     blocked_urls: tuple[str, ...]
     """Files of URLs, likewise."""
+    suites: tuple[str, ...]
+    """Files, globs or folders of evaluation suites that no document may hold the text of."""
+    innocent: tuple[str, ...]
+    """Files, globs or folders of texts that may stand in any document, a suite or not."""
     audit: AuditConfig | None
     """What filters may do to groups of people; None: not audited."""
     refusal: RefusalConfig
@@ -240,12 +256,41 @@ class Recipe:
         return CorpusConfig(
             extract=self.extract,
             signals=SignalsConfig(arbiter_threshold=self.arbiter_threshold, keyword_lexicons=lexicons),
+            suites=self._suites(),
             policy=replace(self.policy, block_lists=self._block_lists()),
             refusal=self.refusal,
             dedup=self.dedup,
             sample=SampleConfig(max_sample_bytes=self.tokenizer.max_sample_bytes, redact=self.redact),
             tokenizer=self._tokenizer(store),
             redact=self.redact,
+        )
+
+    def check_files(self) -> None:
+        """Raise ConfigError for a named file that is missing, or a suite that cannot be read, before anything is done."""
+        for path in self.keyword_lexicons:
+            _resource(self.base / path, "compliance.lexicons")
+        self._block_lists()
+        suites = self._suites()
+        for suite in suites.suites if suites is not None else ():
+            try:
+                check_suite(suite)
+            except InputError as error:
+                raise ConfigError(f"evaluation.suites: {error}") from error
+
+    def _suites(self) -> SuitesConfig | None:
+        if not self.suites:
+            return None
+        paths = _expanded(self.suites, self.base, "evaluation.suites")
+        names = suite_names(paths, self.base)
+        return SuitesConfig(
+            suites=tuple(
+                Suite(name=name, file=_resource(path, "evaluation.suites"))
+                for name, path in zip(names, paths, strict=True)
+            ),
+            innocent=tuple(
+                _resource(path, "evaluation.innocent")
+                for path in _expanded(self.innocent, self.base, "evaluation.innocent")
+            ),
         )
 
     def _block_lists(self) -> tuple[BlockList, ...]:
@@ -318,11 +363,14 @@ def parse_recipe(text: str, base: Path) -> Recipe:
     language_rules, arbiter = _split(language, ("arbiter_threshold",))
     compliance_rules, compliance_rest = _split(compliance, _COMPLIANCE_REST)
     pii_rules, pii_kinds = _split(pii, ("redact",))
+    evaluation, suites = _split(_mapping(data, "evaluation") or {}, _SUITE_KEYS)
+    suite_paths = _suite_paths(suites)
     bias_rules, audit = _split(_mapping(data, "bias"), _AUDIT_KEYS)
     policy = PolicyConfig(
         language=_part(language_rules, "language", LanguageRules, also=("arbiter_threshold",)),
         quality=_part(_mapping(data, "quality"), "quality", QualityRules),
         compliance=_part(compliance_rules, "compliance", ComplianceRules, also=_COMPLIANCE_REST),
+        evaluation=_evaluation_rules(suites) if suite_paths else None,
         bias=_part(bias_rules, "bias", BiasRules, also=_AUDIT_KEYS),
         pii=_part(pii_rules, "pii", PiiRules, also=("redact",)),
     )
@@ -337,6 +385,8 @@ def parse_recipe(text: str, base: Path) -> Recipe:
         keyword_lexicons=_files(compliance_rest, "lexicons"),
         blocked_domains=_files(compliance_rest, "blocked_domains"),
         blocked_urls=_files(compliance_rest, "blocked_urls"),
+        suites=suite_paths,
+        innocent=_patterns(suites, "innocent"),
         audit=None if bias_rules is None else _part(audit, "bias", AuditConfig),
         refusal=_refusal(compliance_rest, complies=compliance is not None),
         policy=policy,
@@ -346,7 +396,7 @@ def parse_recipe(text: str, base: Path) -> Recipe:
         model=_part(_mapping(data, "model") or {}, "model", ModelSection),
         training=_training(training, run_names),
         run=_part(_split(training, run_names)[1], "training", RunConfig),
-        evaluation=_part(_mapping(data, "evaluation") or {}, "evaluation", EvaluationSection),
+        evaluation=_part(evaluation, "evaluation", EvaluationSection, also=_SUITE_KEYS),
         raw=data,
     )
     _check_sizes(recipe)
@@ -478,6 +528,40 @@ def _files(compliance: Mapping[str, Any], name: str) -> tuple[str, ...]:
                 "fetch the list first and name the file."
             )
     return paths
+
+
+def _suite_paths(section: Mapping[str, Any]) -> tuple[str, ...]:
+    """Patterns of the suites' files; none where documents are not to be searched."""
+    paths = _patterns(section, "suites")
+    is_on = _value(section.get("decontaminate", True), "evaluation.decontaminate", bool)
+    if not paths and section.get("decontaminate"):
+        raise ConfigError("evaluation.suites: got none, wanted files to decontaminate by: add them.")
+    if not paths and section.get("innocent"):
+        raise ConfigError("evaluation.innocent: got texts without evaluation.suites, wanted both: add the suites.")
+    return paths if is_on else ()
+
+
+def _patterns(section: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    given = section.get(name, [])
+    paths: tuple[str, ...] = _value([given] if isinstance(given, str) else given, f"evaluation.{name}", tuple[str, ...])
+    for path in paths:
+        if is_remote(path):
+            raise ConfigError(f"evaluation.{name}: got {_shown(path)}, wanted a file, glob or folder: fetch it first.")
+    return paths
+
+
+def _evaluation_rules(section: Mapping[str, Any]) -> EvaluationRules | None:
+    """None: what is found is told, and nothing is dropped for it."""
+    usual = EvaluationRules().max_suite_items
+    most: int | None = _value(section.get("max_suite_items", usual), "evaluation.max_suite_items", int | None)
+    return None if most is None else EvaluationRules(max_suite_items=most)
+
+
+def _expanded(paths: Sequence[str], base: Path, where: str) -> list[Path]:
+    try:
+        return expand(paths, base, SUITE_SUFFIXES)
+    except InputError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def _refusal(compliance: Mapping[str, Any], *, complies: bool) -> RefusalConfig:

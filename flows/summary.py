@@ -152,6 +152,10 @@ def explain_lines(found: dict[str, Any]) -> list[str]:
             "signals:",
             *(f"  {name}: {value}" for name, value in story["signals"].items() if value not in (None, [], 0)),
         ]
+        lines += [
+            f"holds item {each['item']} of suite {each['suite']}: {each['num_ngrams']} n-grams, {each['share']:.0%} of its"
+            for each in story["contaminated_by"] or ()
+        ]
         lines.append("rules:")
         for rule in story["rules"]:
             mark = "ok  " if rule["passed"] else "FAIL"

@@ -21,8 +21,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines import pii
-from pipelines.corpus import CorpusConfig, read_aligned
-from pipelines.evidence import MAX_NUM_CHARS, Span, locate
+from pipelines.corpus import CorpusConfig, contamination_part, read_aligned
+from pipelines.evidence import MAX_NUM_CHARS, Span, apart, locate
 from pipelines.policy import Comparison, PolicyConfig, Rule, evaluate, measured, rules_for
 from pipelines.schemas import SIGNALS
 from pipelines.signals.keywords import Hit, keyword_finder
@@ -36,6 +36,7 @@ MAX_NUM_LANGUAGES = 8
 EXCERPT_NUM_CHARS = 420
 MAX_NUM_EXCERPTS = 3
 _PII_SIGNALS = frozenset({"num_pii_findings", "num_pii_dropped_kinds"})
+_SUITE_SIGNAL = "num_suite_items"
 _MARGIN_NUM_CHARS = 120
 _BEGINNING_NUM_CHARS = 600
 _TITLE_NUM_CHARS = 160
@@ -138,6 +139,7 @@ def _counted(
         (done["signals"], _SIGNAL_COLUMNS),
         (done["policy"], _DECISION_COLUMNS),
         (done["dedup"], _OUTCOME_COLUMNS),
+        *contamination_part(done),
     )
     unit_before, offset = "", 0
     for unit, batch in read_aligned(store, *parts):
@@ -293,14 +295,16 @@ def _rows(
     for group in groups:
         for _, unit, row in (*group.dropped.chosen, *group.kept.chosen):
             wanted.setdefault(unit, set()).add(row)
-    names = ("extract", "signals", "policy", "dedup")
-    columns = (_DOCUMENT_COLUMNS, _SIGNAL_COLUMNS, _DECISION_COLUMNS, _OUTCOME_COLUMNS)
+    parts = (
+        (done["extract"], _DOCUMENT_COLUMNS),
+        (done["signals"], _SIGNAL_COLUMNS),
+        (done["policy"], _DECISION_COLUMNS),
+        (done["dedup"], _OUTCOME_COLUMNS),
+        *contamination_part(done),
+    )
     found: dict[tuple[str, int], dict[str, Any]] = {}
-    kept_units = {name: _only(done[name], wanted) for name in names}
     unit_before, offset = "", 0
-    for unit, batch in read_aligned(
-        store, *((kept_units[name], each) for name, each in zip(names, columns, strict=True))
-    ):
+    for unit, batch in read_aligned(store, *((_only(manifest, wanted), columns) for manifest, columns in parts)):
         offset = offset if unit == unit_before else 0
         unit_before = unit
         idxs = [idx for idx in range(batch.num_rows) if idx + offset in wanted[unit]]
@@ -368,8 +372,8 @@ def _document_facts(
     find_keywords: Callable[[str], Sequence[Hit]],
 ) -> dict[str, Any]:
     text, language = row["text"], row["language"]
-    checked = evaluate({name: row.get(name) for name in SIGNALS.names}, config)
-    spans = locate(rule.signal, text, find_keywords) if rule else []
+    checked = evaluate({name: row.get(name) for name in (*SIGNALS.names, "contaminated_by")}, config)
+    spans = _spans(rule, row, find_keywords)
     own = next((each for each in checked if rule and each.name == rule.name), None)
     return {
         "doc_id": row["doc_id"],
@@ -393,6 +397,16 @@ def _document_facts(
     }
 
 
+def _spans(rule: Rule | None, row: Mapping[str, Any], find_keywords: Callable[[str], Sequence[Hit]]) -> Sequence[Span]:
+    """Where the evidence for a rule stands in the text."""
+    if rule is None:
+        return ()
+    if rule.signal == _SUITE_SIGNAL:  # an index of the suites need not be at hand: the stage has kept the places
+        held = sorted(row.get("contaminated_by") or (), key=lambda each: (each["start"], -each["end"]))
+        return apart(Span(each["start"], each["end"], f"{each['suite']}: {each['item']}") for each in held)
+    return locate(rule.signal, row["text"], find_keywords)
+
+
 def _notes(row: Mapping[str, Any], rule: Rule | None) -> Iterator[str]:
     """Evidence that stands in no text."""
     signal = rule.signal if rule else ""
@@ -408,8 +422,9 @@ def _notes(row: Mapping[str, Any], rule: Rule | None) -> Iterator[str]:
         counted = sorted((each[label], each["count"]) for each in row[name] or ())
         if counted and (signal.endswith("_per_1000_words") or signal in _PII_SIGNALS):
             yield f"{name}: " + ", ".join(f"{kind} {count}" for kind, count in counted[:20])
-    for each in list(row.get("contaminated_by") or ())[:20]:
-        yield f"holds {each}"
+    if rule is None or signal == _SUITE_SIGNAL:
+        for each in list(row.get("contaminated_by") or ())[:20]:
+            yield f"holds {each['suite']}: {each['item']} ({each['num_ngrams']} n-grams, {each['share']:.0%} of its)"
 
 
 def _short(value: float | None) -> str:
