@@ -120,7 +120,7 @@ def build_corpus(recipe: str | None = None, workspace: str | None = None, worker
         # A crawl that found nothing new changes the card's figures on the crawl, and no corpus.
         is_new = any(stage["computed"] for stage in stages if stage["name"] != "report")
         if is_new or not runs.is_corpus_recorded(place, wanted, summary["dataset_digest"]):
-            runs.record_corpus(settings, place, wanted, done, summary)
+            runs.record_corpus(settings, place, wanted, store, config, done, summary)
     return summary
 
 

@@ -32,18 +32,35 @@ _SCRIPT = re.compile(r"[A-Z][a-z]{3}")
 _SIGNS = {"at_least": "≥", "at_most": "≤", "one_of": "one of"}
 
 
-def write_page(folder: Path, name: str, facts: Mapping[str, Any]) -> Path:
-    """Write `index.html` into a folder, whole or not at all. Raises StorageError for the disk."""
+def write_page(folder: Path, name: str, facts: Mapping[str, Any], *, max_bytes: int | None = None) -> Path:
+    """Write `index.html` into a folder, whole or not at all. Raises StorageError for the disk.
+
+    Above `max_bytes`, fewer documents are shown of each rule: those that would be for a smaller number.
+    """
     path = folder / "index.html"
+    page = render_page(name, facts)
+    num_per_rule = facts["num_per_rule"]
+    while max_bytes is not None and len(page.encode()) > max_bytes and num_per_rule:
+        num_per_rule //= 2
+        page = render_page(name, _fewer(facts, num_per_rule))
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{uuid.uuid4().hex}"
         try:
-            temporary.write_text(render_page(name, facts), encoding="utf-8")
+            temporary.write_text(page, encoding="utf-8")
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
     return path
+
+
+def _fewer(facts: Mapping[str, Any], num_per_rule: int) -> dict[str, Any]:
+    """The facts with the first documents of each sample, which is the sample of that size."""
+    rules = [
+        {**rule, "dropped": rule["dropped"][:num_per_rule], "kept": rule["kept"][:num_per_rule]}
+        for rule in facts["rules"]
+    ]
+    return {**facts, "num_per_rule": num_per_rule, "rules": rules}
 
 
 def render_page(name: str, facts: Mapping[str, Any]) -> str:

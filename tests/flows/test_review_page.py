@@ -145,6 +145,17 @@ def test_the_page_needs_nothing_and_is_a_function_of_its_facts(tmp_path: Path) -
     assert [each.name for each in path.parent.iterdir()] == ["index.html"]
 
 
+def test_a_page_that_would_be_too_large_shows_fewer_documents(tmp_path: Path) -> None:
+    facts = facts_of(*(f"text {number} " * 900 for number in range(8)))
+    facts["num_per_rule"] = 8
+    whole = len(write_page(tmp_path / "whole", "x", facts).read_bytes())
+    path = write_page(tmp_path / "part", "x", facts, max_bytes=whole // 2)
+    assert len(path.read_bytes()) <= whole // 2
+    fewer = [{**rule, "dropped": rule["dropped"][:2], "kept": rule["kept"][:2]} for rule in facts["rules"]]
+    assert path.read_text("utf-8") == render_page("x", {**facts, "num_per_rule": 2, "rules": fewer})
+    assert write_page(tmp_path / "part", "x", facts, max_bytes=10).read_text("utf-8").count("<article") == 0
+
+
 def test_each_threshold_is_there_with_its_counts() -> None:
     page = render_page("harbour", facts_of("text"))
     (data,) = re.findall(r'data-panel="([^"]*)"', page)
