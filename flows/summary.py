@@ -49,7 +49,7 @@ def plan_lines(found: dict[str, Any]) -> list[str]:
         upper = f" (at most {stage['at_most']})" if stage["at_most"] > stage["compute"] else ""
         reasons = "; ".join(f"{why} ({count})" for why, count in list(stage["reasons"].items())[:_MAX_REASONS])
         lines.append(
-            f"  {stage['name']:<10} compute {stage['compute']}{upper}, reuse {stage['reuse']}  {reasons}".rstrip()
+            f"  {stage['name']:<13} compute {stage['compute']}{upper}, reuse {stage['reuse']}  {reasons}".rstrip()
         )
     return lines
 
@@ -217,10 +217,10 @@ def doctor_lines(found: dict[str, Any]) -> list[str]:
 
 def _stage_table(stages: list[dict[str, Any]]) -> list[str]:
     rows = [
-        f"{stage['name']:<12}{stage['shards']:>8,}{stage['computed']:>10,}{stage['reused']:>8,}{stage['seconds']:>9.1f}"
+        f"{stage['name']:<14}{stage['shards']:>8,}{stage['computed']:>10,}{stage['reused']:>8,}{stage['seconds']:>9.1f}"
         for stage in stages
     ]
-    return [f"{'stage':<12}{'shards':>8}{'computed':>10}{'reused':>8}{'seconds':>9}", *rows]
+    return [f"{'stage':<14}{'shards':>8}{'computed':>10}{'reused':>8}{'seconds':>9}", *rows]
 
 
 def _next_steps(found: dict[str, Any]) -> list[str]:
@@ -228,6 +228,7 @@ def _next_steps(found: dict[str, Any]) -> list[str]:
     return [
         "Where to look next:",
         f"  {workspace}/reports/{found['recipe']}/data_card.md   the data card",
+        f"  {workspace}/reports/{found['recipe']}/review/index.html   what each rule drops and keeps, for a browser",
         f"  {programs}/mlflow ui --backend-store-uri sqlite:///{workspace}/mlflow.db   runs, curves, samples",
         f"  {programs}/corpusmill explain URL     why a page was kept or dropped",
         f"  {programs}/corpusmill generate TEXT   let the model write",

@@ -78,7 +78,8 @@ def render_page(name: str, facts: Mapping[str, Any]) -> str:
             '<p class="faint">For each rule: at most '
             f"{facts['num_per_rule']:,} documents that fail it, and as many that are kept, drawn evenly by a hash of the "
             f"seed ({facts['seed']}) and the document's name. Marked is what the rule rests on. Personal data is "
-            "masked. Where a rule compares a number, move its threshold to see what the policy would keep.</p>"
+            "masked. Where a rule compares a number, move its threshold to see what the policy would keep, "
+            "before duplicates are taken out.</p>"
         ),
         "index": _index(facts["rules"]),
         "rules": "\n".join(_rule(rule) for rule in facts["rules"]),
@@ -105,6 +106,8 @@ def _index(rules: Sequence[Mapping[str, Any]]) -> str:
     for rule in rules:
         thresholds = ", ".join(f"{panel['threshold']:g}" for panel in rule["panels"])
         wanted = f"{_escaped(rule['signal'])} {_SIGNS[rule['comparison']]} {thresholds}" if thresholds else ""
+        if rule["accepted"]:
+            wanted = f"{_escaped(rule['signal'])}: {_value(rule['accepted'])}"
         num_alone = f"{rule['num_alone']:,}" if rule["signal"] else ""
         rows.append(
             f"<tr{'' if rule['num_failed'] else ' class=none'}>"
@@ -131,9 +134,9 @@ def _rule(rule: Mapping[str, Any]) -> str:
         f'<section class="{side}"><h3>{title}</h3>{"".join(_document(each) for each in rule[side]) or empty}</section>'
         for side, title, empty in (
             ("dropped", "Fail this rule" if rule["signal"] else "Dropped", '<p class="faint">None.</p>'),
-            ("kept", "Kept", '<p class="faint">None.</p>'),
+            ("kept", "Kept" if rule["signal"] else "What stays in its place", '<p class="faint">None.</p>'),
         )
-        if rule["signal"] or side == "dropped"
+        if rule["signal"] or side == "dropped" or rule["kept"]
     )
     return (
         f'<details class="rule" id="{_attribute(_anchor(rule))}"{" open" if rule["num_failed"] else ""}>'
