@@ -194,6 +194,45 @@ def sample_lines(found: dict[str, Any]) -> list[str]:
     return [*lines, f"review page: {found['path']} ({size})"]
 
 
+def coverage_lines(found: dict[str, Any]) -> list[str]:
+    """A keyword library against its schema: totals, what lacks, what to look at."""
+    lines = [f"{name}: {count:,} rows" for name, count in found["files"].items()]
+    lacking = max(found["min_total"] - found["num_terms"], 0)
+    age = "no term says when it was added" if found["newest"] is None else f"{found['age_days']:,} days old"
+    lines += [
+        "",
+        f"{'':<8}{'terms':>8}{'wanted':>8}{'lack':>8}  newest      category",
+        *(
+            f"{each['category']:<8}{each['num_terms']:>8,}{each['min_terms']:>8,}{each['num_missing']:>8,}"
+            f"  {each['newest'] or '':<10}  {each['name_zh']} ({each['name_en']})"
+            for each in found["categories"]
+        ),
+        f"{'in all':<8}{found['num_terms']:>8,}{found['min_total']:>8,}{lacking:>8,}  {found['newest'] or ''}",
+        "",
+        f"schema {found['schema']}: {'covered' if found['is_met'] else 'not covered'}",
+        f"newest term: {age}, wanted at most {found['max_age_days']} days: {'fresh' if found['is_fresh'] else 'not fresh'}",
+    ]
+    if found["num_elsewhere"]:
+        lines.append(f"{found['num_elsewhere']:,} terms are of categories that the schema does not know")
+    if found["num_undated"]:
+        lines.append(f"{found['num_undated']:,} terms do not say when they were added")
+    if found["num_future"]:
+        lines.append(f"{found['num_future']:,} terms are said to be added after today")
+    for name, says in (
+        ("repeated", "are listed twice in a category once normalised"),
+        ("in_several", "stand in several categories and count once in all"),
+        ("innocent", "stand inside phrases that mean no harm: they hit such words elsewhere"),
+    ):
+        if found[name]["count"]:
+            lines.append(f"{found[name]['count']:,} terms {says}, for example:")
+            lines += [
+                f"  {each['term']} ({each.get('category') or ', '.join(each['categories'])})"
+                + (f" in {', '.join(each['inside'][:4])}" if "inside" in each else "")
+                for each in found[name]["examples"][:5]
+            ]
+    return lines
+
+
 def verify_lines(found: dict[str, Any]) -> list[str]:
     """What was read, and what is damaged."""
     head = f"{found['shards']:,} shards ({found['bytes'] / 1e6:,.1f} MB) and {found['model_files']} model files read"

@@ -176,7 +176,7 @@ def test_sources_are_refused_above_five_percent_unless_it_is_off(tmp_path, secti
     ("compliance", "message"),
     [
         ("{blocked_domains: [none.txt]}", "compliance.blocked_domains: got .*none.txt"),
-        ("{blocked_urls: ['https://a.example/list']}", "compliance.blocked_urls: got .*wanted a file"),
+        ("{blocked_urls: ['https://a.example/list']}", "compliance.blocked_urls: got .*not fetched yet"),
         ("{blocked_domain: [a.txt]}", "did you mean 'blocked_domains'"),
         ("{blocked_domains: a.txt}", "compliance.blocked_domains: got 'a.txt'"),
         ("{allowed_license_classes: [opn]}", "allowed_license_classes 'opn'"),
