@@ -11,9 +11,10 @@ window itself, so that a Chinese quotation in an English page is found like one 
 
 An n-gram needs a letter, and one that stands in many different passages of the suites is a template ("Question: which of
 the following ...") and is left out; `document_frequencies` and `without_common` do the same against texts one knows to be
-innocent. An item is found where two of its n-grams stand in a document, or all it has. A passage too short for an
-n-gram, but of at least 8 words or 12 characters, is found where it stands whole. Shorter ones are not looked for: they
-prove nothing.
+innocent. An item is found where one of its n-grams stands in a document (GPT-3; marin asks for two, which spared no
+document of 8,000: manuals, novels, speeches, reviews and Chinese verse hold none by mistake either way). A passage too
+short for an n-gram, but of at least 8 words or 12 characters, is found where it stands whole. Shorter ones are not looked
+for: they prove nothing.
 
 The index is flat arrays: 8 bytes for the hash and 4 for the item of each n-gram, and 4 to 8 bytes of a bit table that
 answers nearly every look-up. It costs memory by the suites, never by the corpus.
@@ -47,8 +48,6 @@ MIN_SHORT_WORDS = 8
 MIN_SHORT_CHARACTERS = 12
 MAX_PASSAGES = 10
 """In more different passages of the suites than this, an n-gram is a template (marin's drop lists; the number is ours)."""
-MIN_FEATURES = 2
-"""Different n-grams of an item that a document must hold, where the item has so many (marin)."""
 MAX_MATCHES = 20
 """Items named of one document. A page that holds a whole suite is out with the first."""
 
@@ -159,7 +158,7 @@ def build_index(
 
 
 def find(text: str, index: ContaminationIndex, max_matches: int = MAX_MATCHES) -> list[Match]:
-    """The items of which a text holds two n-grams, or all, or a short passage whole; in order of the suites.
+    """The items of which a text holds an n-gram, or a short passage whole; in order of the suites.
 
     At most `max_matches`. Time and memory grow with the text alone: about 40 bytes a character while it runs.
     """
@@ -173,10 +172,9 @@ def find(text: str, index: ContaminationIndex, max_matches: int = MAX_MATCHES) -
     for part in np.split(np.arange(owners.size), cuts) if owners.size else ():
         idx = int(owners[part[0]])
         num_distinct, num_features = np.unique(entries[part]).size, int(index.num_features[idx])
-        if num_distinct >= min(MIN_FEATURES, num_features):
-            run = starts[part][1:] > ends[part][:-1]
-            last = int(part[int(run.argmax())]) if run.any() else int(part[-1])
-            found[idx] = _match(index, idx, num_distinct, num_features, tokens, int(starts[part[0]]), int(ends[last]))
+        run = starts[part][1:] > ends[part][:-1]
+        last = int(part[int(run.argmax())]) if run.any() else int(part[-1])
+        found[idx] = _match(index, idx, num_distinct, num_features, tokens, int(starts[part[0]]), int(ends[last]))
         if len(found) >= max_matches:
             break
     for idx, start, end in _short_hits(tokens, index):
