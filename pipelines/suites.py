@@ -32,6 +32,7 @@ SUITE_SUFFIXES = tuple(
 _ROWS = (".jsonl", ".ndjson")
 _TABLES = {".csv": ",", ".tsv": "\t"}
 _MAX_CELL_NUM_CHARS = 1 << 24
+_MAX_ID_NUM_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +162,11 @@ def _joined(place: str, name: str) -> str:
 
 def _own_id(row: Any) -> str | None:
     own_id = row.get("id") if isinstance(row, Mapping) else None
-    return str(own_id) if isinstance(own_id, str | int) and not isinstance(own_id, bool) and own_id != "" else None
+    return (
+        str(own_id)[:_MAX_ID_NUM_CHARS]
+        if isinstance(own_id, str | int) and not isinstance(own_id, bool) and own_id != ""
+        else None
+    )
 
 
 def _passages(row: Any) -> Iterator[str]:

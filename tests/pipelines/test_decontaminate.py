@@ -12,6 +12,8 @@ from corpora import computed, config, content, run, text_of
 
 from pipelines import schemas
 from pipelines.bias.counterfactual import counterfactuals
+from pipelines.bias.disparity import AuditConfig
+from pipelines.bias.report import _count
 from pipelines.corpus import CorpusConfig, read_aligned
 from pipelines.decontaminate import SuitesConfig
 from pipelines.dedup import DedupConfig
@@ -186,6 +188,9 @@ def test_everything_that_shows_rules_shows_it(built: Any, tmp_path: Path) -> Non
     assert (facts["documents"], facts["contaminated"], facts["dropped"]) == (len(rows), len(PLANTED), len(PLANTED))
     assert facts["suites"]["harbour"] == {"items": 3, "findable": 3, "documents": len(PLANTED)}
     assert facts["suites"]["lamps"] == {"items": 1, "findable": 1, "documents": 0}
+
+    audited, _ = _count(store, done, AuditConfig())
+    assert audited.removed["contaminated"][:, 0].sum() == len(PLANTED)
 
     page = review_facts(store, done, wanted, num_per_rule=3, seed=0)
     (group,) = [each for each in page["rules"] if each["name"] == "contaminated"]

@@ -90,6 +90,11 @@ def test_what_cannot_be_read(tmp_path: Path, name: str, content: bytes) -> None:
         list(read_items(tmp_path / name))
 
 
+def test_a_name_without_end_is_cut(tmp_path: Path) -> None:
+    (item,) = read_items(written(tmp_path, "a.jsonl", json.dumps({"id": "x" * 100_000, "q": "y"})))
+    assert item.item_id == "x" * 200
+
+
 def test_the_line_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="line 2"):
         list(read_items(written(tmp_path, "a.jsonl", '{"q": "x"}\n{"q": \n')))
