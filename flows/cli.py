@@ -36,6 +36,9 @@ crawl_app = typer.Typer(
 )
 app.add_typer(crawl_app, name="crawl")
 
+keywords_app = typer.Typer(help="Keyword libraries: what they cover.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(keywords_app, name="keywords")
+
 RecipePath = Annotated[
     Path | None, typer.Argument(metavar="RECIPE", help="Recipe (YAML); the embedded demo if left out.")
 ]
@@ -193,6 +196,32 @@ def sample(
 
     found = inspection.sample(recipe, workspace, out, num_per_rule=per_rule, seed=seed)
     _emit(found, summary.sample_lines, as_json=as_json)
+
+
+@keywords_app.command("coverage")
+def keywords_coverage(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="FILE...|RECIPE", help="Keyword libraries, or one recipe that names some.")
+    ],
+    schema: Annotated[
+        Path | None, typer.Option("--schema", help="Categories to be covered; left out: the 31 risks of GB/T 45654.")
+    ] = None,
+    max_age_days: Annotated[
+        int, typer.Option("--max-age-days", min=0, help="Age that the newest term may have; GB/T 45654: a week.")
+    ] = 7,
+    workspace: WorkspacePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say how far keyword libraries cover the risks of GB/T 45654: terms, their age, repeats, innocent words.
+
+    Exit 1 if terms are missing or the newest is too old.
+    """
+    from flows import inspection, summary
+
+    found = inspection.keyword_coverage(paths, workspace, schema_path=schema, max_age_days=max_age_days)
+    _emit(found, summary.coverage_lines, as_json=as_json)
+    if not (found["is_met"] and found["is_fresh"]):
+        raise typer.Exit(EXIT_FAILED)
 
 
 @app.command("review-sample")
@@ -360,6 +389,8 @@ def _run_flow(
         from flows.inspection import require_crawl
 
         require_crawl(wanted)
+    if until != "crawl":
+        wanted.check_files()
     settings = read_settings(workspace, workers)
     place = Workspace(settings.workspace)
     path = str(recipe.absolute()) if recipe else None

@@ -8,9 +8,10 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,8 @@ from pipelines.export import export_documents
 from pipelines.plan import plan_corpus
 from pipelines.review import review_facts
 from pipelines.review_sample import ReviewItem, draw, read_sheet, score, write_sheet
+from pipelines.signals.keyword_library import GB45654, read_schema, read_terms
+from pipelines.signals.library_report import library_report, name_files
 from pipelines.store import Manifest, Store
 
 _MIN_FREE_BYTES = 2 << 30
@@ -226,6 +229,34 @@ def _drawn(
 def review_score(first: Path, second: Path, *, min_pass_rate: float) -> dict[str, Any]:
     """What two filled sheets say together."""
     return asdict(score(read_sheet(first), read_sheet(second), min_pass_rate))
+
+
+def keyword_coverage(
+    paths: Sequence[Path], workspace_path: Path | None, *, schema_path: Path | None, max_age_days: int
+) -> dict[str, Any]:
+    """How far keyword libraries, or those of a recipe, cover a schema. Raises ConfigError for what is neither."""
+    recipes = [path for path in paths if path.suffix.lower() in (".yaml", ".yml")]
+    if recipes and len(paths) > 1:
+        raise ConfigError(
+            f"got {recipes[0]} beside other files, wanted one recipe or keyword libraries: name one of both."
+        )
+    files = name_files(list(dict.fromkeys(paths)))
+    if recipes:
+        recipe, place = load_recipe(recipes[0]), _workspace(workspace_path)
+        files = dict(recipe.lexicon_files(place.remote_folder))
+        if not files:
+            raise ConfigError(
+                f"compliance.lexicons: got none in {recipes[0]}, wanted at least one: add one, or name files here."
+            )
+    schema = read_schema(schema_path)
+    found = library_report(
+        {name: read_terms(path) for name, path in files.items()},
+        schema,
+        today=datetime.now(UTC).date(),
+        max_age_days=max_age_days,
+    )
+    digests = {name: digest_file(path) for name, path in files.items()}
+    return {"schema": schema_path.name if schema_path else GB45654, "digests": digests, **found}
 
 
 def export_trained_model(recipe_path: Path | None, workspace_path: Path | None, out: Path) -> dict[str, Any]:

@@ -42,8 +42,10 @@ def pipeline(
     recipe: str | None = None, workspace: str | None = None, workers: int | None = None, until: Until = "evaluate"
 ) -> Summary:
     """Crawl, build, train and evaluate a recipe, each only as far as something changed."""
-    _settings, place, _wanted = _open(recipe, workspace, workers)
+    _settings, place, wanted = _open(recipe, workspace, workers)
     with writing(place):  # between two flows, too, the workspace is nobody else's
+        with console.progress() as report:
+            tasks.fetch_needed_lists(wanted, place, report)  # before a crawl that may take a day
         parts = [crawl(recipe, workspace), build_corpus(recipe, workspace, workers)]
         if until in ("train", "evaluate"):
             parts.append(train(recipe, workspace))
@@ -97,6 +99,7 @@ def build_corpus(recipe: str | None = None, workspace: str | None = None, worker
     with writing(place) as store, console.progress() as report, open_executor(settings.num_workers) as executor:
         crawls, unfinished = known_crawls(wanted, place)
         collected = tasks.collect_sources(wanted, place, crawls, unfinished, report)
+        tasks.fetch_needed_lists(wanted, place, report)
         config = wanted.corpus_config(store)
         results = tasks.run_stages(store, collected, config, executor, report)
         done = {name: result.manifest for name, result in results.items()}
@@ -120,7 +123,7 @@ def build_corpus(recipe: str | None = None, workspace: str | None = None, worker
         # A crawl that found nothing new changes the card's figures on the crawl, and no corpus.
         is_new = any(stage["computed"] for stage in stages if stage["name"] != "report")
         if is_new or not runs.is_corpus_recorded(place, wanted, summary["dataset_digest"]):
-            runs.record_corpus(settings, place, wanted, done, summary)
+            runs.record_corpus(settings, place, wanted, store, config, done, summary)
     return summary
 
 

@@ -16,37 +16,55 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from flows.workspace import Workspace
 from llm.config import PRESETS, ModelConfig, RunConfig, TrainConfig
 from pipelines.bias.disparity import AuditConfig
 from pipelines.blocklists import BlockList, BlockListKind, list_names
 from pipelines.corpus import CorpusConfig, given_tokenizer_resource
 from pipelines.crawl.address import AllowedAddresses
 from pipelines.crawl.config import CrawlConfig
+from pipelines.decontaminate import SuitesConfig, check_suite
 from pipelines.dedup import DedupConfig
 from pipelines.digest import digest_file
 from pipelines.entities import EntityConfig, ModelFile, checked_kinds
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, InputError, IntegrityError
 from pipelines.extract import ExtractConfig
 from pipelines.pii import DEFAULT_KINDS, ENTITY_KINDS
 from pipelines.pii import KINDS as PII_KINDS
-from pipelines.policy import BiasRules, ComplianceRules, LanguageRules, PiiRules, PolicyConfig, QualityRules
+from pipelines.policy import (
+    BiasRules,
+    ComplianceRules,
+    EvaluationRules,
+    LanguageRules,
+    PiiRules,
+    PolicyConfig,
+    QualityRules,
+)
 from pipelines.refusal import RefusalConfig
 from pipelines.signals.measure import SignalsConfig
-from pipelines.sources.files import REMOTE_SCHEMES, is_remote
+from pipelines.sources.files import REMOTE_SCHEMES, expand, is_remote
+from pipelines.sources.remote import held_file, remote_path
 from pipelines.sources.text import TextOptions
 from pipelines.stage import Resource
 from pipelines.store import Store
+from pipelines.suites import SUITE_SUFFIXES, Suite, suite_names
 from pipelines.tokenizer import SampleConfig, TokenizerConfig, given_tokenizer, gpt2_tokenizer
 
 _COMPLIANCE_REST = (
     "lexicons",
     "blocked_domains",
     "blocked_urls",
+    "allow_addresses",
+    "max_list_age_hours",
     "max_source_violation_ratio",
     "min_source_documents",
 )
 """Keys of the section compliance that are not the policy's own rules."""
 _ENTITY_KEYS = ("entity_model", "entity_kinds", "entity_min_score")
+_MAX_LIST_AGE_HOURS = 7 * 24.0
+"""GB/T 45654-2025 asks for keyword libraries that are updated every week."""
+_SUITE_KEYS = ("suites", "innocent", "decontaminate", "max_suite_items")
+"""Keys of the section evaluation that shape the corpus, not what is measured after training."""
 _AUDIT_KEYS = ("max_disparity_ratio", "on_disparity", "min_group_documents", "max_false_discovery_rate")
 _DEFAULT_ARBITER_THRESHOLD = SignalsConfig().arbiter_threshold
 DEMO = Path(__file__).parent / "recipes" / "demo.yaml"
@@ -128,6 +146,17 @@ class TextSource:
     """Rows taken of the dataset; null takes all."""
     text_field: str = "text"
     url_field: str | None = "url"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteList:
+    """A list that is named by URL."""
+
+    field: str
+    """The recipe's key that names it."""
+    url: str
+    kind: BlockListKind | None
+    """None: a word list."""
 
 
 Source = CrawlSource | WarcSource | TextSource
@@ -242,9 +271,17 @@ class Recipe:
     arbiter_threshold: float | None
     keyword_lexicons: tuple[str, ...]
     blocked_domains: tuple[str, ...]
-    """Files of domains that no document may come from."""
+    """Files or URLs of domains that no document may come from."""
     blocked_urls: tuple[str, ...]
-    """Files of URLs, likewise."""
+    """Files or URLs of URLs, likewise."""
+    list_addresses: tuple[str, ...]
+    """Addresses that are not public and that lists may be fetched from."""
+    max_list_age_hours: float | None
+    """A list named by URL is fetched anew once it is older; None: never."""
+    suites: tuple[str, ...]
+    """Files, globs or folders of evaluation suites that no document may hold the text of."""
+    innocent: tuple[str, ...]
+    """Files, globs or folders of texts that may stand in any document, a suite or not."""
     audit: AuditConfig | None
     """What filters may do to groups of people; None: not audited."""
     refusal: RefusalConfig
@@ -268,11 +305,13 @@ class Recipe:
         """
         entities = self.entity_model.config(self.base) if self.entity_model is not None else None
         redact = self._redact(entities)
-        lexicons = tuple(_resource(self.base / path, "compliance.lexicons") for path in self.keyword_lexicons)
+        remote = Workspace(store.root.parent).remote_folder
+        lexicons = tuple(self._list_file(path, "lexicons", remote) for path in self.keyword_lexicons)
         return CorpusConfig(
             extract=self.extract,
             signals=SignalsConfig(arbiter_threshold=self.arbiter_threshold, keyword_lexicons=lexicons),
-            policy=replace(self.policy, block_lists=self._block_lists()),
+            suites=self._suites(),
+            policy=replace(self.policy, block_lists=self._block_lists(remote)),
             refusal=self.refusal,
             dedup=self.dedup,
             sample=SampleConfig(max_sample_bytes=self.tokenizer.max_sample_bytes, redact=redact),
@@ -288,12 +327,77 @@ class Recipe:
             return self.redact
         return tuple(sorted({*self.redact, *(kind for _, kind in entities.kinds)}))
 
-    def _block_lists(self) -> tuple[BlockList, ...]:
+    def check_files(self) -> None:
+        """Raise ConfigError for a named file that is missing, or a suite that cannot be read, before anything is done."""
+        for name, paths in self._lists():
+            for path in paths:
+                if not is_remote(path):
+                    _resource(self.base / path, f"compliance.{name}")
+        suites = self._suites()
+        for suite in suites.suites if suites is not None else ():
+            try:
+                check_suite(suite)
+            except InputError as error:
+                raise ConfigError(f"evaluation.suites: {error}") from error
+
+    def _suites(self) -> SuitesConfig | None:
+        if not self.suites:
+            return None
+        paths = _expanded(self.suites, self.base, "evaluation.suites")
+        names = suite_names(paths, self.base)
+        return SuitesConfig(
+            suites=tuple(
+                Suite(name=name, file=_resource(path, "evaluation.suites"))
+                for name, path in zip(names, paths, strict=True)
+            ),
+            innocent=tuple(
+                _resource(path, "evaluation.innocent")
+                for path in _expanded(self.innocent, self.base, "evaluation.innocent")
+            ),
+        )
+
+    def remote_lists(self) -> list[RemoteList]:
+        """The lists that are named by URL, each once a key."""
+        kinds = {"blocked_domains": BlockListKind.DOMAINS, "blocked_urls": BlockListKind.URLS}
+        return [
+            RemoteList(field=f"compliance.{name}", url=path, kind=kinds.get(name))
+            for name, paths in self._lists()
+            for path in dict.fromkeys(paths)
+            if is_remote(path)
+        ]
+
+    def _lists(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        return (
+            ("lexicons", self.keyword_lexicons),
+            ("blocked_domains", self.blocked_domains),
+            ("blocked_urls", self.blocked_urls),
+        )
+
+    def lexicon_files(self, remote: Path) -> list[tuple[str, Path]]:
+        """The word lists, by their names in the recipe; `remote` is the workspace's folder of fetched files."""
+        return [(path, Path(self._list_file(path, "lexicons", remote).path)) for path in self.keyword_lexicons]
+
+    def _list_file(self, path: str, name: str, remote: Path) -> Resource:
+        """A list's file, in the workspace where it was named by URL."""
+        if not is_remote(path):
+            return _resource(self.base / path, f"compliance.{name}")
+        held = held_file(path, remote)
+        if held is None:
+            raise ConfigError(
+                f"compliance.{name}: got {path}, which is not fetched yet, wanted it in the workspace: "
+                "run `corpusmill build` first, or name a file."
+            )
+        file = _resource(remote_path(path, remote), f"compliance.{name}")
+        if file.digest != held.digest:
+            raise IntegrityError(f"got {file.path}, which is not what was fetched from {path}: remove it.")
+        return file
+
+    def _block_lists(self, remote: Path) -> tuple[BlockList, ...]:
         given = [(path, BlockListKind.DOMAINS) for path in self.blocked_domains]
         given += [(path, BlockListKind.URLS) for path in self.blocked_urls]
         names = list_names(path for path, _ in given)
         return tuple(
-            BlockList(name=name, kind=kind, file=_resource(self.base / path, f"compliance.blocked_{kind}"))
+            BlockList(name=name, kind=kind, file=self._list_file(path, f"blocked_{kind}", remote))
             for name, (path, kind) in zip(names, given, strict=True)
         )
 
@@ -358,11 +462,14 @@ def parse_recipe(text: str, base: Path) -> Recipe:
     language_rules, arbiter = _split(language, ("arbiter_threshold",))
     compliance_rules, compliance_rest = _split(compliance, _COMPLIANCE_REST)
     pii_rules, pii_rest = _split(pii, ("redact", *_ENTITY_KEYS))
+    evaluation, suites = _split(_mapping(data, "evaluation") or {}, _SUITE_KEYS)
+    suite_paths = _suite_paths(suites)
     bias_rules, audit = _split(_mapping(data, "bias"), _AUDIT_KEYS)
     policy = PolicyConfig(
         language=_part(language_rules, "language", LanguageRules, also=("arbiter_threshold",)),
         quality=_part(_mapping(data, "quality"), "quality", QualityRules),
         compliance=_part(compliance_rules, "compliance", ComplianceRules, also=_COMPLIANCE_REST),
+        evaluation=_evaluation_rules(suites) if suite_paths else None,
         bias=_part(bias_rules, "bias", BiasRules, also=_AUDIT_KEYS),
         pii=_part(pii_rules, "pii", PiiRules, also=("redact", *_ENTITY_KEYS)),
     )
@@ -377,6 +484,10 @@ def parse_recipe(text: str, base: Path) -> Recipe:
         keyword_lexicons=_files(compliance_rest, "lexicons"),
         blocked_domains=_files(compliance_rest, "blocked_domains"),
         blocked_urls=_files(compliance_rest, "blocked_urls"),
+        suites=suite_paths,
+        innocent=_patterns(suites, "innocent"),
+        list_addresses=_list_addresses(compliance_rest),
+        max_list_age_hours=_max_list_age_hours(compliance_rest),
         audit=None if bias_rules is None else _part(audit, "bias", AuditConfig),
         refusal=_refusal(compliance_rest, complies=compliance is not None),
         policy=policy,
@@ -387,7 +498,7 @@ def parse_recipe(text: str, base: Path) -> Recipe:
         model=_part(_mapping(data, "model") or {}, "model", ModelSection),
         training=_training(training, run_names),
         run=_part(_split(training, run_names)[1], "training", RunConfig),
-        evaluation=_part(_mapping(data, "evaluation") or {}, "evaluation", EvaluationSection),
+        evaluation=_part(evaluation, "evaluation", EvaluationSection, also=_SUITE_KEYS),
         raw=data,
     )
     _check_sizes(recipe)
@@ -514,11 +625,60 @@ def _files(compliance: Mapping[str, Any], name: str) -> tuple[str, ...]:
     paths: tuple[str, ...] = _value(compliance.get(name, []), f"compliance.{name}", tuple[str, ...])
     for path in paths:
         if is_remote(path):
-            raise ConfigError(
-                f"compliance.{name}: got {_shown(path)}, wanted a file, so that a build does not change by itself: "
-                "fetch the list first and name the file."
-            )
+            _check_remote(f"compliance.{name}", path, ("http", "https"))
     return paths
+
+
+def _list_addresses(compliance: Mapping[str, Any]) -> tuple[str, ...]:
+    where = "compliance.allow_addresses"
+    addresses: tuple[str, ...] = _value(compliance.get("allow_addresses", []), where, tuple[str, ...])
+    try:
+        AllowedAddresses.parse(addresses)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    return addresses
+
+
+def _max_list_age_hours(compliance: Mapping[str, Any]) -> float | None:
+    where = "compliance.max_list_age_hours"
+    hours: float | None = _value(compliance.get("max_list_age_hours", _MAX_LIST_AGE_HOURS), where, float | None)
+    if hours is not None and not 0 < hours < math.inf:
+        raise ConfigError(f"{where}: got {hours:g}, wanted above 0, or null to fetch a list once: correct it.")
+    return hours
+
+
+def _suite_paths(section: Mapping[str, Any]) -> tuple[str, ...]:
+    """Patterns of the suites' files; none where documents are not to be searched."""
+    paths = _patterns(section, "suites")
+    is_on = _value(section.get("decontaminate", True), "evaluation.decontaminate", bool)
+    if not paths and section.get("decontaminate"):
+        raise ConfigError("evaluation.suites: got none, wanted files to decontaminate by: add them.")
+    if not paths and section.get("innocent"):
+        raise ConfigError("evaluation.innocent: got texts without evaluation.suites, wanted both: add the suites.")
+    return paths if is_on else ()
+
+
+def _patterns(section: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    given = section.get(name, [])
+    paths: tuple[str, ...] = _value([given] if isinstance(given, str) else given, f"evaluation.{name}", tuple[str, ...])
+    for path in paths:
+        if is_remote(path):
+            raise ConfigError(f"evaluation.{name}: got {_shown(path)}, wanted a file, glob or folder: fetch it first.")
+    return paths
+
+
+def _evaluation_rules(section: Mapping[str, Any]) -> EvaluationRules | None:
+    """None: what is found is told, and nothing is dropped for it."""
+    usual = EvaluationRules().max_suite_items
+    most: int | None = _value(section.get("max_suite_items", usual), "evaluation.max_suite_items", int | None)
+    return None if most is None else EvaluationRules(max_suite_items=most)
+
+
+def _expanded(paths: Sequence[str], base: Path, where: str) -> list[Path]:
+    try:
+        return expand(paths, base, SUITE_SUFFIXES)
+    except InputError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def _refusal(compliance: Mapping[str, Any], *, complies: bool) -> RefusalConfig:

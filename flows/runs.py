@@ -15,12 +15,19 @@ from prefect.runtime import flow_run
 from flows.jobs import JobResult, TrainingJob
 from flows.recipe import Recipe
 from flows.results import read_result, write_result
+from flows.review import write_page
 from flows.settings import Settings
 from flows.workspace import Workspace
+from pipelines.corpus import CorpusConfig
 from pipelines.digest import canonical
-from pipelines.store import Manifest
+from pipelines.review import review_facts
+from pipelines.store import Manifest, Store
 
 _RUN_ID = "mlflow_run_id"
+_NUM_PER_RULE = 5
+"""Documents on the review page of those that fail a rule, and of those kept; `corpusmill sample` shows more."""
+_MAX_PAGE_BYTES = 4 << 20
+"""Of a review page that is kept with every run."""
 
 
 def is_corpus_recorded(place: Workspace, recipe: Recipe, dataset_digest: str) -> bool:
@@ -40,11 +47,20 @@ def is_evaluation_recorded(job: TrainingJob, recipe: Recipe) -> bool:
 
 
 def record_corpus(
-    settings: Settings, place: Workspace, recipe: Recipe, done: Mapping[str, Manifest], summary: Mapping[str, Any]
+    settings: Settings,
+    place: Workspace,
+    recipe: Recipe,
+    store: Store,
+    config: CorpusConfig,
+    done: Mapping[str, Manifest],
+    summary: Mapping[str, Any],
 ) -> None:
-    """A run for a corpus: parameters, the funnel as metrics, the dataset, the data card."""
+    """A run for a corpus: parameters, the funnel as metrics, the dataset, the data card, the page to review rules by."""
     from flows.tracking import flatten, open_tracker
 
+    folder = place.report_folder(recipe.name)
+    facts = review_facts(store, done, config, num_per_rule=_NUM_PER_RULE, seed=0)
+    page = write_page(folder / "review", recipe.name, facts, max_bytes=_MAX_PAGE_BYTES)
     tracker = open_tracker(settings, place, recipe.name, _flow_run_id())
     tags = {"corpusmill.dataset_digest": summary["dataset_digest"]}
     tags |= {f"corpusmill.manifest.{name}": manifest.digest for name, manifest in done.items()}
@@ -60,8 +76,8 @@ def record_corpus(
             }
         )
         tracked.log_dataset(recipe.name, summary["dataset_digest"], str(place.store_folder), "corpus")
-        folder = place.report_folder(recipe.name)
         tracked.log_files(folder / "data_card.md", folder / "data_card.json")
+        tracked.log_files(page, below="review")
     write_result(folder / "corpus_run.json", summary["dataset_digest"], {"run_id": tracked.run_id}, [])
 
 

@@ -49,7 +49,7 @@ def plan_lines(found: dict[str, Any]) -> list[str]:
         upper = f" (at most {stage['at_most']})" if stage["at_most"] > stage["compute"] else ""
         reasons = "; ".join(f"{why} ({count})" for why, count in list(stage["reasons"].items())[:_MAX_REASONS])
         lines.append(
-            f"  {stage['name']:<10} compute {stage['compute']}{upper}, reuse {stage['reuse']}  {reasons}".rstrip()
+            f"  {stage['name']:<13} compute {stage['compute']}{upper}, reuse {stage['reuse']}  {reasons}".rstrip()
         )
     return lines
 
@@ -152,6 +152,10 @@ def explain_lines(found: dict[str, Any]) -> list[str]:
             "signals:",
             *(f"  {name}: {value}" for name, value in story["signals"].items() if value not in (None, [], 0)),
         ]
+        lines += [
+            f"holds item {each['item']} of suite {each['suite']}: {each['num_ngrams']} n-grams, {each['share']:.0%} of its"
+            for each in story["contaminated_by"] or ()
+        ]
         lines.append("rules:")
         for rule in story["rules"]:
             mark = "ok  " if rule["passed"] else "FAIL"
@@ -190,6 +194,45 @@ def sample_lines(found: dict[str, Any]) -> list[str]:
     return [*lines, f"review page: {found['path']} ({size})"]
 
 
+def coverage_lines(found: dict[str, Any]) -> list[str]:
+    """A keyword library against its schema: totals, what lacks, what to look at."""
+    lines = [f"{name}: {count:,} rows" for name, count in found["files"].items()]
+    lacking = max(found["min_total"] - found["num_terms"], 0)
+    age = "no term says when it was added" if found["newest"] is None else f"{found['age_days']:,} days old"
+    lines += [
+        "",
+        f"{'':<8}{'terms':>8}{'wanted':>8}{'lack':>8}  newest      category",
+        *(
+            f"{each['category']:<8}{each['num_terms']:>8,}{each['min_terms']:>8,}{each['num_missing']:>8,}"
+            f"  {each['newest'] or '':<10}  {each['name_zh']} ({each['name_en']})"
+            for each in found["categories"]
+        ),
+        f"{'in all':<8}{found['num_terms']:>8,}{found['min_total']:>8,}{lacking:>8,}  {found['newest'] or ''}",
+        "",
+        f"schema {found['schema']}: {'covered' if found['is_met'] else 'not covered'}",
+        f"newest term: {age}, wanted at most {found['max_age_days']} days: {'fresh' if found['is_fresh'] else 'not fresh'}",
+    ]
+    if found["num_elsewhere"]:
+        lines.append(f"{found['num_elsewhere']:,} terms are of categories that the schema does not know")
+    if found["num_undated"]:
+        lines.append(f"{found['num_undated']:,} terms do not say when they were added")
+    if found["num_future"]:
+        lines.append(f"{found['num_future']:,} terms are said to be added after today")
+    for name, says in (
+        ("repeated", "are listed twice in a category once normalised"),
+        ("in_several", "stand in several categories and count once in all"),
+        ("innocent", "stand inside phrases that mean no harm: they hit such words elsewhere"),
+    ):
+        if found[name]["count"]:
+            lines.append(f"{found[name]['count']:,} terms {says}, for example:")
+            lines += [
+                f"  {each['term']} ({each.get('category') or ', '.join(each['categories'])})"
+                + (f" in {', '.join(each['inside'][:4])}" if "inside" in each else "")
+                for each in found[name]["examples"][:5]
+            ]
+    return lines
+
+
 def verify_lines(found: dict[str, Any]) -> list[str]:
     """What was read, and what is damaged."""
     head = f"{found['shards']:,} shards ({found['bytes'] / 1e6:,.1f} MB) and {found['model_files']} model files read"
@@ -213,10 +256,10 @@ def doctor_lines(found: dict[str, Any]) -> list[str]:
 
 def _stage_table(stages: list[dict[str, Any]]) -> list[str]:
     rows = [
-        f"{stage['name']:<12}{stage['shards']:>8,}{stage['computed']:>10,}{stage['reused']:>8,}{stage['seconds']:>9.1f}"
+        f"{stage['name']:<14}{stage['shards']:>8,}{stage['computed']:>10,}{stage['reused']:>8,}{stage['seconds']:>9.1f}"
         for stage in stages
     ]
-    return [f"{'stage':<12}{'shards':>8}{'computed':>10}{'reused':>8}{'seconds':>9}", *rows]
+    return [f"{'stage':<14}{'shards':>8}{'computed':>10}{'reused':>8}{'seconds':>9}", *rows]
 
 
 def _next_steps(found: dict[str, Any]) -> list[str]:
@@ -224,6 +267,7 @@ def _next_steps(found: dict[str, Any]) -> list[str]:
     return [
         "Where to look next:",
         f"  {workspace}/reports/{found['recipe']}/data_card.md   the data card",
+        f"  {workspace}/reports/{found['recipe']}/review/index.html   what each rule drops and keeps, for a browser",
         f"  {programs}/mlflow ui --backend-store-uri sqlite:///{workspace}/mlflow.db   runs, curves, samples",
         f"  {programs}/corpusmill explain URL     why a page was kept or dropped",
         f"  {programs}/corpusmill generate TEXT   let the model write",

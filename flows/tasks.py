@@ -24,6 +24,7 @@ from prefect.tasks import Task
 
 from flows import console
 from flows.jobs import JobResult, TrainingJob, evaluate_job, train_job
+from flows.lists import fetch_lists, held_lists, lists_to_fetch
 from flows.recipe import CrawlSource, Recipe
 from flows.results import read_result, write_result
 from flows.sources import Collected, collect, run_crawl
@@ -39,6 +40,7 @@ from pipelines.errors import TransientError
 from pipelines.executor import Executor
 from pipelines.materialize import Progress, StageResult
 from pipelines.report import Funnel, card_facts, data_card
+from pipelines.sources.remote import RemoteFile
 from pipelines.store import Manifest, Store, storage_errors
 
 _RETRY_DELAYS_SECONDS = [2.0, 10.0, 60.0]
@@ -132,6 +134,20 @@ def collect_sources(
         return digest_value([file.digest for file in found.files]), found
 
     return run_as_task("collect", run)
+
+
+def fetch_needed_lists(recipe: Recipe, place: Workspace, report: console.Report) -> None:
+    """Fetch the recipe's lists that are not there, or too old, as a task: the network may fail for now."""
+    wanted = lists_to_fetch(recipe, place)
+    if not wanted:
+        return
+
+    def run() -> tuple[str, list[RemoteFile]]:
+        found = fetch_lists(recipe, place, wanted)
+        return digest_value([file.digest for file in found]), found
+
+    fetched = run_as_task("lists", run)
+    report("lists", len(fetched), len(wanted), f"{sum(file.num_bytes or 0 for file in fetched) / 1e6:,.1f} MB")
 
 
 def report_crawl(source: CrawlSource, recipe: Recipe, place: Workspace) -> Path:
@@ -259,7 +275,10 @@ def write_report(
     """
     started = time.monotonic()
     folder = place.report_folder(recipe.name)
-    collection = collected.facts(recipe)
+    collection = collected.facts(recipe) | {
+        f"list {each.file.url}": f"{each.field}, fetched {each.file.fetched_at}, sha256 {each.file.digest}"
+        for each in held_lists(recipe, place)
+    }
     manifests = {name: manifest.digest for name, manifest in done.items()}
     crawls = _crawls(recipe, place)
     key = digest_value(

@@ -67,10 +67,10 @@ class TrackedRun:
         tags = [InputTag("mlflow.data.context", context), InputTag("corpusmill.digest", digest)]
         self.client.log_inputs(self.run_id, [DatasetInput(dataset, tags)])
 
-    def log_files(self, *paths: Path) -> None:
-        """Copy files into the run's artifacts."""
+    def log_files(self, *paths: Path, below: str | None = None) -> None:
+        """Copy files into the run's artifacts, or a folder there."""
         for path in paths:
-            self.client.log_artifact(self.run_id, str(path))
+            self.client.log_artifact(self.run_id, str(path), below)
 
 
 @dataclass(frozen=True, slots=True)

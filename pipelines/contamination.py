@@ -1,9 +1,9 @@
 """Which documents hold the text of evaluation suites, and of which item: a model must not be measured on what it learned.
 
 A text becomes tokens: letters and digits between anything else are one, and each character of a script without spaces
-(Han, kana, Thai ...) is one. Case, accents, width, punctuation, apostrophes and zero-width characters do not count. Two
-kinds of n-grams are looked up, told apart by what stands in the window itself, so that a Chinese quotation in an English
-page is found like one in a Chinese page:
+(Han, kana, Thai ...) is one. Case, accents, width, punctuation, apostrophes and zero-width characters do not count, and
+traditional characters are their simplified ones. Two kinds of n-grams are looked up, told apart by what stands in the
+window itself, so that a Chinese quotation in an English page is found like one in a Chinese page:
 
     13 tokens, at most half of them characters   GPT-3 (arXiv:2005.14165, appendix C) and marin take 13 words
     20 tokens, more than half of them characters ours: 13 words at about 1.6 characters a word. 13 characters are eight
@@ -11,9 +11,10 @@ page is found like one in a Chinese page:
 
 An n-gram needs a letter, and one that stands in many different passages of the suites is a template ("Question: which of
 the following ...") and is left out; `document_frequencies` and `without_common` do the same against texts one knows to be
-innocent. An item is found where two of its n-grams stand in a document, or all it has. A passage too short for an
-n-gram, but of at least 8 words or 12 characters, is found where it stands whole. Shorter ones are not looked for: they
-prove nothing.
+innocent. An item is found where one of its n-grams stands in a document (GPT-3; marin asks for two, which spared no
+document of 8,000: manuals, novels, speeches, reviews and Chinese verse hold none by mistake either way). A passage too
+short for an n-gram, but of at least 8 words or 12 characters, is found where it stands whole. Shorter ones are not looked
+for: they prove nothing.
 
 The index is flat arrays: 8 bytes for the hash and 4 for the item of each n-gram, and 4 to 8 bytes of a bit table that
 answers nearly every look-up. It costs memory by the suites, never by the corpus.
@@ -22,9 +23,8 @@ Must not: judge. What is found is a signal; the policy drops.
 """
 
 import functools
-import json
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines.errors import InputError
+from pipelines.schemas import SUITE_INDEX
+from pipelines.signals.folding import simplified_characters
 from pipelines.signals.words import UNSPACED_RANGES
+from pipelines.suites import Item
 
 Hashes = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
@@ -46,36 +48,8 @@ MIN_SHORT_WORDS = 8
 MIN_SHORT_CHARACTERS = 12
 MAX_PASSAGES = 10
 """In more different passages of the suites than this, an n-gram is a template (marin's drop lists; the number is ours)."""
-MIN_FEATURES = 2
-"""Different n-grams of an item that a document must hold, where the item has so many (marin)."""
 MAX_MATCHES = 20
 """Items named of one document. A page that holds a whole suite is out with the first."""
-
-INDEX_SCHEMA = pa.schema(
-    [
-        pa.field("hashes", pa.large_list(pa.uint64()), nullable=False),
-        pa.field("item_idxs", pa.large_list(pa.uint32()), nullable=False),
-        pa.field("short_anchors", pa.large_list(pa.uint64()), nullable=False),
-        pa.field("short_item_idxs", pa.large_list(pa.uint32()), nullable=False),
-        pa.field("short_lengths", pa.large_list(pa.uint32()), nullable=False),
-        pa.field("short_hashes", pa.large_list(pa.uint64()), nullable=False),
-        pa.field("suites", pa.large_list(pa.string()), nullable=False),
-        pa.field("item_ids", pa.large_list(pa.string()), nullable=False),
-        pa.field("word_ngram", pa.int32(), nullable=False),
-        pa.field("character_ngram", pa.int32(), nullable=False),
-    ]
-)
-"""One row: an index as a shard, so that its digest enters the key of what reads it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
-    """One question, context or text of an evaluation suite."""
-
-    suite: str
-    item_id: str
-    passages: tuple[str, ...]
-    """Texts that are looked for one by one: no n-gram reaches from one into the next."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,13 +60,15 @@ class Match:
     item_id: str
     num_ngrams: int
     """Different n-grams of the item in the document; 1 for a short passage that stands whole."""
+    share: float
+    """Of the n-grams that name the item; 1 for a short passage."""
     start: int
     """text[start:end], in code points, is the first unbroken stretch that matches."""
     end: int
 
     def label(self) -> str:
-        """`suite/item`: how a signal names the item."""
-        return f"{self.suite}/{self.item_id}"
+        """`suite: item`, as people read it."""
+        return f"{self.suite}: {self.item_id}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -125,33 +101,6 @@ class ContaminationIndex:
         """Memory of the arrays; the names come on top."""
         arrays = (self.hashes, self.item_idxs, self.short_anchors, self.short_item_idxs, self.short_lengths)
         return sum(each.nbytes for each in (*arrays, self.short_hashes, self.num_features, self.bits))
-
-
-def read_items(path: Path, suite: str | None = None) -> Iterator[Item]:
-    """The items of a suite's file: JSONL, each row an item; any other file, each line that is not blank.
-
-    `suite` is the file's name without its ending by default. An item's name is its `id` where the row has one, else its
-    line number from 1. Every text in a row is a passage, however deep it lies, and so is a question together with its
-    right answer as lm-eval style rows tell it (`context` or `query` or `context_options` with `continuation`, `choices`
-    and `gold`). Raises InputError for a file that cannot be read or a line that is no JSON.
-    """
-    name = suite or path.name.partition(".")[0]
-    try:
-        with path.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                if path.suffix != ".jsonl":
-                    yield Item(suite=name, item_id=str(number), passages=(line,))
-                    continue
-                row = json.loads(line)
-                own_id = row.get("id") if isinstance(row, Mapping) else None
-                item_id = str(own_id) if isinstance(own_id, str | int) else str(number)
-                yield Item(suite=name, item_id=item_id, passages=tuple(dict.fromkeys(_passages(row))))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"got evaluation suite {path} that cannot be read ({error}), wanted UTF-8 text or JSONL: mend or remove it."
-        ) from error
 
 
 def build_index(
@@ -209,7 +158,7 @@ def build_index(
 
 
 def find(text: str, index: ContaminationIndex, max_matches: int = MAX_MATCHES) -> list[Match]:
-    """The items of which a text holds two n-grams, or all, or a short passage whole; in order of the suites.
+    """The items of which a text holds an n-gram, or a short passage whole; in order of the suites.
 
     At most `max_matches`. Time and memory grow with the text alone: about 40 bytes a character while it runs.
     """
@@ -222,16 +171,15 @@ def find(text: str, index: ContaminationIndex, max_matches: int = MAX_MATCHES) -
     found: dict[int, Match] = {}
     for part in np.split(np.arange(owners.size), cuts) if owners.size else ():
         idx = int(owners[part[0]])
-        num_distinct = np.unique(entries[part]).size
-        if num_distinct >= min(MIN_FEATURES, int(index.num_features[idx])):
-            run = starts[part][1:] > ends[part][:-1]
-            last = int(part[int(run.argmax())]) if run.any() else int(part[-1])
-            found[idx] = _match(index, idx, num_distinct, tokens, int(starts[part[0]]), int(ends[last]))
+        num_distinct, num_features = np.unique(entries[part]).size, int(index.num_features[idx])
+        run = starts[part][1:] > ends[part][:-1]
+        last = int(part[int(run.argmax())]) if run.any() else int(part[-1])
+        found[idx] = _match(index, idx, num_distinct, num_features, tokens, int(starts[part[0]]), int(ends[last]))
         if len(found) >= max_matches:
             break
     for idx, start, end in _short_hits(tokens, index):
         if idx not in found and len(found) < max_matches:
-            found[idx] = _match(index, idx, 1, tokens, start, end)
+            found[idx] = _match(index, idx, 1, 1, tokens, start, end)
     return [found[idx] for idx in sorted(found)]
 
 
@@ -264,16 +212,16 @@ def without_common(index: ContaminationIndex, frequencies: Ints, max_documents: 
 
 
 def index_batch(index: ContaminationIndex) -> pa.RecordBatch:
-    """An index as one row of INDEX_SCHEMA, for a store to write as a shard: equal items give equal bytes."""
+    """An index as one row of SUITE_INDEX, for a store to write as a shard: equal items give equal bytes."""
     columns = []
-    for field in INDEX_SCHEMA:
+    for field in SUITE_INDEX:
         value = getattr(index, field.name)
         if pa.types.is_large_list(field.type):
             values = pa.array(value, field.type.value_type)
             columns.append(pa.LargeListArray.from_arrays(pa.array([0, len(values)], pa.int64()), values))
         else:
             columns.append(pa.array([value], field.type))
-    return pa.RecordBatch.from_arrays(columns, schema=INDEX_SCHEMA)
+    return pa.RecordBatch.from_arrays(columns, schema=SUITE_INDEX)
 
 
 def load_index(path: Path) -> ContaminationIndex:
@@ -304,39 +252,6 @@ def _index(**parts: Any) -> ContaminationIndex:
         num_features=np.bincount(parts["item_idxs"], minlength=len(parts["suites"])).astype(np.int64),
         bits=_bit_table(all_hashes),
     )
-
-
-# Rows of suites
-
-
-def _passages(row: Any) -> Iterator[str]:
-    if isinstance(row, Mapping):
-        yield from _answered(row)
-    yield from _texts(row)
-
-
-def _answered(row: Mapping[str, Any]) -> Iterator[str]:
-    gold = row.get("gold")
-    parts = (row.get("context", row.get("query")), row.get("continuation"))
-    if isinstance(gold, int):
-        for name, place in (("context_options", 0), ("choices", 1)):
-            options = row.get(name)
-            if isinstance(options, list) and -1 < gold < len(options):
-                parts = (options[gold], parts[1]) if place == 0 else (parts[0], options[gold])
-    if all(isinstance(part, str) for part in parts):
-        yield f"{parts[0]} {parts[1]}"
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for name in sorted(value):
-            if name != "id":
-                yield from _texts(value[name])
-    elif isinstance(value, list):
-        for each in value:
-            yield from _texts(each)
 
 
 # Tokens
@@ -566,11 +481,14 @@ _ANCHORS = (
 )
 
 
-def _match(index: ContaminationIndex, idx: int, num_ngrams: int, tokens: _Tokens, start: int, end: int) -> Match:
+def _match(
+    index: ContaminationIndex, idx: int, num_ngrams: int, num_features: int, tokens: _Tokens, start: int, end: int
+) -> Match:
     return Match(
         suite=index.suites[idx],
         item_id=index.item_ids[idx],
         num_ngrams=num_ngrams,
+        share=num_ngrams / num_features,
         start=int(tokens.starts[start]),
         end=int(tokens.ends[end - 1]),
     )
@@ -595,7 +513,8 @@ class _Tables:
 
 def _fold(char: str) -> str:
     decomposed = unicodedata.normalize("NFKD", char).casefold()
-    return unicodedata.normalize("NFC", "".join(part for part in decomposed if unicodedata.category(part) != "Mn"))
+    folded = unicodedata.normalize("NFC", "".join(part for part in decomposed if unicodedata.category(part) != "Mn"))
+    return folded.translate(simplified_characters())
 
 
 def _folded_code(char: str) -> int:

@@ -2,8 +2,13 @@
 
 source files -> extract -> signals -> policy -> sources -> dedup -> tokenize
                    |          ^ (entities, where a model is given, between extract and what counts or redacts)
-                   |                                         |          ^
+                   |                     ^                   |          ^
+                   +-> contamination ----+                   |          |
+                   |        ^                                |          |
+                   |     suites                              |          |
                    +-----------------------------------------+-> sample -> tokenizer
+
+`suites` and `contamination` are there where evaluation suites are named.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,13 +18,14 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines import schemas
+from pipelines.decontaminate import CONTAMINATION_STAGE, SUITES, ContaminationConfig, SuitesConfig
 from pipelines.dedup import DEDUP, DedupConfig
 from pipelines.entities import ENTITIES_STAGE, EntityConfig, with_entities
-from pipelines.errors import EmptyCorpusError
+from pipelines.errors import ConfigError, EmptyCorpusError
 from pipelines.executor import Executor
 from pipelines.extract import EXTRACT, ExtractConfig
 from pipelines.materialize import OnProgress, StageResult, materialize
-from pipelines.policy import POLICY, PolicyConfig
+from pipelines.policy import POLICY, POLICY_WITH_SUITES, PolicyConfig
 from pipelines.refusal import SOURCES, RefusalConfig
 from pipelines.signals.measure import SIGNALS_STAGE, SignalsConfig
 from pipelines.stage import Resource, Stage
@@ -35,6 +41,8 @@ class CorpusConfig:
 
     extract: ExtractConfig
     signals: SignalsConfig
+    suites: SuitesConfig | None = None
+    """What a model will be measured on; None: documents are not searched for it."""
     policy: PolicyConfig
     refusal: RefusalConfig = field(default_factory=RefusalConfig)
     """When a whole source is refused."""
@@ -46,6 +54,10 @@ class CorpusConfig:
     """Kinds of personal data that are replaced before encoding; None replaces nothing."""
     entities: EntityConfig | None = None
     """A model that finds names; None: only what can be checked is found."""
+
+    def __post_init__(self) -> None:
+        if self.policy.evaluation is not None and self.suites is None:
+            raise ConfigError("got a rule on evaluation suites without a suite, wanted one: name it, or drop the rule.")
 
 
 Manifests = Mapping[str, Manifest]
@@ -86,8 +98,16 @@ def corpus_nodes(config: CorpusConfig) -> tuple[Node, ...]:
         upstream=("extract", *named),
         configure=lambda config, _done, _store: config.signals,
     )
+    suites = Node(stage=SUITES, configure=lambda config, _done, _store: config.suites, is_cheap=True)
+    contamination = Node(
+        stage=CONTAMINATION_STAGE, upstream=("extract",), needs=("suites",), configure=_configure_contamination
+    )
+    judges_suites = config.policy.evaluation is not None
     policy = Node(
-        stage=POLICY, upstream=("signals",), configure=lambda config, _done, _store: config.policy, is_cheap=True
+        stage=POLICY_WITH_SUITES if judges_suites else POLICY,
+        upstream=("signals", "contamination") if judges_suites else ("signals",),
+        configure=lambda config, _done, _store: config.policy,
+        is_cheap=True,
     )
     sources = Node(
         stage=SOURCES,
@@ -120,8 +140,12 @@ def corpus_nodes(config: CorpusConfig) -> tuple[Node, ...]:
         needs=("tokenizer",) if trains else (),
         configure=_configure_tokenize,
     )
-    measuring = (extract, *((entities,) if has_model else ()), signals)
-    return (*measuring, policy, sources, dedup, *((sample, tokenizer) if trains else ()), tokenize)
+    measures = (
+        *((entities,) if has_model else ()),
+        signals,
+        *((suites, contamination) if config.suites is not None else ()),
+    )
+    return (extract, *measures, policy, sources, dedup, *((sample, tokenizer) if trains else ()), tokenize)
 
 
 def tokenizer_resource(config: CorpusConfig, done: Manifests, store: Store) -> Resource:
@@ -136,8 +160,20 @@ def _configure_tokenize(config: CorpusConfig, done: Manifests, store: Store) -> 
     return TokenizeConfig(tokenizer=tokenizer_resource(config, done, store), redact=config.redact)
 
 
+def _configure_contamination(_config: CorpusConfig, done: Manifests, store: Store) -> ContaminationConfig:
+    shard = done["suites"].entries[0].shard
+    return ContaminationConfig(index=Resource(shard.digest, str(store.shard_path(shard.digest))))
+
+
+def contamination_part(done: Manifests) -> tuple[tuple[Manifest, Sequence[str]], ...]:
+    """For `read_aligned`: which evaluation items stand in each document, where that was asked; else nothing."""
+    return ((done["contamination"], ("doc_id", "contaminated_by")),) if "contamination" in done else ()
+
+
 def units_of(node: Node, sources: Sequence[SourceFile], done: Manifests) -> list[Unit]:
     """The input units of a node in an order that depends on content alone."""
+    if not node.stage.inputs:
+        return []
     if not node.upstream:
         by_unit = {source.unit: source for source in sources}  # the same bytes twice are one input
         return [Unit(name, (by_unit[name],)) for name in sorted(by_unit)]

@@ -50,15 +50,20 @@ def locate(signal: str, text: str, keywords: Callable[[str], Sequence[Hit]]) -> 
     `keywords` is what `keyword_finder` returns. Personal data has no spans here: who shows a text masks it anyway.
     """
     text = text[:MAX_NUM_CHARS]
-    return list(islice(_apart(_spans(signal, text, keywords)), MAX_NUM_SPANS))
+    return apart(_spans(signal, text, keywords))
 
 
-def _apart(spans: Iterable[Span]) -> Iterator[Span]:
-    end = 0
-    for span in spans:
-        if span.start >= end and span.end > span.start:
-            end = span.end
-            yield span
+def apart(spans: Iterable[Span]) -> list[Span]:
+    """The first MAX_NUM_SPANS of spans by their start, without those that overlap one before them."""
+
+    def kept() -> Iterator[Span]:
+        end = 0
+        for span in spans:
+            if span.start >= end and span.end > span.start:
+                end = span.end
+                yield span
+
+    return list(islice(kept(), MAX_NUM_SPANS))
 
 
 def _spans(signal: str, text: str, keywords: Callable[[str], Sequence[Hit]]) -> Iterable[Span]:

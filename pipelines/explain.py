@@ -19,8 +19,9 @@ def stories(
     """Each stored version of a page, by URL or document id, as plain values.
 
     `unit` is the digest of the source file; `tokens` tells the shard, the row and the offset in it. `rights` is the
-    verdict on training, what it rests on, every directive seen, and the licence. `withdrawal` is the later fetch for
-    which an older version is out: when it was, and why it reaches back.
+    verdict on training, what it rests on, every directive seen, and the licence. `contaminated_by` names the items of
+    evaluation suites in its text; None: there are no suites. `withdrawal` is the later fetch for which an older version
+    is out: when it was, and why it reaches back.
     """
     for entry in done["extract"].entries:
         row_idx = 0
@@ -38,6 +39,7 @@ def _story(store: Store, done: Mapping[str, Manifest], policy: PolicyConfig, uni
     signals = _row(store, done, "signals", unit, row_idx)
     signals.pop("minhash", None)
     digest = signals.pop("text_digest", None)
+    held = _row(store, done, "contamination", unit, row_idx)["contaminated_by"] if "contamination" in done else None
     outcome = _row(store, done, "dedup", unit, row_idx)
     text = document.pop("text")
     named = _row(store, done, "entities", unit, row_idx)["entities"] if "entities" in done else None
@@ -52,6 +54,7 @@ def _story(store: Store, done: Mapping[str, Manifest], policy: PolicyConfig, uni
         "row": row_idx,
         "document": document | {"num_chars": len(text), "beginning": shown[:300]},
         "signals": signals | {"text_digest": digest.hex() if digest else None},
+        "contaminated_by": held,
         "rights": {
             "verdict": signals["rights"],
             "evidence": signals["rights_evidence"],
@@ -60,7 +63,7 @@ def _story(store: Store, done: Mapping[str, Manifest], policy: PolicyConfig, uni
         },
         "rules": [
             {"rule": rule.name, "value": rule.value, "threshold": rule.threshold, "passed": rule.passed}
-            for rule in evaluate(signals, policy)
+            for rule in evaluate(signals | {"contaminated_by": held}, policy)
         ],
         "policy": _row(store, done, "policy", unit, row_idx),
         "source": _row(store, done, "sources", unit, row_idx),

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import pii, schemas
-from pipelines.corpus import read_aligned
+from pipelines.corpus import contamination_part, read_aligned
 from pipelines.store import Manifest, Store, storage_errors
 
 Format = Literal["jsonl", "parquet"]
@@ -40,6 +40,7 @@ EXPORT = pa.schema(
     [
         *(pa.field(name, kind) for name, kind in _HEAD),
         *(schemas.SIGNALS.field(name) for name in _SIGNAL_NAMES if name != "language"),
+        pa.field("contaminated_by", schemas.CONTAMINATION.field("contaminated_by").type),  # null: there are no suites
     ]
 )
 """One row of an export."""
@@ -81,6 +82,7 @@ def _batches(
         (done["signals"], ("doc_id", *_SIGNAL_NAMES)),
         (done["dedup"], ("doc_id", "decision", "reason", "duplicate_of", "split")),
         *((done["entities"], ("doc_id", "entities")) for _ in ("one",) if "entities" in done),
+        *contamination_part(done),
     )
     kinds = None if redact is None else frozenset(redact)
     for _unit, batch in read_aligned(store, *parts):
@@ -91,7 +93,7 @@ def _batches(
                     found = pii.find_all(row["text"], None, kinds, row.get("entities"))
                     row["text"] = pii.redact(row["text"], found)
                 row["fetched_at"] = row["fetched_at"].isoformat() if row["fetched_at"] else None
-                rows.append({name: row[name] for name in EXPORT.names})
+                rows.append({name: row.get(name) for name in EXPORT.names})
         yield rows
 
 

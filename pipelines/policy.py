@@ -14,7 +14,7 @@ in 3 s of CPU time where a million documents take the signals stage half an hour
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -27,7 +27,7 @@ from pipelines.blocklists import BlockList, blocked_by, load_block_lists
 from pipelines.errors import ConfigError
 from pipelines.pii import DEFAULT_KINDS, ENTITY_KINDS
 from pipelines.rights.license_classes import LICENSE_CLASSES, accepted_classes
-from pipelines.schemas import DECISION, SIGNALS, select
+from pipelines.schemas import CONTAMINATION, DECISION, SIGNALS, select
 from pipelines.stage import Stage
 from pipelines.tallies import tally_decisions
 
@@ -49,7 +49,7 @@ class Rule:
 
     name: str
     group: str
-    """compliance, language, quality, bias or pii."""
+    """compliance, evaluation, language, quality, bias or pii."""
     signal: str
     """A column of SIGNALS, or a figure made of several: see `_derived`."""
     comparison: Comparison
@@ -249,11 +249,24 @@ class PiiRules:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationRules:
+    """What a document may hold of the suites that the model is measured on. A missing value fails."""
+
+    max_suite_items: int = 0
+    """Items of evaluation suites that stand in it (ours: none; one is enough to be answered from memory)."""
+
+    def __post_init__(self) -> None:
+        _check_threshold("evaluation.max_suite_items", self.max_suite_items)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PolicyConfig:
     """The groups of rules, in the order in which they give the reason. None: the group is off."""
 
     compliance: ComplianceRules | None = field(default_factory=ComplianceRules)
     """Rights, licences, listed words."""
+    evaluation: EvaluationRules | None = None
+    """Text of evaluation suites; off where none is named."""
     language: LanguageRules | None = field(default_factory=LanguageRules)
     """Wanted languages."""
     quality: QualityRules | None = field(default_factory=QualityRules)
@@ -333,6 +346,7 @@ def rules_for(language: str | None, config: PolicyConfig) -> tuple[Rule, ...]:
     """The rules a document in this language is judged by, in order. The first that fails gives the reason."""
     return (
         *_compliance_rules(config),
+        *_evaluation_rules(config.evaluation),
         *_language_rules(config.language),
         *_quality_rules(config.quality, language),
         *_bias_rules(config.bias),
@@ -370,6 +384,10 @@ def _compliance_rules(policy: PolicyConfig) -> Iterator[Rule]:
         yield from _at_most(f"{category}_density", "compliance", f"{category}_per_1000_words", ceiling)
     if config.max_keywords_per_1000_words:
         yield from _at_most("keyword_density", "compliance", "keyword_excess", 1)
+
+
+def _evaluation_rules(config: EvaluationRules | None) -> tuple[Rule, ...]:
+    return _at_most("contaminated", "evaluation", "num_suite_items", config.max_suite_items if config else None)
 
 
 def _language_rules(config: LanguageRules | None) -> Iterator[Rule]:
@@ -450,7 +468,8 @@ def evaluate(row: Mapping[str, Any], config: PolicyConfig) -> list[RuleResult]:
     """What each rule found in one row of SIGNALS, in rule order; the same code as `decide`."""
     if row["problem"] is not None:
         return [RuleResult(name=row["problem"], value=None, threshold=None, passed=False)]
-    batch = _with_blocked_by(pa.RecordBatch.from_pylist([dict(row)], schema=_INPUT), config)
+    stated = pa.RecordBatch.from_pylist([dict(row)], schema=_INPUT_WITH_SUITES)
+    batch = _with_blocked_by(stated, config)
     rules = rules_for(row["language"], config)
     values, failed = _apply(batch, rules, config)
     return [
@@ -482,6 +501,10 @@ _INPUT = select(
 )
 
 POLICY = Stage(name="policy", version=3, inputs=(_INPUT,), output=DECISION, transform=decide, tally=tally_decisions)
+
+_INPUT_WITH_SUITES = _INPUT.append(pa.field("contaminated_by", CONTAMINATION.field("contaminated_by").type))
+POLICY_WITH_SUITES = replace(POLICY, inputs=(_INPUT, CONTAMINATION))
+"""The same, for a config with rules on evaluation suites."""
 
 CONTENT_RULES = (
     "block_listed",
@@ -541,7 +564,7 @@ def _decided(batch: pa.RecordBatch, rules: tuple[Rule, ...], config: PolicyConfi
     values, failed = _apply(batch, rules, config)
     # The same reason for every rule that had nothing to measure, named once.
     is_numeric = np.array([not isinstance(rule.threshold, tuple) for rule in rules], dtype=bool)
-    fails_closed = np.array([rule.group == "compliance" for rule in rules], dtype=bool)
+    fails_closed = np.array([rule.group in ("compliance", "evaluation") for rule in rules], dtype=bool)
     missing = failed & np.isnan(values) & (is_numeric & ~fails_closed)[:, None]
     first_missing = missing & (np.cumsum(missing, axis=0) == 1)
     reported = (failed & ~missing) | first_missing
@@ -617,10 +640,20 @@ def _derived(batch: pa.RecordBatch, config: PolicyConfig) -> dict[str, Floats]:
             figures[f"{category}_per_1000_words"] = (
                 np.where(hits < config.compliance.min_keyword_hits, 0, hits) * per_1000
             )
+    if config.evaluation is not None:
+        figures["num_suite_items"] = _num_suite_items(batch)
     if config.bias is not None:
         pairs = np.minimum(_total(batch["keyword_counts"], "abuse"), _total(batch["identity_counts"]))
         figures["identity_abuse_per_1000_words"] = np.where(pairs < config.bias.min_hits, 0, pairs) * per_1000
     return figures
+
+
+def _num_suite_items(batch: pa.RecordBatch) -> Floats:
+    """NaN where nobody looked: that fails, too."""
+    if "contaminated_by" not in batch.schema.names:
+        return np.full(batch.num_rows, np.nan)
+    counts: Floats = pc.list_value_length(batch["contaminated_by"]).cast(pa.float64()).to_numpy(zero_copy_only=False)
+    return counts
 
 
 def _keyword_excess(counts: pa.ListArray, config: ComplianceRules) -> Floats:
@@ -649,6 +682,10 @@ def _total(counts: pa.ListArray, label: str | None = None, *, below: bool = Fals
 
 
 def _shown(batch: pa.RecordBatch, rule: Rule, value: float) -> float | str | None:
+    if rule.signal == "num_suite_items" and value > 0:
+        first = batch["contaminated_by"][0][0].as_py()
+        more = f" and {value - 1:.0f} more" if value > 1 else ""
+        return f"{first['suite']}: {first['item']}{more}"
     if isinstance(rule.threshold, tuple) or rule.signal == "num_block_lists":
         column = rule.signal if isinstance(rule.threshold, tuple) else "blocked_by"
         text: str | None = batch[column][0].as_py()

@@ -11,6 +11,8 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+import pyarrow.compute as pc
+
 from pipelines.bias.report import bias_section
 from pipelines.corpus import read_aligned
 from pipelines.crawl.report import crawl_section
@@ -146,6 +148,8 @@ def data_card(name: str, facts: Mapping[str, Any]) -> str:
         ("Mentions of identity groups (kept)", "group", facts["composition"]["identity_mentions"]),
     ):
         lines += _table(title, (label, "count"), list(counts.items()))
+    if facts["contamination"]:
+        lines += _contamination_section(facts["contamination"])
     if facts.get("bias"):
         lines += bias_section(facts["bias"])
     for crawl in facts.get("crawls", ()):
@@ -185,10 +189,55 @@ def card_facts(
         },
         "funnel": counted.rows(),
         "composition": made_of,
+        "contamination": contamination(store, done),
         "crawls": [dict(each) for each in crawls],
         "bias": None if bias is None else dict(bias),
         "config_json": config_json,
     }
+
+
+def contamination(store: Store, done: Mapping[str, Manifest]) -> dict[str, Any] | None:
+    """What was looked for of evaluation suites, and what was found; None where there are no suites.
+
+    `suites` has for each: items, those long enough to be found, documents that hold one. `items` are those that stand in
+    most documents.
+    """
+    if "contamination" not in done:
+        return None
+    looked_for, found = done["suites"].counts(), done["contamination"].counts()
+    items: Counter[str] = Counter()
+    for _unit, batch in read_aligned(store, (done["contamination"], ("doc_id", "contaminated_by"))):
+        for held in batch.filter(pc.greater(pc.list_value_length(batch["contaminated_by"]), 0)).to_pylist():
+            items.update(f"{each['suite']}: {each['item']}" for each in held["contaminated_by"])
+    return {
+        "documents": found.get("documents", 0),
+        "contaminated": found.get("contaminated", 0),
+        "dropped": done["dedup"].counts().get("drop:contaminated", 0),
+        "suites": {
+            name: {
+                "items": count,
+                "findable": looked_for.get(f"findable:{name}", 0),
+                "documents": found.get(f"suite:{name}", 0),
+            }
+            for name, count in sorted(
+                (key.removeprefix("items:"), n) for key, n in looked_for.items() if key.startswith("items:")
+            )
+        },
+        "items": _top(items),
+    }
+
+
+def _contamination_section(facts: Mapping[str, Any]) -> list[str]:
+    rows = [(name, each["items"], each["findable"], each["documents"]) for name, each in facts["suites"].items()]
+    lines = [
+        "## Decontamination",
+        "",
+        f"- documents searched: {facts['documents']:,}; that hold an item of a suite: {facts['contaminated']:,}",
+        f"- dropped for it: {facts['dropped']:,} (the others failed an earlier rule, or the recipe allows it)",
+        "",
+        *table(("suite", "items", "long enough to be found", "documents that hold one"), rows),
+    ]
+    return lines + (["", *table(("item", "documents"), list(facts["items"].items()))] if facts["items"] else [])
 
 
 def _section(title: str, items: Sequence[tuple[str, Any]]) -> list[str]:

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines import pii
-from pipelines.corpus import CorpusConfig, read_aligned
-from pipelines.evidence import MAX_NUM_CHARS, Span, locate
+from pipelines.corpus import CorpusConfig, contamination_part, read_aligned
+from pipelines.evidence import MAX_NUM_CHARS, Span, apart, locate
 from pipelines.policy import Comparison, PolicyConfig, Rule, evaluate, measured, rules_for
 from pipelines.schemas import SIGNALS
 from pipelines.signals.keywords import Hit, keyword_finder
@@ -36,8 +37,10 @@ MAX_NUM_LANGUAGES = 8
 EXCERPT_NUM_CHARS = 420
 MAX_NUM_EXCERPTS = 3
 _PII_SIGNALS = frozenset({"num_pii_findings", "num_pii_dropped_kinds"})
+_SUITE_SIGNAL = "num_suite_items"
 _MARGIN_NUM_CHARS = 120
 _BEGINNING_NUM_CHARS = 600
+_MAX_WORD_NUM_CHARS = 30
 _TITLE_NUM_CHARS = 160
 _PII_NUM_CHARS = 4096
 """Read beyond what is shown, so that no personal data is cut before it is found."""
@@ -108,6 +111,7 @@ def review_facts(
     the first threshold, between two, above the last) and `would_keep` (one for each threshold of the grid).
     """
     groups, counts = _counted(store, done, config.policy, num_per_rule, seed)
+    _add_originals(store, done, [group for group in groups if group.rule is None])
     rows = _rows(store, done, groups)
     find_keywords = keyword_finder(config.signals.keyword_lexicons)
     return {
@@ -138,6 +142,7 @@ def _counted(
         (done["signals"], _SIGNAL_COLUMNS),
         (done["policy"], _DECISION_COLUMNS),
         (done["dedup"], _OUTCOME_COLUMNS),
+        *contamination_part(done),
     )
     unit_before, offset = "", 0
     for unit, batch in read_aligned(store, *parts):
@@ -285,6 +290,34 @@ def _keys(bases: Keys, seed: int, rule: str) -> Keys:
 # The documents shown
 
 
+def _add_originals(store: Store, done: Mapping[str, Manifest], groups: Sequence[_Group]) -> None:
+    """Beside the duplicates shown, what they are duplicates of; each once, in their order."""
+    places = {(unit, row) for group in groups for _, unit, row in group.dropped.chosen}
+    original_of: dict[tuple[str, int], str] = {}
+    for unit, offset, batch in _dedup_rows(store, _only(done["dedup"], {unit: None for unit, _ in places})):
+        for row, original in enumerate(batch["duplicate_of"].to_pylist(), offset):
+            if original is not None and (unit, row) in places:
+                original_of[unit, row] = original
+    wanted = pa.array(sorted(set(original_of.values())), pa.string())
+    place_of: dict[str, tuple[str, int]] = {}
+    for unit, offset, batch in _dedup_rows(store, done["dedup"]) if len(wanted) else ():
+        for row in pc.indices_nonzero(pc.is_in(batch["doc_id"], wanted)).to_pylist():
+            if batch["decision"][row].as_py() == "keep":
+                place_of[batch["doc_id"][row].as_py()] = (unit, row + offset)
+    for group in groups:
+        originals = [original_of.get((unit, row), "") for _, unit, row in group.dropped.chosen]
+        group.kept.chosen = [(0, *place_of[doc_id]) for doc_id in dict.fromkeys(originals) if doc_id in place_of]
+
+
+def _dedup_rows(store: Store, manifest: Manifest) -> Iterator[tuple[str, int, pa.RecordBatch]]:
+    """(unit, rows of the unit before it, batch) of outcomes."""
+    for entry in manifest.entries:
+        offset = 0
+        for batch in store.read(entry.shard, ("doc_id", "decision", "duplicate_of")):
+            yield entry.unit, offset, batch
+            offset += batch.num_rows
+
+
 def _rows(
     store: Store, done: Mapping[str, Manifest], groups: Sequence[_Group]
 ) -> dict[tuple[str, int], dict[str, Any]]:
@@ -293,15 +326,18 @@ def _rows(
     for group in groups:
         for _, unit, row in (*group.dropped.chosen, *group.kept.chosen):
             wanted.setdefault(unit, set()).add(row)
-    names = ("extract", "signals", "policy", "dedup")
-    columns = (_DOCUMENT_COLUMNS, _SIGNAL_COLUMNS, _DECISION_COLUMNS, _OUTCOME_COLUMNS)
+    parts = (
+        (done["extract"], _DOCUMENT_COLUMNS),
+        (done["signals"], _SIGNAL_COLUMNS),
+        (done["policy"], _DECISION_COLUMNS),
+        (done["dedup"], _OUTCOME_COLUMNS),
+        *contamination_part(done),
+    )
     found: dict[tuple[str, int], dict[str, Any]] = {}
-    kept_units = {name: _only(done[name], wanted) for name in names}
     unit_before, offset = "", 0
-    parts = [(kept_units[name], each) for name, each in zip(names, columns, strict=True)]
     if "entities" in done:
-        parts.append((_only(done["entities"], wanted), ("doc_id", "entities")))
-    for unit, batch in read_aligned(store, *parts):
+        parts = (*parts, (done["entities"], ("doc_id", "entities")))
+    for unit, batch in read_aligned(store, *((_only(manifest, wanted), columns) for manifest, columns in parts)):
         offset = offset if unit == unit_before else 0
         unit_before = unit
         idxs = [idx for idx in range(batch.num_rows) if idx + offset in wanted[unit]]
@@ -332,6 +368,7 @@ def _group_facts(
         "group": rule.group if rule else "other",
         "signal": rule.signal if rule else None,
         "comparison": rule.comparison.value if rule else None,
+        "accepted": list(rule.threshold) if rule and isinstance(rule.threshold, tuple) else None,
         "num_failed": group.num_failed,
         "num_alone": group.num_alone,
         "panels": [_panel_facts(panel) for panel in sorted(group.panels.values(), key=_panel_order)],
@@ -368,9 +405,9 @@ def _document_facts(
     config: PolicyConfig,
     find_keywords: Callable[[str], Sequence[Hit]],
 ) -> dict[str, Any]:
-    text, language = row["text"], row["language"]
-    checked = evaluate({name: row.get(name) for name in SIGNALS.names}, config)
-    spans = locate(rule.signal, text, find_keywords) if rule else []
+    language = row["language"]
+    checked = evaluate({name: row.get(name) for name in (*SIGNALS.names, "contaminated_by")}, config)
+    spans = _spans(rule, row, find_keywords)
     own = next((each for each in checked if rule and each.name == rule.name), None)
     return {
         "doc_id": row["doc_id"],
@@ -394,6 +431,16 @@ def _document_facts(
     }
 
 
+def _spans(rule: Rule | None, row: Mapping[str, Any], find_keywords: Callable[[str], Sequence[Hit]]) -> Sequence[Span]:
+    """Where the evidence for a rule stands in the text."""
+    if rule is None:
+        return ()
+    if rule.signal == _SUITE_SIGNAL:  # an index of the suites need not be at hand: the stage has kept the places
+        held = sorted(row.get("contaminated_by") or (), key=lambda each: (each["start"], -each["end"]))
+        return apart(Span(each["start"], each["end"], f"{each['suite']}: {each['item']}") for each in held)
+    return locate(rule.signal, row["text"], find_keywords)
+
+
 def _notes(row: Mapping[str, Any], rule: Rule | None) -> Iterator[str]:
     """Evidence that stands in no text."""
     signal = rule.signal if rule else ""
@@ -409,8 +456,9 @@ def _notes(row: Mapping[str, Any], rule: Rule | None) -> Iterator[str]:
         counted = sorted((each[label], each["count"]) for each in row[name] or ())
         if counted and (signal.endswith("_per_1000_words") or signal in _PII_SIGNALS):
             yield f"{name}: " + ", ".join(f"{kind} {count}" for kind, count in counted[:20])
-    for each in list(row.get("contaminated_by") or ())[:20]:
-        yield f"holds {each}"
+    if rule is None or signal == _SUITE_SIGNAL:
+        for each in list(row.get("contaminated_by") or ())[:20]:
+            yield f"holds {each['suite']}: {each['item']} ({each['num_ngrams']} n-grams, {each['share']:.0%} of the item's)"
 
 
 def _short(value: float | None) -> str:
@@ -448,18 +496,41 @@ def _excerpts(row: Mapping[str, Any], spans: Sequence[Span], *, shows_pii: bool)
 
 def _windows(text: str, centres: Sequence[Span]) -> list[tuple[int, int]]:
     if not centres:
-        return [(0, min(len(text), _BEGINNING_NUM_CHARS))] if text else []
+        return _between_words(text, [(0, min(len(text), _BEGINNING_NUM_CHARS))] if text else [])
     windows: list[tuple[int, int]] = []
     for span in centres:
         start = max(0, span.start - _MARGIN_NUM_CHARS)
         end = min(len(text), span.end + _MARGIN_NUM_CHARS, start + EXCERPT_NUM_CHARS)
-        if start >= len(text) or (windows and end <= windows[-1][1]):
+        first, last = windows[-1] if windows else (0, 0)
+        if start >= len(text) or (windows and span.end <= last):
             continue
-        if windows and start <= windows[-1][1] and end - windows[-1][0] <= EXCERPT_NUM_CHARS:
-            windows[-1] = (windows[-1][0], end)
+        if windows and start <= last and end - first <= EXCERPT_NUM_CHARS:
+            windows[-1] = (first, end)
+        elif span.start < last:  # it is shown in one piece, at the end of the excerpt that it begins in
+            windows[-1] = (first, min(span.end, first + 2 * EXCERPT_NUM_CHARS))
         elif len(windows) < MAX_NUM_EXCERPTS:
-            windows.append((max(start, windows[-1][1]) if windows else start, end))
-    return windows
+            windows.append((max(start, last), end))
+    return _between_words(text, windows)
+
+
+def _between_words(text: str, windows: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Windows that neither begin nor end inside a Latin word, unless it is a very long one; still apart."""
+    moved: list[tuple[int, int]] = []
+    for start, end in windows:
+        at_start = start - _num_letters(
+            text[max(0, start - _MAX_WORD_NUM_CHARS) : start][::-1], text[start : start + 1]
+        )
+        at_end = end + _num_letters(text[end : end + _MAX_WORD_NUM_CHARS], text[end - 1 : end])
+        moved.append((max(at_start, moved[-1][1] if moved else 0), at_end))
+    return moved
+
+
+def _num_letters(beyond: str, edge: str) -> int:
+    """How many characters of the word that `edge` belongs to stand beyond it; 0 where it ends here, or nowhere near."""
+    if not (edge.isascii() and edge.isalnum()):
+        return 0
+    count = next((idx for idx, char in enumerate(beyond) if not (char.isascii() and char.isalnum())), len(beyond))
+    return count if count < _MAX_WORD_NUM_CHARS else 0
 
 
 def _pieces(text: str, start: int, end: int, marks: Sequence[tuple[Span, str]]) -> list[tuple[str, str | None]]:

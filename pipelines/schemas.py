@@ -144,6 +144,44 @@ SIGNALS = pa.schema(
 )
 """Everything measured about a document, once. A ratio is null where it has no denominator."""
 
+CONTAMINATION = pa.schema(
+    [
+        _required("doc_id", pa.string()),
+        _required(
+            "contaminated_by",
+            pa.list_(
+                pa.struct(
+                    [
+                        _required("suite", pa.string()),
+                        _required("item", pa.string()),
+                        _required("num_ngrams", pa.int32()),  # different n-grams of the item that stand in the text
+                        _required("share", pa.float32()),  # of all the item's n-grams
+                        _required("start", pa.int64()),  # text[start:end], in code points: the first stretch that does
+                        _required("end", pa.int64()),
+                    ]
+                )
+            ),
+        ),
+    ]
+)
+"""The items of evaluation suites that stand in each document, in the order of the suites; an empty list for none."""
+
+SUITE_INDEX = pa.schema(
+    [
+        _required("hashes", pa.large_list(pa.uint64())),
+        _required("item_idxs", pa.large_list(pa.uint32())),
+        _required("short_anchors", pa.large_list(pa.uint64())),
+        _required("short_item_idxs", pa.large_list(pa.uint32())),
+        _required("short_lengths", pa.large_list(pa.uint32())),
+        _required("short_hashes", pa.large_list(pa.uint64())),
+        _required("suites", pa.large_list(pa.string())),
+        _required("item_ids", pa.large_list(pa.string())),
+        _required("word_ngram", pa.int32()),
+        _required("character_ngram", pa.int32()),
+    ]
+)
+"""One row: what is looked for of the evaluation suites, as flat arrays that are mapped and not parsed."""
+
 DECISION = pa.schema(
     [
         _required("doc_id", pa.string()),

@@ -52,7 +52,8 @@ class Stage:
     """Raised by hand when the output is meant to change."""
     kind: Kind = Kind.MAP
     inputs: tuple[pa.Schema, ...]
-    """The columns read of each input. Several inputs are aligned row by row on `doc_id`."""
+    """The columns read of each input. Several inputs are aligned row by row on `doc_id`. None: its config names all it
+    reads."""
     output: pa.Schema
     transform: Transform
     libraries: tuple[str, ...] = ()

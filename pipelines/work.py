@@ -78,6 +78,8 @@ class Work:
     def label(self) -> str:
         """What a person knows this work by."""
         paths = [Path(item.path).name for unit in self.units for item in unit.inputs if isinstance(item, SourceFile)]
+        if not self.units:
+            return self.stage.name
         return f"{self.stage.name} of {paths[0] if len(paths) == 1 else f'{len(self.units)} shards'}"
 
 

@@ -32,18 +32,35 @@ _SCRIPT = re.compile(r"[A-Z][a-z]{3}")
 _SIGNS = {"at_least": "≥", "at_most": "≤", "one_of": "one of"}
 
 
-def write_page(folder: Path, name: str, facts: Mapping[str, Any]) -> Path:
-    """Write `index.html` into a folder, whole or not at all. Raises StorageError for the disk."""
+def write_page(folder: Path, name: str, facts: Mapping[str, Any], *, max_bytes: int | None = None) -> Path:
+    """Write `index.html` into a folder, whole or not at all. Raises StorageError for the disk.
+
+    Above `max_bytes`, fewer documents are shown of each rule: those that would be for a smaller number.
+    """
     path = folder / "index.html"
+    page = render_page(name, facts)
+    num_per_rule = facts["num_per_rule"]
+    while max_bytes is not None and len(page.encode()) > max_bytes and num_per_rule:
+        num_per_rule //= 2
+        page = render_page(name, _fewer(facts, num_per_rule))
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{uuid.uuid4().hex}"
         try:
-            temporary.write_text(render_page(name, facts), encoding="utf-8")
+            temporary.write_text(page, encoding="utf-8")
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
     return path
+
+
+def _fewer(facts: Mapping[str, Any], num_per_rule: int) -> dict[str, Any]:
+    """The facts with the first documents of each sample, which is the sample of that size."""
+    rules = [
+        {**rule, "dropped": rule["dropped"][:num_per_rule], "kept": rule["kept"][:num_per_rule]}
+        for rule in facts["rules"]
+    ]
+    return {**facts, "num_per_rule": num_per_rule, "rules": rules}
 
 
 def render_page(name: str, facts: Mapping[str, Any]) -> str:
@@ -61,7 +78,8 @@ def render_page(name: str, facts: Mapping[str, Any]) -> str:
             '<p class="faint">For each rule: at most '
             f"{facts['num_per_rule']:,} documents that fail it, and as many that are kept, drawn evenly by a hash of the "
             f"seed ({facts['seed']}) and the document's name. Marked is what the rule rests on. Personal data is "
-            "masked. Where a rule compares a number, move its threshold to see what the policy would keep.</p>"
+            "masked. Where a rule compares a number, move its threshold to see what the policy would keep, "
+            "before duplicates are taken out.</p>"
         ),
         "index": _index(facts["rules"]),
         "rules": "\n".join(_rule(rule) for rule in facts["rules"]),
@@ -88,6 +106,8 @@ def _index(rules: Sequence[Mapping[str, Any]]) -> str:
     for rule in rules:
         thresholds = ", ".join(f"{panel['threshold']:g}" for panel in rule["panels"])
         wanted = f"{_escaped(rule['signal'])} {_SIGNS[rule['comparison']]} {thresholds}" if thresholds else ""
+        if rule["accepted"]:
+            wanted = f"{_escaped(rule['signal'])}: {_value(rule['accepted'])}"
         num_alone = f"{rule['num_alone']:,}" if rule["signal"] else ""
         rows.append(
             f"<tr{'' if rule['num_failed'] else ' class=none'}>"
@@ -114,9 +134,9 @@ def _rule(rule: Mapping[str, Any]) -> str:
         f'<section class="{side}"><h3>{title}</h3>{"".join(_document(each) for each in rule[side]) or empty}</section>'
         for side, title, empty in (
             ("dropped", "Fail this rule" if rule["signal"] else "Dropped", '<p class="faint">None.</p>'),
-            ("kept", "Kept", '<p class="faint">None.</p>'),
+            ("kept", "Kept" if rule["signal"] else "What stays in its place", '<p class="faint">None.</p>'),
         )
-        if rule["signal"] or side == "dropped"
+        if rule["signal"] or side == "dropped" or rule["kept"]
     )
     return (
         f'<details class="rule" id="{_attribute(_anchor(rule))}"{" open" if rule["num_failed"] else ""}>'

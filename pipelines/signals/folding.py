@@ -110,7 +110,7 @@ def _table() -> _Table:
     widths = np.ones(_NUM_TABLE, np.uint8)
     joins = np.zeros(_NUM_TABLE, np.bool_)
     expansions: dict[int, str] = {}
-    simplified = _simplified()
+    simplified = simplified_characters()
     folded[list(simplified)] = [ord(char) for char in simplified.values()]
     for code in _codes_to_ask():
         char = chr(code)
@@ -152,13 +152,13 @@ def _codes_to_ask() -> Iterator[int]:
 
 def _folded_cluster(chars: str) -> str:
     """Characters that are normalised together: NFKC, lower case, simplified, nothing invisible."""
-    plain = unicodedata.normalize("NFKC", chars).lower().translate(_simplified())
+    plain = unicodedata.normalize("NFKC", chars).lower().translate(simplified_characters())
     return "".join(char for char in plain if not _is_invisible(char))
 
 
 @functools.cache
-def _simplified() -> dict[int, str]:
-    """Code point to the character it folds to; the final sigma is the other one."""
+def simplified_characters() -> dict[int, str]:
+    """Code point to the character it folds to, traditional to simplified; the final sigma is the other one."""
     pairs = {ord("ς"): "σ"}
     for line in _VARIANTS.read_text(encoding="utf-8").splitlines():
         for group in () if line.startswith("#") else line.split():

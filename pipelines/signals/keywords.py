@@ -92,6 +92,15 @@ def normalise(text: str) -> str:
     return fold(text).text
 
 
+def context_phrases() -> list[str]:
+    """The packaged phrases, folded, inside which no hit counts."""
+    return [
+        term.term
+        for path in sorted(_CONTEXT_LEXICONS.glob("*.txt"))
+        for term in read_plain_terms(path, EVERY_CATEGORY, Match.ALLOW)
+    ]
+
+
 def _keyword_terms(extra: tuple[Resource, ...]) -> list[Term]:
     terms = [term for path in sorted(_LEXICONS.glob("*.txt")) for term in read_plain_terms(path, path.stem)]
     for path in sorted(_CONTEXT_LEXICONS.glob("*.txt")):
@@ -162,7 +171,7 @@ def _hits(lists: _Lists, text: str) -> Iterator[tuple[int, int, int, int, Sequen
             categories: Sequence[str] = lists.categories[layer][idx]
             if start < ends[layer] or not categories:
                 continue
-            if not (lists.is_part[layer][idx] or _stands_alone(text, start, stop)):
+            if not (lists.is_part[layer][idx] or stands_alone(text, start, stop)):
                 continue
             if pardoned[layer]:
                 categories = _not_pardoned(categories, pardoned[layer], stop)
@@ -188,7 +197,7 @@ def _matches(lists: _Lists, text: str) -> Iterator[tuple[int, int, int]]:
                 yield idx, begin + start, begin + stop
 
 
-def _stands_alone(text: str, start: int, end: int) -> bool:
+def stands_alone(text: str, start: int, end: int) -> bool:
     """A Latin term is a word of its own; a Chinese one may stand anywhere."""
     return not (
         (start > 0 and _is_latin(text[start]) and _is_latin(text[start - 1]))

@@ -176,7 +176,7 @@ def test_sources_are_refused_above_five_percent_unless_it_is_off(tmp_path, secti
     ("compliance", "message"),
     [
         ("{blocked_domains: [none.txt]}", "compliance.blocked_domains: got .*none.txt"),
-        ("{blocked_urls: ['https://a.example/list']}", "compliance.blocked_urls: got .*wanted a file"),
+        ("{blocked_urls: ['https://a.example/list']}", "compliance.blocked_urls: got .*not fetched yet"),
         ("{blocked_domain: [a.txt]}", "did you mean 'blocked_domains'"),
         ("{blocked_domains: a.txt}", "compliance.blocked_domains: got 'a.txt'"),
         ("{allowed_license_classes: [opn]}", "allowed_license_classes 'opn'"),
@@ -191,3 +191,78 @@ def test_what_is_wrong_with_compliance_is_named_in_one_line(tmp_path, compliance
     with pytest.raises(ConfigError, match=message) as caught:
         parse(MINIMAL + f"compliance: {compliance}\n", tmp_path).corpus_config(Store(tmp_path / "store"))
     assert "\n" not in str(caught.value)
+
+
+def suite_recipe(tmp_path, evaluation):
+    folder = tmp_path / "suites" / "arc"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "test.jsonl").write_text('{"q": "one two three four five six seven eight nine ten"}\n')
+    (tmp_path / "suites" / "short.jsonl").write_text('{"q": "too short"}\n')
+    (tmp_path / "suites" / "bad.jsonl").write_text('{"q": \n')
+    return parse(MINIMAL + f"evaluation: {evaluation}\n", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "suites", ["[suites/arc/test.jsonl]", "suites/arc", "['suites/*/*.jsonl']", "[suites/arc, suites/arc]"]
+)
+def test_suites_are_files_globs_or_folders(tmp_path, suites):
+    recipe = suite_recipe(tmp_path, f"{{suites: {suites}, prompts: [x]}}")
+    config = recipe.corpus_config(Store(tmp_path / "store"))
+    assert [suite.name for suite in config.suites.suites] == ["arc/test"]
+    assert config.policy.evaluation.max_suite_items == 0
+    recipe.check_files()
+    assert recipe.evaluation.prompts == ("x",)
+
+
+def test_without_suites_documents_are_not_searched(tmp_path):
+    for evaluation in ("{}", "off", "{suites: []}", "{suites: [suites/arc], decontaminate: off}"):
+        recipe = suite_recipe(tmp_path, evaluation)
+        config = recipe.corpus_config(Store(tmp_path / "store"))
+        assert (config.suites, config.policy.evaluation) == (None, None)
+
+
+def test_what_is_found_of_suites_may_be_told_only(tmp_path):
+    config = suite_recipe(tmp_path, "{suites: [suites/arc], max_suite_items: null}").corpus_config(
+        Store(tmp_path / "s")
+    )
+    assert config.suites is not None
+    assert config.policy.evaluation is None
+
+
+def test_suites_shape_no_evaluation_key(tmp_path):
+    assert suite_recipe(tmp_path, "{suites: [suites/arc]}").evaluation == suite_recipe(tmp_path, "{}").evaluation
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "message"),
+    [
+        ("{suites: [none.jsonl]}", "evaluation.suites: got the path 'none.jsonl', which matches no file"),
+        ("{suites: ['nothing/*']}", "evaluation.suites: got the path 'nothing/"),
+        ("{suites: [suites/short.jsonl]}", "evaluation.suites: got .*short.jsonl without a text of 8 words"),
+        ("{suites: [suites/bad.jsonl]}", "evaluation.suites: got .*bad.jsonl that cannot be read .line 1"),
+        ("{suites: ['https://a.example/x.jsonl']}", "evaluation.suites: got .*fetch it first"),
+        ("{suites: [suites/arc], innocent: [none.txt]}", "evaluation.innocent: got the path 'none.txt'"),
+        ("{innocent: [suites/arc]}", "without evaluation.suites"),
+        ("{decontaminate: on}", "evaluation.suites: got none"),
+        ("{suites: [suites/arc], max_suite_items: -1}", "max_suite_items -1"),
+        ("{suites: [suites/arc], max_suite_items: few}", "evaluation.max_suite_items: got 'few'"),
+        ("{suites: {a: b}}", "evaluation.suites: got"),
+        ("{suits: [suites/arc]}", "did you mean 'suites'"),
+    ],
+)
+def test_what_is_wrong_with_suites_is_named_in_one_line(tmp_path, evaluation, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        suite_recipe(tmp_path, evaluation).check_files()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_suite_ends_the_command_before_it_begins(main, tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(MINIMAL + "evaluation: {suites: [none.jsonl]}\n")
+    (tmp_path / "a.warc.gz").write_bytes(b"")
+    for command in ("build", "run", "plan", "train"):
+        ended = main(command, recipe, "--workspace", tmp_path / "w")
+        assert ended.code == 2
+        assert ended.err.count("\n") == 1
+        assert "evaluation.suites: got the path 'none.jsonl'" in ended.err
+        assert not (tmp_path / "w").exists()

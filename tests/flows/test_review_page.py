@@ -75,6 +75,7 @@ def facts_of(*texts: str, **changes: Any) -> dict[str, Any]:
         "group": "quality",
         "signal": "dup_line_ratio",
         "comparison": "at_most",
+        "accepted": None,
         "num_failed": 7,
         "num_alone": 4,
         "panels": [panel],
@@ -143,6 +144,17 @@ def test_the_page_needs_nothing_and_is_a_function_of_its_facts(tmp_path: Path) -
     path = write_page(tmp_path / "out", "harbour", facts)
     assert path.read_text("utf-8") == page
     assert [each.name for each in path.parent.iterdir()] == ["index.html"]
+
+
+def test_a_page_that_would_be_too_large_shows_fewer_documents(tmp_path: Path) -> None:
+    facts = facts_of(*(f"text {number} " * 900 for number in range(8)))
+    facts["num_per_rule"] = 8
+    whole = len(write_page(tmp_path / "whole", "x", facts).read_bytes())
+    path = write_page(tmp_path / "part", "x", facts, max_bytes=whole // 2)
+    assert len(path.read_bytes()) <= whole // 2
+    fewer = [{**rule, "dropped": rule["dropped"][:2], "kept": rule["kept"][:2]} for rule in facts["rules"]]
+    assert path.read_text("utf-8") == render_page("x", {**facts, "num_per_rule": 2, "rules": fewer})
+    assert write_page(tmp_path / "part", "x", facts, max_bytes=10).read_text("utf-8").count("<article") == 0
 
 
 def test_each_threshold_is_there_with_its_counts() -> None:
@@ -218,6 +230,14 @@ addEventListener("load", () => {
     over: document.documentElement.scrollWidth - document.documentElement.clientWidth,
     marked: getComputedStyle(document.querySelector("mark")).backgroundColor,
     articles: document.querySelectorAll("article").length,
+    sides: [...document.querySelectorAll(".sides section")].slice(0, 2).map((each) => {
+      const box = each.getBoundingClientRect(); return [Math.round(box.left), Math.round(box.top), Math.round(box.width)];
+    }),
+    bars: [...document.querySelectorAll("svg rect")].map((each) => Math.round(each.getBoundingClientRect().height)),
+    threshold: document.querySelector("line.now").getBoundingClientRect().left,
+    thumb: input.getBoundingClientRect().left + 8 + (input.getBoundingClientRect().width - 16) / 2,
+    chinese: getComputedStyle(document.querySelector("blockquote[lang]")).lineBreak,
+    small: [...document.querySelectorAll("blockquote, output, .measured, .meta, td")].filter((each) => parseFloat(getComputedStyle(each).fontSize) < 12).length,
   };
   document.title = "found " + JSON.stringify(found);
 });
@@ -256,7 +276,15 @@ def test_in_a_browser(tmp_path: Path, width: int) -> None:
     assert found["moved"] == "≤ 0.6: the policy keeps 47, 4 more kept"
     assert (found["at"], found["visible"]) == ("36", "visible")
     assert found["over"] <= 0  # nothing makes the page wider than the window
-    assert found["articles"] == 3 * len(HOSTILE)
+    assert found["articles"] == 4 * len(HOSTILE)
+    # What the rule drops stands beside what is kept, on a narrow window above it.
+    (left, top, wide), (right, other_top, other_wide) = found["sides"]
+    assert abs(wide - other_wide) <= 1
+    assert (right > left and top == other_top) if width > 1000 else (right == left and other_top > top)
+    assert all(height > 0 for height in found["bars"])
+    assert abs(found["threshold"] - found["thumb"]) <= 2  # the slider's thumb stands below the line
+    assert found["marked"] not in ("rgba(0, 0, 0, 0)", "rgb(255, 255, 255)")
+    assert (found["chinese"], found["small"]) == ("strict", 0)
 
 
 @pytest.mark.browser

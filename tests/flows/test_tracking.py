@@ -129,7 +129,11 @@ def test_the_data_card_and_the_samples_are_artifacts(recorded: Recorded, tmp_pat
     card = recorded.client.download_artifacts(corpus, "data_card.md", str(tmp_path))
     report = recorded.workspace / "reports" / "small" / "data_card.md"
     assert Path(card).read_text(encoding="utf-8") == report.read_text(encoding="utf-8")
-    assert {item.path for item in recorded.client.list_artifacts(corpus)} == {"data_card.md", "data_card.json"}
+    assert {item.path for item in recorded.client.list_artifacts(corpus)} == {
+        "data_card.md",
+        "data_card.json",
+        "review",
+    }
     samples = Path(recorded.client.download_artifacts(evaluation, "samples.md", str(tmp_path)))
     assert recorded.summary["evaluation"]["samples"][0]["text"] in samples.read_text(encoding="utf-8")
 
@@ -172,8 +176,21 @@ def wait_for(ask: Callable[[], Any], is_there: Callable[[Any], bool], num_tries:
     return found
 
 
-def test_a_run_that_computes_nothing_is_no_new_run(recorded: Recorded, flows: Any) -> None:
+def test_the_review_page_is_an_artifact(recorded: Recorded, tmp_path: Path) -> None:
+    run_id = recorded.the("corpus").info.run_id
+    assert [item.path for item in recorded.client.list_artifacts(run_id, "review")] == ["review/index.html"]
+    page = Path(recorded.client.download_artifacts(run_id, "review/index.html", str(tmp_path))).read_text("utf-8")
+    assert page == (recorded.workspace / "reports" / "small" / "review" / "index.html").read_text("utf-8")
+    assert f"<strong>{recorded.summary['documents']['in']:,}</strong> documents" in page
+    assert 'id="rule-gopher_short_doc"' in page
+    assert len(page.encode()) <= 4 << 20
+
+
+def test_a_run_that_computes_nothing_is_no_new_run(
+    recorded: Recorded, flows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = {kind: recorded.the(kind).info.run_id for kind in KINDS}
+    monkeypatch.setattr(runs, "review_facts", None)  # nor is a page made that nobody would see
     flows(recorded.recipe, recorded.workspace)
     assert {kind: recorded.the(kind).info.run_id for kind in KINDS} == before
 

@@ -1,7 +1,6 @@
 """Decontamination: what is found however it is written, what is not, and that nothing hostile takes long."""
 
 import itertools
-import json
 import time
 import zipfile
 from pathlib import Path
@@ -12,27 +11,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.contamination import (
-    INDEX_SCHEMA,
     MAX_MATCHES,
     ContaminationIndex,
-    Item,
     build_index,
     document_frequencies,
     find,
     index_batch,
     load_index,
     passage_tokens,
-    read_items,
     without_common,
 )
-from pipelines.errors import InputError
+from pipelines.schemas import SUITE_INDEX
 from pipelines.store import Store
+from pipelines.suites import Item, read_items
 
 ENGLISH = (
     "The old harbour master counted forty-two fishing boats before breakfast, and wrote the number, as he did every "
     "morning, into a book that nobody but his granddaughter had ever opened."
 )
 CHINESE = "港口的老主任每天早晨吃饭以前都要数一遍渔船，然后把数目写进一本除了他孙女以外谁也没有翻开过的旧本子里。"
+TRADITIONAL = "港口的老主任每天早晨吃飯以前都要數一遍漁船，然後把數目寫進一本除了他孫女以外誰也沒有翻開過的舊本子裏。"
 SHORT = "Why do gulls follow the small trawler home?"
 SHORT_CHINESE = "海鸥为什么跟着小渔船回港口？"
 FILLER = "Elsewhere the rain went on falling upon roofs and gardens without any sign that it meant to stop soon. " * 4
@@ -63,6 +61,11 @@ def found(text: str, index: ContaminationIndex) -> list[str]:
         (CHINESE, CHINESE.replace("，", "").replace("。", "")),
         (CHINESE, "\n".join(CHINESE)),
         (CHINESE, CHINESE.replace("，", "\u200b,")),
+        (ENGLISH, " ".join(ENGLISH.split()[:12])),  # 13 words, since "forty-two" is two
+        (ENGLISH, " ".join(ENGLISH.split()[4:17])),
+        (CHINESE, CHINESE.replace("，", "")[5:25]),
+        (CHINESE, TRADITIONAL),
+        (TRADITIONAL, CHINESE),
         (SHORT, "so he asked: why do GULLS follow the small trawler, home"),
         (SHORT_CHINESE, "他问道：海鸥为什么跟着小渔船回港口呢"),
     ],
@@ -72,7 +75,7 @@ def test_it_is_found_however_it_is_written(passage: str, written: str) -> None:
     for around in ("", FILLER, CHINESE_FILLER):
         text = f"{around}\n{written}\n{around}"
         (match,) = find(text, index)
-        assert match.label() == "suite/1"
+        assert match.label() == "suite: 1"
         assert passage_tokens(text[match.start : match.end])
         assert match.start >= len(around)
         assert match.end <= len(around) + len(written) + 1
@@ -83,8 +86,7 @@ def test_it_is_found_however_it_is_written(passage: str, written: str) -> None:
     [
         (ENGLISH, " ".join(ENGLISH.split()[:11])),  # too few words in a row: "forty-two" is two
         (ENGLISH, " ".join(word for pair in zip(ENGLISH.split(), FILLER.split(), strict=False) for word in pair)),
-        (ENGLISH, " ".join(ENGLISH.split()[:12])),  # one n-gram of many
-        (CHINESE, CHINESE[:20]),
+        (CHINESE, CHINESE.replace("，", "")[:19]),
         (SHORT, "why do gulls follow the small trawler out"),
         (SHORT_CHINESE, "海鸥为什么跟着小渔船出海"),
         ("make more phone calls", "make more phone calls"),  # proves nothing
@@ -100,7 +102,7 @@ def test_it_is_not_found(passage: str, text: str) -> None:
 
 def test_a_passage_of_one_ngram_is_found_by_it() -> None:
     words = ENGLISH.replace("-", "").split()  # "fortytwo" is one
-    assert found(FILLER + " ".join(words[:13]), index_of(" ".join(words[:13]))) == ["suite/0"]
+    assert found(FILLER + " ".join(words[:13]), index_of(" ".join(words[:13]))) == ["suite: 0"]
 
 
 def test_the_offending_items_are_named_in_order_and_a_template_is_none() -> None:
@@ -127,34 +129,34 @@ def test_the_offending_items_are_named_in_order_and_a_template_is_none() -> None
         Item(suite="t", item_id=name, passages=(each,)) for name, each in zip(names, items, strict=True)
     )
     assert found(template, index) == []
-    assert found(f"{items[4]}\n{FILLER}\n{items[1]}", index) == ["t/Boris", "t/Emma"]
+    assert found(f"{items[4]}\n{FILLER}\n{items[1]}", index) == ["t: Boris", "t: Emma"]
 
 
 def test_equal_passages_are_no_template() -> None:
     items = [Item(suite="qa", item_id=str(idx), passages=(ENGLISH, f"{SHORT} {idx}")) for idx in range(40)]
-    assert found(ENGLISH, build_index(items)) == ["qa/0"]
+    assert found(ENGLISH, build_index(items)) == ["qa: 0"]
 
 
 def test_what_is_common_elsewhere_can_be_left_out() -> None:
     index = index_of(ENGLISH, CHINESE)
     counts = document_frequencies([ENGLISH, FILLER, ENGLISH], index)
     assert set(counts.tolist()) == {0, 2}
-    assert found(ENGLISH + CHINESE, without_common(index, counts, 1)) == ["suite/1"]
-    assert found(ENGLISH + CHINESE, without_common(index, counts, 2)) == ["suite/0", "suite/1"]
+    assert found(ENGLISH + CHINESE, without_common(index, counts, 1)) == ["suite: 1"]
+    assert found(ENGLISH + CHINESE, without_common(index, counts, 2)) == ["suite: 0", "suite: 1"]
 
 
 def test_the_index_is_a_shard_with_the_same_answers(tmp_path: Path) -> None:
     index = index_of(ENGLISH, CHINESE, SHORT, SHORT_CHINESE)
     store = Store(tmp_path)
-    shard = store.write(INDEX_SCHEMA, [index_batch(index)], compressed=False)
+    shard = store.write(SUITE_INDEX, [index_batch(index)], compressed=False)
     assert (
-        store.write(INDEX_SCHEMA, [index_batch(index_of(ENGLISH, CHINESE, SHORT, SHORT_CHINESE))], compressed=False)
+        store.write(SUITE_INDEX, [index_batch(index_of(ENGLISH, CHINESE, SHORT, SHORT_CHINESE))], compressed=False)
         == shard
     )
     loaded = load_index(store.shard_path(shard.digest))
     text = f"{FILLER}{ENGLISH}{CHINESE_FILLER}{CHINESE}{FILLER}{SHORT}\n{CHINESE_FILLER}{SHORT_CHINESE}"
     assert find(text, loaded) == find(text, index)
-    assert found(text, loaded) == ["suite/0", "suite/1", "suite/2", "suite/3"]
+    assert found(text, loaded) == ["suite: 0", "suite: 1", "suite: 2", "suite: 3"]
 
 
 def test_an_empty_index_finds_nothing() -> None:
@@ -163,8 +165,8 @@ def test_an_empty_index_finds_nothing() -> None:
 
 @given(st.text(max_size=300), st.text(max_size=300))
 def test_whatever_stands_around_it(before: str, after: str) -> None:
-    assert "suite/0" in found(f"{before}\n{ENGLISH}\n{after}", index_of(ENGLISH))
-    assert "suite/0" in found(f"{before}\n{CHINESE}\n{after}", index_of(CHINESE))
+    assert "suite: 0" in found(f"{before}\n{ENGLISH}\n{after}", index_of(ENGLISH))
+    assert "suite: 0" in found(f"{before}\n{CHINESE}\n{after}", index_of(CHINESE))
 
 
 @given(st.text(alphabet=st.characters(), max_size=200))
@@ -177,7 +179,7 @@ def test_places_are_those_of_the_text(text: str) -> None:
 def test_long_texts_are_cut_at_breaks_only() -> None:
     filler = "wandering " * 7000  # more than one chunk
     for shift in range(0, 60, 7):
-        assert found(f"{filler[: (1 << 16) - 80 + shift]} {ENGLISH} {filler}", index_of(ENGLISH)) == ["suite/0"]
+        assert found(f"{filler[: (1 << 16) - 80 + shift]} {ENGLISH} {filler}", index_of(ENGLISH)) == ["suite: 0"]
 
 
 @pytest.mark.parametrize(
@@ -194,34 +196,6 @@ def test_hostile_texts_take_no_longer_than_others(piece: str) -> None:
     assert time.process_time() - started < 4  # about 0.5 s for two million characters of prose
 
 
-def test_rows_of_suites(tmp_path: Path) -> None:
-    path = tmp_path / "tiny.v2.jsonl"
-    rows = [
-        {"id": "q7", "query": "Who counts the boats?", "choices": ["the gull", "the master"], "gold": 1},
-        {"context_options": ["Anna so Anna", "Anna so Maria"], "continuation": "slept.", "gold": 0},
-        {"context": "He looked at the", "continuation": "sea"},
-    ]
-    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n", encoding="utf-8")
-    first, second, third = read_items(path)
-    assert (first.suite, first.item_id) == ("tiny", "q7")
-    assert first.passages[0] == "Who counts the boats? the master"
-    assert set(first.passages) >= {"the gull", "Who counts the boats?"}
-    assert (second.item_id, second.passages[0]) == ("2", "Anna so Anna slept.")
-    assert third.passages[0] == "He looked at the sea"
-    (tmp_path / "lines.txt").write_text("one\n\ntwo\n", encoding="utf-8")
-    assert [(item.item_id, item.passages) for item in read_items(tmp_path / "lines.txt", "own")] == [
-        ("1", ("one\n",)),
-        ("3", ("two\n",)),
-    ]
-
-
-@pytest.mark.parametrize("content", [b"{", b"\xff\xfe\x00", b"[" * 100_000])
-def test_a_suite_that_cannot_be_read(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "bad.jsonl").write_bytes(content)
-    with pytest.raises(InputError, match=r"got evaluation suite .*bad\.jsonl"):
-        list(read_items(tmp_path / "bad.jsonl"))
-
-
 def test_short_ngrams_are_refused() -> None:
     with pytest.raises(ValueError, match="wanted more than 8 and 12"):
         build_index([], word_ngram=5)
@@ -234,12 +208,7 @@ def test_short_ngrams_are_refused() -> None:
 def suites(real_data: Path) -> list[Item]:
     items = [item for path in sorted(real_data.glob("lm-eval/llm-foundry/**/*.jsonl")) for item in read_items(path)]
     for language in ("en", "zh"):
-        articles = json.loads((real_data / f"qa/xquad/xquad.{language}.json").read_text(encoding="utf-8"))["data"]
-        for paragraph in (each for article in articles for each in article["paragraphs"]):
-            items += [
-                Item(suite=f"xquad-{language}", item_id=qa["id"], passages=(paragraph["context"], qa["question"]))
-                for qa in paragraph["qas"]
-            ]
+        items += read_items(real_data / f"qa/xquad/xquad.{language}.json", f"xquad-{language}")
     return items
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from corpora import Page, computed, config, content, run, source, write_file
+from corpora import Page, computed, config, content, run, source, text_of, write_file
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -30,13 +30,17 @@ from pipelines.corpus import (
     tokenizer_resource,
     units_of,
 )
+from pipelines.decontaminate import SuitesConfig
 from pipelines.dedup import DedupConfig
-from pipelines.digest import digest_bytes
+from pipelines.digest import digest_bytes, digest_file
 from pipelines.errors import EmptyCorpusError, IntegrityError, StageError
 from pipelines.executor import Executor, InlineExecutor, open_executor
 from pipelines.inputs import digest_files
 from pipelines.materialize import Progress
+from pipelines.policy import EvaluationRules
+from pipelines.stage import Resource
 from pipelines.store import Store
+from pipelines.suites import Suite
 from pipelines.work import SourceFile
 
 SEEDS = st.integers(0, 1 << 20)
@@ -51,6 +55,7 @@ CHANGES = {
     "withdrawn": (True, False),
     "validation_ratio": (0.2, 0.5),
     "split_seed": (0, 1),
+    "suite": ((), (3,), (3, 6)),
 }
 """The values that each setting takes, the first of them at the start."""
 OF_DEDUP = ("exact", "near", "superseded", "withdrawn", "validation_ratio", "split_seed")
@@ -108,6 +113,17 @@ class FreshBuilds:
             self.known[key] = outcome(Store(place), elsewhere(sources, place), wanted)
             shutil.rmtree(place)
         return self.known[key]
+
+
+def against_suite(folder: Path, texts: tuple[int, ...], wanted: CorpusConfig) -> CorpusConfig:
+    """The same config, against a suite that asks for the texts with these numbers; without one where there are none."""
+    if not texts:
+        return wanted
+    path = folder / f"suite{len(texts)}.jsonl"
+    path.write_text("".join(json.dumps({"text": text_of(number)}) + "\n" for number in texts), encoding="utf-8")
+    suite = Suite(name="suite", file=Resource(digest_file(path), str(path)))
+    policy = replace(wanted.policy, evaluation=EvaluationRules())
+    return replace(wanted, suites=SuitesConfig(suites=(suite,)), policy=policy)
 
 
 def elsewhere(sources: list[SourceFile], place: Path) -> list[SourceFile]:
@@ -212,7 +228,7 @@ class History(RuleBasedStateMachine):
         sources = [source(path) for path in self.paths]
         settings = dict(self.settings)
         dedup = DedupConfig(**{name: settings.pop(name) for name in OF_DEDUP})
-        wanted = config(**settings, dedup=dedup)
+        wanted = against_suite(self.folder.parent, settings.pop("suite"), config(**settings, dedup=dedup))
         left = outcome(self.store, sources, wanted, self.executor)
         self.executor = InlineExecutor()
         assert left == self.fresh.of(sources, wanted)

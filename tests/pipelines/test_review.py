@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from corpora import Page, config, run, source, write_file
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipelines.corpus import CorpusConfig, read_aligned
-from pipelines.evidence import MAX_NUM_SPANS, locate
+from pipelines.evidence import MAX_NUM_SPANS, Span, apart, locate
 from pipelines.policy import Comparison, Rule, evaluate
-from pipelines.review import review_facts, threshold_grid
+from pipelines.review import EXCERPT_NUM_CHARS, MAX_NUM_EXCERPTS, _windows, review_facts, threshold_grid
 from pipelines.schemas import SIGNALS
 from pipelines.signals.keywords import keyword_finder
 from pipelines.store import Manifest, Store
@@ -125,7 +127,36 @@ def test_each_side_holds_what_it_says(facts: dict[str, Any]) -> None:
     (opted_out,) = rule_of(facts, "rights_disallow")["dropped"]
     assert opted_out["notes"] == ["x-robots-tag: noai"]
     (duplicate,) = rule_of(facts, "duplicate_exact")["dropped"]
-    assert duplicate["notes"][-1].startswith("duplicate_exact of ")
+    (original,) = rule_of(facts, "duplicate_exact")["kept"]
+    assert duplicate["notes"][-1].startswith(f"duplicate_exact of {original['doc_id']}")
+    assert duplicate["excerpts"][0]["pieces"] == original["excerpts"][0]["pieces"]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3000), st.integers(1, 600)), max_size=20),
+    st.lists(st.sampled_from(["word ", "longerword", "汉字，", "\n", "x" * 50]), min_size=1, max_size=300),
+)
+def test_excerpts_show_evidence_whole_and_nothing_twice(places: list[tuple[int, int]], parts: list[str]) -> None:
+    text = "".join(parts)
+    spans = apart(Span(start, min(start + size, len(text)), "x") for start, size in sorted(places) if start < len(text))
+    windows = _windows(text, spans)
+    assert len(windows) <= MAX_NUM_EXCERPTS
+    assert all(0 <= start < end <= len(text) for start, end in windows)
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(windows))
+    assert all(end - start <= 2 * EXCERPT_NUM_CHARS + 60 for start, end in windows)
+    if spans:
+        for start, end in windows:
+            assert any(span.start < end and span.end > start for span in spans)
+        for span in spans:
+            if span.end - span.start <= 300:  # a longer one may be cut: it is recognised by its beginning
+                assert all(span.end <= start or span.start >= end or start <= span.start for start, end in windows)
+
+
+def test_excerpts_cut_no_word() -> None:
+    text = "alpha beta gamma " * 100
+    for start, end in _windows(text, [Span(603, 607, "x")]):
+        assert text[start:end].strip().split()[0] in ("alpha", "beta", "gamma")
+        assert text[start:end].strip().split()[-1] in ("alpha", "beta", "gamma")
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -9,22 +10,27 @@ import pytest
 from flows.demo.site import render_site
 from pipelines import schemas
 from pipelines.corpus import CorpusConfig, corpus_nodes
+from pipelines.decontaminate import SuitesConfig
 from pipelines.dedup import DedupConfig
+from pipelines.digest import digest_file
 from pipelines.executor import InlineExecutor
 from pipelines.extract import ExtractConfig
 from pipelines.materialize import materialize, works_of
 from pipelines.pii import KINDS
-from pipelines.policy import PolicyConfig
+from pipelines.policy import EvaluationRules, PolicyConfig
 from pipelines.signals.measure import SignalsConfig
-from pipelines.stage import Kind
+from pipelines.stage import Kind, Resource
 from pipelines.store import Store
+from pipelines.suites import Suite
 from pipelines.tokenizer import SampleConfig, TokenizerConfig
 from pipelines.work import Unit
 
+SUITE = Path(__file__).parent / "suite_items.jsonl"
 CONFIG = CorpusConfig(
     extract=ExtractConfig(),
     signals=SignalsConfig(),
-    policy=PolicyConfig(),
+    suites=SuitesConfig(suites=(Suite(name="sample", file=Resource(digest_file(SUITE), str(SUITE))),)),
+    policy=PolicyConfig(evaluation=EvaluationRules()),
     dedup=DedupConfig(validation_ratio=0.2),
     sample=SampleConfig(redact=tuple(sorted(KINDS))),
     tokenizer=TokenizerConfig(vocab_size=400),
@@ -65,6 +71,8 @@ def built(tmp_path_factory):
         if node.upstream:
             entries = [done[upstream].by_unit() for upstream in node.upstream]
             units = [Unit(unit, tuple(by_unit[unit].shard for by_unit in entries)) for unit in entries[0]]
+        elif not node.stage.inputs:
+            units = []
         else:
             units = [Unit(shard.digest, (shard,)) for shard in page_shards]
         config = node.configure(CONFIG, done, store)
