@@ -1,8 +1,12 @@
 """The corpus as a graph of stages: one declaration that build, plan and the flows all walk.
 
 source files -> extract -> signals -> policy -> sources -> dedup -> tokenize
-                   |                                         |          ^
+                   |          |         ^                    |          ^
+                   +----------+-> toxicity                   |          |
+                   |                                         |          |
                    +-----------------------------------------+-> sample -> tokenizer
+
+labelled files -> toxicity_model -> toxicity, where the recipe wants a model
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines import schemas
+from pipelines.bias.toxicity_stage import TOXICITY_MODEL_STAGE, TOXICITY_STAGE, ToxicityConfig, ToxicityModelConfig
 from pipelines.dedup import DEDUP, DedupConfig
 from pipelines.errors import EmptyCorpusError
 from pipelines.executor import Executor
@@ -33,6 +38,10 @@ class CorpusConfig:
 
     extract: ExtractConfig
     signals: SignalsConfig
+    toxicity_model: ToxicityModelConfig | None = None
+    """What the classifiers of abuse are trained on; None: no model."""
+    toxicity_scan: str = "mentions"
+    """Which sentences the model scores: see ToxicityConfig."""
     policy: PolicyConfig
     refusal: RefusalConfig = field(default_factory=RefusalConfig)
     """When a whole source is refused."""
@@ -53,7 +62,7 @@ class Node:
 
     stage: Stage
     upstream: tuple[str, ...] = ()
-    """Names of the stages whose shards it reads, unit by unit; empty for source files."""
+    """Names of the stages whose shards it reads, unit by unit; empty for source files, or where the stage has no input."""
     needs: tuple[str, ...] = ()
     """Names of the stages that its config depends on."""
     configure: Callable[[CorpusConfig, Manifests, Store], Any]
@@ -69,8 +78,19 @@ def corpus_nodes(config: CorpusConfig) -> tuple[Node, ...]:
     """The stages of a corpus in an order in which each comes after what it needs."""
     extract = Node(stage=EXTRACT, configure=lambda config, _done, _store: config.extract)
     signals = Node(stage=SIGNALS_STAGE, upstream=("extract",), configure=lambda config, _done, _store: config.signals)
+    toxicity_model = Node(stage=TOXICITY_MODEL_STAGE, configure=lambda config, _done, _store: config.toxicity_model)
+    has_model = config.toxicity_model is not None
+    toxicity = Node(
+        stage=TOXICITY_STAGE,
+        upstream=("extract", "signals"),
+        needs=("toxicity_model",) if has_model else (),
+        configure=toxicity_config,
+    )
     policy = Node(
-        stage=POLICY, upstream=("signals",), configure=lambda config, _done, _store: config.policy, is_cheap=True
+        stage=POLICY,
+        upstream=("signals", "toxicity"),
+        configure=lambda config, _done, _store: config.policy,
+        is_cheap=True,
     )
     sources = Node(
         stage=SOURCES,
@@ -103,7 +123,17 @@ def corpus_nodes(config: CorpusConfig) -> tuple[Node, ...]:
         needs=("tokenizer",) if trains else (),
         configure=_configure_tokenize,
     )
-    return (extract, signals, policy, sources, dedup, *((sample, tokenizer) if trains else ()), tokenize)
+    return (
+        extract,
+        signals,
+        *((toxicity_model,) if has_model else ()),
+        toxicity,
+        policy,
+        sources,
+        dedup,
+        *((sample, tokenizer) if trains else ()),
+        tokenize,
+    )
 
 
 def tokenizer_resource(config: CorpusConfig, done: Manifests, store: Store) -> Resource:
@@ -114,12 +144,23 @@ def tokenizer_resource(config: CorpusConfig, done: Manifests, store: Store) -> R
     return Resource(shard.digest, str(store.shard_path(shard.digest)))
 
 
+def toxicity_config(config: CorpusConfig, done: Manifests, store: Store) -> ToxicityConfig:
+    """How documents are looked into, with the classifiers that were trained for the corpus."""
+    model = None
+    if config.toxicity_model is not None:
+        shard = done["toxicity_model"].entries[0].shard
+        model = Resource(shard.digest, str(store.shard_path(shard.digest)))
+    return ToxicityConfig(keyword_lexicons=config.signals.keyword_lexicons, model=model, scan=config.toxicity_scan)
+
+
 def _configure_tokenize(config: CorpusConfig, done: Manifests, store: Store) -> TokenizeConfig:
     return TokenizeConfig(tokenizer=tokenizer_resource(config, done, store), redact=config.redact)
 
 
 def units_of(node: Node, sources: Sequence[SourceFile], done: Manifests) -> list[Unit]:
     """The input units of a node in an order that depends on content alone."""
+    if not node.stage.inputs:
+        return []
     if not node.upstream:
         by_unit = {source.unit: source for source in sources}  # the same bytes twice are one input
         return [Unit(name, (by_unit[name],)) for name in sorted(by_unit)]

@@ -36,10 +36,12 @@ _HEAD = (
     ("duplicate_of", pa.string()),
     ("split", pa.string()),
 )
+_TOXICITY_NAMES = tuple(name for name in schemas.TOXICITY.names if name != "doc_id")
 EXPORT = pa.schema(
     [
         *(pa.field(name, kind) for name, kind in _HEAD),
         *(schemas.SIGNALS.field(name) for name in _SIGNAL_NAMES if name != "language"),
+        *(schemas.TOXICITY.field(name) for name in _TOXICITY_NAMES),
     ]
 )
 """One row of an export."""
@@ -79,6 +81,7 @@ def _batches(
     parts = (
         (done["extract"], ("doc_id", "url", "fetched_at", "title", "text")),
         (done["signals"], ("doc_id", *_SIGNAL_NAMES)),
+        (done["toxicity"], schemas.TOXICITY.names),
         (done["dedup"], ("doc_id", "decision", "reason", "duplicate_of", "split")),
     )
     kinds = None if redact is None else frozenset(redact)

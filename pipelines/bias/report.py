@@ -23,16 +23,18 @@ from pipelines.bias.disparity import (
     empty_tally,
     representation,
 )
+from pipelines.bias.probes import beyond, identity_false_positives
 from pipelines.bias.rates import Ratio
+from pipelines.bias.toxicity_report import false_positive_lines, toxicity_facts, toxicity_lines
 from pipelines.bias.vectors import VectorsConfig, train_vectors, weat
 from pipelines.bias.wordlists import word_sets
-from pipelines.corpus import CorpusConfig, read_aligned
+from pipelines.corpus import CorpusConfig, read_aligned, toxicity_config
 from pipelines.digest import canonical
 from pipelines.errors import TerminalError
 from pipelines.markdown import table
 from pipelines.store import Manifest, Store
 
-BIAS_REPORT_VERSION = 1
+BIAS_REPORT_VERSION = 2
 """Raised where the facts below are counted otherwise: a report of an older count is made again."""
 
 _MAX_SAMPLE_NUM_BYTES = 4_000_000
@@ -52,7 +54,8 @@ def bias_facts(store: Store, done: Mapping[str, Manifest], config: CorpusConfig,
     """The audit of every filter, swaps of groups, mentions and associations of a build, as plain values."""
     total, kept_num_bytes = _count(store, done, bounds)
     found = audit(total, bounds)
-    swaps = counterfactuals(config.signals, config.policy)
+    toxicity = toxicity_config(config, done, store)
+    swaps = counterfactuals(config.signals, config.policy, toxicity)
     return {
         "bounds": canonical(bounds),
         "disparity": {
@@ -62,13 +65,16 @@ def bias_facts(store: Store, done: Mapping[str, Manifest], config: CorpusConfig,
             "rows": [_row(each) for each in found if each.ratio is not None],
         },
         "counterfactual": {"texts": len(swaps), "rows": by_group(swaps)},
+        "identity_false_positives": identity_false_positives(config.signals, toxicity, config.policy),
+        "toxicity": toxicity_facts(store, done),
         "representation": representation(total),
         "associations": [_associated(store, done, language, kept_num_bytes[language]) for language in _LANGUAGES],
     }
 
 
 def broken_bounds(facts: Mapping[str, Any]) -> list[str]:
-    """A line for each pair of rule and group beyond the recipe's bound, and for each swap that changed a decision."""
+    """A line for each pair of rule and group beyond the recipe's bound, for each swap that changed a decision, and for each
+    group whose harmless statements are dropped more often than the recipe allows."""
     lines = [
         f"{row['rule']} removes documents that mention {row['group']} ({row['language']}) at "
         f"{_ratio_text(row['matched_ratio'] or row['ratio'])} times the rate of the rest"
@@ -80,6 +86,12 @@ def broken_bounds(facts: Mapping[str, Any]) -> list[str]:
         f"({row['language']})"
         for row in facts["counterfactual"]["rows"]
         if row["decisions_changed"]
+    ]
+    most = facts["bounds"]["max_identity_false_positive_rate"]
+    lines += [
+        f"{', '.join(row['rules'])} drops {100 * row['rate']:.1f} % of harmless statements that name {row['group']} "
+        f"({row['language']}), above {100 * most:g} %"
+        for row in beyond(facts["identity_false_positives"], most)
     ]
     return lines
 
@@ -118,6 +130,8 @@ def bias_section(facts: Mapping[str, Any]) -> list[str]:
                 for row in facts["counterfactual"]["rows"]
             ],
         ),
+        *false_positive_lines(facts["identity_false_positives"], bounds["max_identity_false_positive_rate"]),
+        *toxicity_lines(facts["toxicity"]),
         "### Mentions per million words",
         "",
         *table(

@@ -15,6 +15,7 @@ GOLDEN = Path(__file__).parent.parent / "golden"
 COLUMNS = {
     "extract": None,
     "signals": None,
+    "toxicity": None,
     "policy": None,
     "dedup": None,
     "tokenize": ("doc_id", "split", "num_bytes"),

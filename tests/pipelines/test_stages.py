@@ -8,6 +8,7 @@ import pytest
 
 from flows.demo.site import render_site
 from pipelines import schemas
+from pipelines.bias.toxicity_stage import ToxicityModelConfig
 from pipelines.corpus import CorpusConfig, corpus_nodes
 from pipelines.dedup import DedupConfig
 from pipelines.executor import InlineExecutor
@@ -24,6 +25,7 @@ from pipelines.work import Unit
 CONFIG = CorpusConfig(
     extract=ExtractConfig(),
     signals=SignalsConfig(),
+    toxicity_model=ToxicityModelConfig(),
     policy=PolicyConfig(),
     dedup=DedupConfig(validation_ratio=0.2),
     sample=SampleConfig(redact=tuple(sorted(KINDS))),
@@ -66,7 +68,7 @@ def built(tmp_path_factory):
             entries = [done[upstream].by_unit() for upstream in node.upstream]
             units = [Unit(unit, tuple(by_unit[unit].shard for by_unit in entries)) for unit in entries[0]]
         else:
-            units = [Unit(shard.digest, (shard,)) for shard in page_shards]
+            units = [Unit(shard.digest, (shard,)) for shard in page_shards] if node.stage.inputs else []
         config = node.configure(CONFIG, done, store)
         done[name] = materialize(store, node.stage, config, units, InlineExecutor(), lambda _: None).manifest
         found[name] = (node.stage, config, units, done[name])
