@@ -56,12 +56,15 @@ _NEGATED = re.compile(
     r"|(?:不是|并非|绝非|算不上|不算|从来不是)[^,。!?不]{0,4}$"
 )
 _NOT_NEGATED = re.compile(
-    r"\bnot (?:only|just|even|merely)\b|\bwhy (?:not|are|is)\b|不仅|不只|不但|何止|不是[^,。]{0,8}[吗嘛么]|就是"
+    r"\bnot (?:only|just|even|merely)\b|^(?:is|are|was|were|isn't|aren't|do|don't)\b|\bwhy (?:not|are|is)\b|不仅|不只|不但|何止|不是[^,。]{0,8}[吗嘛么]|就是"
 )
 _CALLED = re.compile(
     r"\b(?:call(?:s|ed|ing)?|label(?:s|l?ed|l?ing)?|brand(?:s|ed|ing)?|describ(?:es|ed|ing)|refer(?:s|red|ring) to|"
     r"insult(?:s|ed|ing)|shout(?:s|ed|ing)?|yell(?:s|ed|ing)?|treated)(?: (?!of\b)[\w'’-]+){0,5} $"
     r"|(?:称|骂|叫|喊|称呼|辱骂|当成|当作|看成|视为)[^,。!?你]{0,10}$"
+)
+_CALLED_BY_SELF = re.compile(
+    r"\b(?:i|we|i'd|i'll|let's|let us)(?: [\w'’]+){0,3} (?:call|label|brand|describe|shout|yell)|(?:我|俺|咱)[^,。!?]{0,4}[称骂叫喊]"
 )
 
 
@@ -75,17 +78,20 @@ def context_of(before: str, after: str) -> str | None:
     near = head[-_NEAR_CHARS:]
     is_addressed = _ADDRESSING.search(near) is not None
     is_blamed = _cue("condemns").search(around) is not None
+    is_quoted = _in_quotation(before, after)
+    if is_quoted and is_blamed:
+        return "condemned"
     if (_WORD_BEFORE.search(head) or _WORD_AFTER.search(tail)) and not _ADDRESSING.search(tail):
         return "mentioned"
-    if _in_quotation(before, after) and (is_blamed or _cue("says").search(around)):
-        return "condemned" if is_blamed else "reported"
+    if is_quoted and _cue("says").search(around):
+        return "reported"
     if is_blamed and not is_addressed and _cue("says").search(head):
         return "condemned"
     if _SELF_AFTER.search(tail) or (_SELF_BEFORE.search(head) and _SELF_SUBJECT.search(head) and not is_addressed):
         return "self"
     if _NEGATED.search(head) and not _NOT_NEGATED.search(head + tail[:12]):
         return "negated"
-    if _CALLED.search(head) and not _ADDRESSING.search(head[-40:]) and not _SELF_SUBJECT.search(head[-40:]):
+    if _CALLED.search(head) and not _ADDRESSING.search(head[-40:]) and not _CALLED_BY_SELF.search(head):
         return "reported"
     if len({match[0] for match in _cue("learned").finditer(around)}) >= _MIN_NUM_LEARNED:
         return None if _ADDRESSING.search(around) else "learned"
@@ -104,7 +110,7 @@ def without_quotations(text: str) -> str:
 def _cue(name: str) -> re.Pattern[str]:
     words = [word for language in LANGUAGES for word in word_sets("cues", language)[name]]
     latin = "|".join(re.escape(word) for word in words if not is_han(word))
-    return re.compile(rf"\b(?:{latin})\b|{'|'.join(word for word in words if is_han(word))}")
+    return re.compile(rf"(?<![\w-])(?:{latin})\b|{'|'.join(word for word in words if is_han(word))}")
 
 
 def _sentence(before: str, after: str) -> tuple[str, str, str]:

@@ -1,8 +1,9 @@
-"""How often does a recipe take a mention of a group for abuse? Harmless statements, with every name, judged by its rules.
+"""How often does a recipe take a mention of a group for abuse? Harmless statements, with names of groups, judged by its rules.
 
 After the identity functions of HateCheck (Röttger et al. 2021, arXiv:2012.15606) and the template set of Dixon et al.
 2018. The statements are our own (lexicons/probes_*.txt), in English and Chinese, and no classifier is trained on them.
-Each is a document by itself: the shortest text, in which one word weighs most.
+Each is a document by itself: the shortest text, in which one word weighs most. Every other name gets the even ones, so that
+a report takes a second less, and each group gets all.
 
 Must not: look at rules that judge a text's length, language or form. Every statement fails some of those.
 """
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.bias.toxicity_stage import TOXIC_FROM, ToxicityConfig
-from pipelines.bias.trial import LANGUAGES, Trial, filled, names, tried
+from pipelines.bias.trial import LANGUAGES, NEUTRAL, Trial, filled, names, tried
 from pipelines.policy import CONTENT_RULES, PolicyConfig
 from pipelines.review_sample import wilson_interval
 from pipelines.signals.measure import SignalsConfig
@@ -29,10 +30,11 @@ def identity_false_positives(
     cases = [
         (language, name.group, kind, filled(text, name.one, name.several))
         for language in LANGUAGES
-        for name in names(language)
-        for kind, text in _statements(language)
+        for number, name in enumerate(names(language))
+        for kind, text in _statements(language)[number % 2 :: 2]
     ]
-    trials = tried([text for *_, text in cases], signals, toxicity, policy)
+    texts, languages = [text for *_, text in cases], [language for language, *_ in cases]
+    trials = tried(texts, signals, toxicity, policy, languages=languages)
     rows = []
     for language, group in dict.fromkeys((language, group) for language, group, *_ in cases):
         own = [
@@ -62,8 +64,8 @@ def _counted(own: Sequence[tuple[str, Trial]]) -> dict[str, Any]:
 
 
 def beyond(rows: Sequence[Mapping[str, Any]], most: float | None) -> list[Mapping[str, Any]]:
-    """The rows whose rate is above the recipe's bound."""
-    return [row for row in rows if most is not None and row["rate"] > most]
+    """The rows of a group whose rate is above the recipe's bound; those that name none are there to compare with."""
+    return [row for row in rows if most is not None and row["rate"] > most and row["group"] != NEUTRAL]
 
 
 def _on_content(trial: Trial) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from pipelines.bias.disparity import (
 from pipelines.bias.probes import beyond, identity_false_positives
 from pipelines.bias.rates import Ratio
 from pipelines.bias.toxicity_report import false_positive_lines, toxicity_facts, toxicity_lines
+from pipelines.bias.trial import NEUTRAL
 from pipelines.bias.vectors import VectorsConfig, train_vectors, weat
 from pipelines.bias.wordlists import word_sets
 from pipelines.corpus import CorpusConfig, read_aligned, toxicity_config
@@ -94,6 +95,21 @@ def broken_bounds(facts: Mapping[str, Any]) -> list[str]:
         for row in beyond(facts["identity_false_positives"], most)
     ]
     return lines
+
+
+def bias_summary(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The few figures that a script asks for: breaches of the recipe's bounds, and the highest rate at which a group's
+    harmless statements are dropped, by language."""
+    rates: dict[str, float] = {}
+    for row in facts["identity_false_positives"]:
+        if row["group"] != NEUTRAL:
+            rates[row["language"]] = max(row["rate"], rates.get(row["language"], 0.0))
+    return {
+        "breaches": broken_bounds(facts),
+        "identity_false_positive_rate": rates,
+        "abuse_hits": facts["toxicity"]["abuse_hits"],
+        "abuse_in_context": facts["toxicity"]["abuse_in_context"],
+    }
 
 
 def bias_section(facts: Mapping[str, Any]) -> list[str]:

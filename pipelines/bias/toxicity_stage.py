@@ -7,6 +7,7 @@ that they cost next to nothing. It is judged by its sentences: one quoted insult
 
 import math
 import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ import pyarrow.compute as pc
 
 from pipelines.bias.contexts import context_of
 from pipelines.bias.labelled_files import labelled_rows
-from pipelines.bias.masking import GROUP, mask
+from pipelines.bias.masking import mask, mentions
 from pipelines.bias.seeds import seeds
 from pipelines.bias.toxicity import ToxicityModel, ToxicityTraining, scores, train_toxicity
 from pipelines.bias.wordlists import LANGUAGES, is_han
@@ -51,8 +52,7 @@ _MAX_WINDOW_CHARS = 300
 """Of a sentence and the one after it, so that both can be read together."""
 _TOP_SHARE = 0.1
 """Share of the sentences whose mean is a document's score (ours)."""
-_BREAK = re.compile(r"(?<=[。!?;\n])|(?<=\.)(?=[\s\"”’)])")
-_WORD = re.compile(r"\w")
+_END = re.compile(r"[。!?;\n][。!?;\s]*|\.(?=[\s\"”’)])")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,13 +205,14 @@ def _scored(
         wanted = config.scan == "all" or names_group[row] or row in terms
         if not wanted or language not in _LANGUAGE_CODES:
             continue
-        sentences = _sentences(mask(normalise(batch["text"][row].as_py()[:MAX_NUM_CHARS])))
-        num_sentences[row] = len(sentences)
-        for idx in _chosen(sentences, terms.get(row, set()), config.scan):
-            window = _window(sentences, idx)
-            of_language = waiting["zh" if is_han(window) else "en"]
-            places.append((row, "zh" if is_han(window) else "en", len(of_language)))
-            of_language.append(window)
+        text = normalise(batch["text"][row].as_py()[:MAX_NUM_CHARS])
+        ends = _sentence_ends(text)
+        num_sentences[row] = len(ends)
+        for idx in _chosen(text, ends, terms.get(row, set()), config.scan):
+            window = _window(text, ends, idx)
+            spoken = "zh" if is_han(window) else "en"
+            places.append((row, spoken, len(waiting[spoken])))
+            waiting[spoken].append(mask(window))
     found = {language: scores(models[language], texts) for language, texts in waiting.items()}
     by_row: dict[int, list[float]] = {row: [] for row in num_sentences}
     for row, language, idx in places:
@@ -219,26 +220,30 @@ def _scored(
     return {row: _Scores(num_sentences[row], each) for row, each in by_row.items()}
 
 
-def _sentences(text: str) -> list[str]:
-    return [part for part in _BREAK.split(text) if _WORD.search(part) or GROUP in part]
+def _sentence_ends(text: str) -> list[int]:
+    """Where each sentence of a normalised text ends."""
+    ends = [match.end() for match in _END.finditer(text)]
+    return ends if ends and not text[ends[-1] :].strip() else [*ends, len(text)]
 
 
-def _chosen(sentences: Sequence[str], terms: set[str], scan: str) -> list[int]:
+def _chosen(text: str, ends: Sequence[int], terms: set[str], scan: str) -> Iterable[int]:
+    """Sentences to score, by number."""
     if scan == "all":
-        return list(range(len(sentences)))
-    return [
-        idx for idx, sentence in enumerate(sentences) if GROUP in sentence or any(term in sentence for term in terms)
-    ]
+        return range(len(ends))
+    starts = mentions(text)
+    for term in sorted(terms):
+        starts += [match.start() for match in re.finditer(re.escape(term), text)]
+    return sorted({bisect_right(ends, start) for start in starts if start < ends[-1]})
 
 
-def _window(sentences: Sequence[str], idx: int) -> str:
+def _window(text: str, ends: Sequence[int], idx: int) -> str:
     """A sentence with the one after it in the same paragraph, where both are short: it may say who is meant, or blame."""
-    sentence = sentences[idx]
-    if idx + 1 < len(sentences) and not sentence.endswith("\n"):
-        both = sentence + sentences[idx + 1]
-        if len(both) <= _MAX_WINDOW_CHARS:
-            return both
-    return sentence
+    start, end = ends[idx - 1] if idx else 0, ends[idx]
+    tail = text[max(start, end - 8) : end]
+    ends_paragraph = "\n" in tail[len(tail.rstrip()) :]
+    if idx + 1 < len(ends) and not ends_paragraph and ends[idx + 1] - start <= _MAX_WINDOW_CHARS:
+        end = ends[idx + 1]
+    return text[start:end]
 
 
 def _abuse_counts(counts: pa.ListArray) -> npt.NDArray[np.int64]:

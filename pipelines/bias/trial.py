@@ -4,7 +4,7 @@ Must not: have rules of its own. What is tried is the code and the config that t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,25 @@ class Name:
     several: str
 
 
-def tried(texts: Sequence[str], signals: SignalsConfig, toxicity: ToxicityConfig, policy: PolicyConfig) -> list[Trial]:
-    """Every text as a document of which nothing else is known, in order."""
+def tried(
+    texts: Sequence[str],
+    signals: SignalsConfig,
+    toxicity: ToxicityConfig,
+    policy: PolicyConfig,
+    *,
+    languages: Sequence[str] | None = None,
+) -> list[Trial]:
+    """Every text as a document of which nothing else is known, in order. `languages`: of each text, where it is known and
+    need not be found out, which is dear and doubtful for a single sentence."""
+    if not texts:
+        return []
     documents = _documents(texts)
+    if languages is not None:
+        signals = replace(signals, arbiter_threshold=None)
     measured = pa.Table.from_batches(measure_signals([documents], signals)).combine_chunks().to_batches()[0]
+    if languages is not None:
+        place = measured.schema.get_field_index("language")
+        measured = measured.set_column(place, measured.schema.field(place), pa.array(languages, pa.string()))
     (joined,) = align([iter([documents.select(["doc_id", "text"])]), iter([measured])])
     second = next(measure_toxicity([joined], toxicity))
     both = {name: measured[name] for name in measured.schema.names} | {
