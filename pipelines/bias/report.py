@@ -33,6 +33,7 @@ from pipelines.corpus import CorpusConfig, read_aligned, toxicity_config
 from pipelines.digest import canonical
 from pipelines.errors import TerminalError
 from pipelines.markdown import table
+from pipelines.policy import PolicyConfig, rules_for
 from pipelines.store import Manifest, Store
 
 BIAS_REPORT_VERSION = 2
@@ -62,6 +63,7 @@ def bias_facts(store: Store, done: Mapping[str, Manifest], config: CorpusConfig,
         "disparity": {
             "documents": int(total.seen[:, 0].sum()),
             "pairs": len(found),
+            "rules": _audited(config.policy, total),
             "findings": dict(Counter(each.finding for each in found if each.finding)),
             "rows": [_row(each) for each in found if each.ratio is not None],
         },
@@ -120,6 +122,7 @@ def bias_section(facts: Mapping[str, Any]) -> list[str]:
         "## Disparity of filters",
         "",
         f"- documents with text: {audited['documents']:,}; pairs of rule, group and language: {audited['pairs']:,}",
+        f"- rules: {len(audited['rules'])}, of which {sum(not each for each in audited['rules'].values())} removed nothing",
         f"- beyond the bound of {bounds['max_disparity_ratio']:g}: {findings.get('disparity', 0):,} proven",
         f"- beyond it, but chance could explain it: {findings.get('unproven', 0):,}",
         f"- beyond it on fewer than {bounds['min_group_documents']:,} documents: {findings.get('few', 0):,}",
@@ -169,6 +172,15 @@ def bias_section(facts: Mapping[str, Any]) -> list[str]:
     for each in facts["associations"]:
         lines += _association_lines(each)
     return lines
+
+
+def _audited(policy: PolicyConfig, total: Tally) -> dict[str, int]:
+    """Every rule that judges a document, and what dedup and the refusal of sources add: documents removed by each."""
+    names = {rule.name for language in _LANGUAGES for rule in rules_for(language, policy)} | set(total.removed)
+    return {
+        name: int(total.removed[name][:, 0].sum()) if name in total.removed else 0
+        for name in sorted(names - {ANY_RULE})
+    }
 
 
 def _count(store: Store, done: Mapping[str, Manifest], bounds: AuditConfig) -> tuple[Tally, Counter[str]]:
