@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA ?= $(CORPUSMILL_TEST_DATA)
 
-.PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-memory bench-crawl bench-frontier real-pages lock clean
+.PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-memory bench-crawl bench-frontier bench-toxicity real-pages lock clean
 
 run: $(READY)
 	$(BIN)/corpusmill run
@@ -51,6 +51,9 @@ bench-memory: $(READY)
 # PEER=/path/to/python of an environment with scrapy==2.19.0 and warcio measures the peer beside ours.
 bench-crawl: $(READY)
 	$(BIN)/python tests/benchmarks/bench_crawl.py $(if $(PEER),--peer-python $(PEER))
+
+bench-toxicity: $(READY)
+	$(BIN)/python tests/benchmarks/bench_toxicity.py "$(DATA)/toxicity"
 
 bench-frontier: $(READY)
 	$(BIN)/python tests/benchmarks/bench_frontier.py

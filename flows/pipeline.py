@@ -20,6 +20,7 @@ from flows.recipe import CrawlSource, Recipe, load_recipe
 from flows.settings import Settings, read_settings
 from flows.sources import known_crawls
 from flows.workspace import Workspace, writing
+from pipelines.bias.report import bias_summary
 from pipelines.corpus import tokenizer_resource
 from pipelines.errors import EmptyCorpusError
 from pipelines.executor import open_executor
@@ -112,14 +113,18 @@ def build_corpus(recipe: str | None = None, workspace: str | None = None, worker
         if not counted.num_tokens:
             raise EmptyCorpusError("got no tokens from the kept documents, wanted some: loosen the recipe's rules.")
         tasks.show_funnel(wanted, counted)
-        summary = _head(settings, wanted) | {
-            "documents": {"in": counted.num_in, "kept": counted.num_kept, "dropped": dict(counted.dropped)},
-            "tokens": counted.num_tokens,
-            "text_bytes": counted.num_text_bytes,
-            "languages": _languages(done),
-            "dataset_digest": Dataset.of(done["tokenize"], tokenizer_resource(config, done, store)).digest,
-            "stages": stages,
-        }
+        summary = (
+            _head(settings, wanted)
+            | {
+                "documents": {"in": counted.num_in, "kept": counted.num_kept, "dropped": dict(counted.dropped)},
+                "tokens": counted.num_tokens,
+                "text_bytes": counted.num_text_bytes,
+                "languages": _languages(done),
+                "dataset_digest": Dataset.of(done["tokenize"], tokenizer_resource(config, done, store)).digest,
+                "stages": stages,
+            }
+            | ({"bias": bias_summary(card.values["bias"])} if card.values.get("bias") else {})
+        )
         # A crawl that found nothing new changes the card's figures on the crawl, and no corpus.
         is_new = any(stage["computed"] for stage in stages if stage["name"] != "report")
         if is_new or not runs.is_corpus_recorded(place, wanted, summary["dataset_digest"]):

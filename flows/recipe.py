@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from flows.workspace import Workspace
 from llm.config import PRESETS, ModelConfig, RunConfig, TrainConfig
 from pipelines.bias.disparity import AuditConfig
+from pipelines.bias.toxicity_stage import ToxicityModelConfig
 from pipelines.blocklists import BlockList, BlockListKind, list_names
 from pipelines.corpus import CorpusConfig, given_tokenizer_resource
 from pipelines.crawl.address import AllowedAddresses
@@ -65,7 +66,15 @@ _MAX_LIST_AGE_HOURS = 7 * 24.0
 """GB/T 45654-2025 asks for keyword libraries that are updated every week."""
 _SUITE_KEYS = ("suites", "innocent", "decontaminate", "max_suite_items")
 """Keys of the section evaluation that shape the corpus, not what is measured after training."""
-_AUDIT_KEYS = ("max_disparity_ratio", "on_disparity", "min_group_documents", "max_false_discovery_rate")
+_AUDIT_KEYS = (
+    "max_disparity_ratio",
+    "on_disparity",
+    "max_identity_false_positive_rate",
+    "min_group_documents",
+    "max_false_discovery_rate",
+)
+_BIAS_REST = (*_AUDIT_KEYS, "toxicity")
+"""Keys of the section bias that are not the policy's own rules."""
 _DEFAULT_ARBITER_THRESHOLD = SignalsConfig().arbiter_threshold
 DEMO = Path(__file__).parent / "recipes" / "demo.yaml"
 """The embedded recipe that runs when none is named."""
@@ -160,6 +169,27 @@ class RemoteList:
 
 
 Source = CrawlSource | WarcSource | TextSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToxicitySection:
+    """The classifier of abusive sentences, and what it is trained on beside sentences of our own."""
+
+    train: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Language, en or zh, to labelled files: JSONL, CSV or TSV."""
+    text_field: str = "text"
+    label_field: str = "label"
+    """0 or 1, true or false, yes or no: whether the text is abusive."""
+    scan: Literal["mentions", "all"] = "mentions"
+    """Sentences that name a group or hold a word of the abuse list, or all of them."""
+
+    def config(self, base: Path) -> ToxicityModelConfig:
+        """How the classifiers are trained, with the files found and digested."""
+        files = {
+            language: tuple(_resource(base / path, f"bias.toxicity.train.{language}") for path in paths)
+            for language, paths in self.train.items()
+        }
+        return ToxicityModelConfig(train=files, text_field=self.text_field, label_field=self.label_field)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,6 +314,8 @@ class Recipe:
     """Files, globs or folders of texts that may stand in any document, a suite or not."""
     audit: AuditConfig | None
     """What filters may do to groups of people; None: not audited."""
+    toxicity: ToxicitySection | None
+    """The classifier of abuse; None: none."""
     refusal: RefusalConfig
     """When a source is refused whole."""
     policy: PolicyConfig
@@ -310,6 +342,8 @@ class Recipe:
         return CorpusConfig(
             extract=self.extract,
             signals=SignalsConfig(arbiter_threshold=self.arbiter_threshold, keyword_lexicons=lexicons),
+            toxicity_model=None if self.toxicity is None else self.toxicity.config(self.base),
+            toxicity_scan="mentions" if self.toxicity is None else self.toxicity.scan,
             suites=self._suites(),
             policy=replace(self.policy, block_lists=self._block_lists(remote)),
             refusal=self.refusal,
@@ -464,13 +498,14 @@ def parse_recipe(text: str, base: Path) -> Recipe:
     pii_rules, pii_rest = _split(pii, ("redact", *_ENTITY_KEYS))
     evaluation, suites = _split(_mapping(data, "evaluation") or {}, _SUITE_KEYS)
     suite_paths = _suite_paths(suites)
-    bias_rules, audit = _split(_mapping(data, "bias"), _AUDIT_KEYS)
+    bias_rules, bias_rest = _split(_mapping(data, "bias"), _BIAS_REST)
+    audit = {name: value for name, value in bias_rest.items() if name in _AUDIT_KEYS}
     policy = PolicyConfig(
         language=_part(language_rules, "language", LanguageRules, also=("arbiter_threshold",)),
         quality=_part(_mapping(data, "quality"), "quality", QualityRules),
         compliance=_part(compliance_rules, "compliance", ComplianceRules, also=_COMPLIANCE_REST),
         evaluation=_evaluation_rules(suites) if suite_paths else None,
-        bias=_part(bias_rules, "bias", BiasRules, also=_AUDIT_KEYS),
+        bias=_part(bias_rules, "bias", BiasRules, also=_BIAS_REST),
         pii=_part(pii_rules, "pii", PiiRules, also=("redact", *_ENTITY_KEYS)),
     )
     recipe = Recipe(
@@ -489,6 +524,7 @@ def parse_recipe(text: str, base: Path) -> Recipe:
         list_addresses=_list_addresses(compliance_rest),
         max_list_age_hours=_max_list_age_hours(compliance_rest),
         audit=None if bias_rules is None else _part(audit, "bias", AuditConfig),
+        toxicity=_toxicity(bias_rules, bias_rest),
         refusal=_refusal(compliance_rest, complies=compliance is not None),
         policy=policy,
         redact=_redacted_kinds(pii, pii_rest),
@@ -619,6 +655,24 @@ def _dedup(section: dict[str, Any] | None, *, complies: bool) -> DedupConfig:
         return DedupConfig(exact=False, near=False, superseded=False, withdrawn=complies)
     config: DedupConfig = _part({"withdrawn": complies, **section}, "dedup", DedupConfig)
     return config
+
+
+def _toxicity(rules: Mapping[str, Any] | None, rest: Mapping[str, Any]) -> ToxicitySection | None:
+    """The classifier, which is off unless it is asked for: a rule on its score asks in vain without one."""
+    if rules is None:
+        return None
+    given = _mapping({"toxicity": rest.get("toxicity", False)}, "toxicity")
+    section: ToxicitySection | None = _part(given, "bias.toxicity", ToxicitySection)
+    if section is None and rules.get("max_toxicity") is not None:
+        raise ConfigError(
+            f"bias.max_toxicity: got {rules['max_toxicity']!r} without a classifier, wanted bias.toxicity too: "
+            "set `toxicity: on`, or name labelled files there."
+        )
+    if section is not None:
+        for language in section.train:
+            if language not in ("en", "zh"):
+                raise ConfigError(f"bias.toxicity.train: got language {language!r}, wanted en or zh: correct it.")
+    return section
 
 
 def _files(compliance: Mapping[str, Any], name: str) -> tuple[str, ...]:

@@ -317,7 +317,8 @@ def write_report(
     facts = run_as_task("report", run)
     if audit is not None and audit.on_disparity == "fail" and (broken := broken_bounds(facts["bias"])):
         raise DisparityError(
-            f"got {len(broken)} breaches of bias.max_disparity_ratio {audit.max_disparity_ratio:g} (first: {broken[0]}), "
+            f"got {len(broken)} breaches of the bounds of bias (max_disparity_ratio {audit.max_disparity_ratio:g}; "
+            f"first: {broken[0]}), "
             f"wanted none: see {folder / 'data_card.md'}, then change the rule or the bound."
         )
     return JobResult(values=facts, is_reused=known is not None, seconds=time.monotonic() - started)

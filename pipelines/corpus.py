@@ -1,14 +1,13 @@
 """The corpus as a graph of stages: one declaration that build, plan and the flows all walk.
 
 source files -> extract -> signals -> policy -> sources -> dedup -> tokenize
-                   |          ^ (entities, where a model is given, between extract and what counts or redacts)
-                   |                     ^                   |          ^
-                   +-> contamination ----+                   |          |
-                   |        ^                                |          |
-                   |     suites                              |          |
+                   |          |         ^                    |          ^
+                   +----------+-> toxicity                   |          |
+                   +-> contamination ---+                    |          |
                    +-----------------------------------------+-> sample -> tokenizer
 
-`suites` and `contamination` are there where evaluation suites are named.
+Where the recipe asks for them: entities (of names, read by what counts or redacts), labelled files -> toxicity_model ->
+toxicity, and suites -> contamination.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines import schemas
+from pipelines.bias.toxicity_stage import TOXICITY_MODEL_STAGE, TOXICITY_STAGE, ToxicityConfig, ToxicityModelConfig
 from pipelines.decontaminate import CONTAMINATION_STAGE, SUITES, ContaminationConfig, SuitesConfig
 from pipelines.dedup import DEDUP, DedupConfig
 from pipelines.entities import ENTITIES_STAGE, EntityConfig, with_entities
@@ -25,7 +25,7 @@ from pipelines.errors import ConfigError, EmptyCorpusError
 from pipelines.executor import Executor
 from pipelines.extract import EXTRACT, ExtractConfig
 from pipelines.materialize import OnProgress, StageResult, materialize
-from pipelines.policy import POLICY, POLICY_WITH_SUITES, PolicyConfig
+from pipelines.policy import PolicyConfig, policy_reading
 from pipelines.refusal import SOURCES, RefusalConfig
 from pipelines.signals.measure import SIGNALS_STAGE, SignalsConfig
 from pipelines.stage import Resource, Stage
@@ -41,6 +41,10 @@ class CorpusConfig:
 
     extract: ExtractConfig
     signals: SignalsConfig
+    toxicity_model: ToxicityModelConfig | None = None
+    """What the classifiers of abuse are trained on; None: no model."""
+    toxicity_scan: str = "mentions"
+    """Which sentences the model scores: see ToxicityConfig."""
     suites: SuitesConfig | None = None
     """What a model will be measured on; None: documents are not searched for it."""
     policy: PolicyConfig
@@ -69,7 +73,7 @@ class Node:
 
     stage: Stage
     upstream: tuple[str, ...] = ()
-    """Names of the stages whose shards it reads, unit by unit; empty for source files."""
+    """Names of the stages whose shards it reads, unit by unit; empty for source files, or where the stage has no input."""
     needs: tuple[str, ...] = ()
     """Names of the stages that its config depends on."""
     configure: Callable[[CorpusConfig, Manifests, Store], Any]
@@ -87,16 +91,24 @@ def corpus_nodes(config: CorpusConfig) -> tuple[Node, ...]:
     entities = Node(
         stage=ENTITIES_STAGE, upstream=("extract",), configure=lambda config, _done, _store: config.entities
     )
-    has_model = config.entities is not None
-    named = ("entities",) if has_model else ()
+    has_entities = config.entities is not None
+    named = ("entities",) if has_entities else ()
 
     def reading(stage: Stage) -> Stage:
-        return with_entities(stage) if has_model else stage
+        return with_entities(stage) if has_entities else stage
 
     signals = Node(
         stage=reading(SIGNALS_STAGE),
         upstream=("extract", *named),
         configure=lambda config, _done, _store: config.signals,
+    )
+    toxicity_model = Node(stage=TOXICITY_MODEL_STAGE, configure=lambda config, _done, _store: config.toxicity_model)
+    has_model = config.toxicity_model is not None
+    toxicity = Node(
+        stage=TOXICITY_STAGE,
+        upstream=("extract", "signals"),
+        needs=("toxicity_model",) if has_model else (),
+        configure=toxicity_config,
     )
     suites = Node(stage=SUITES, configure=lambda config, _done, _store: config.suites, is_cheap=True)
     contamination = Node(
@@ -104,8 +116,8 @@ def corpus_nodes(config: CorpusConfig) -> tuple[Node, ...]:
     )
     judges_suites = config.policy.evaluation is not None
     policy = Node(
-        stage=POLICY_WITH_SUITES if judges_suites else POLICY,
-        upstream=("signals", "contamination") if judges_suites else ("signals",),
+        stage=policy_reading(suites=judges_suites),
+        upstream=("signals", "toxicity", *(("contamination",) if judges_suites else ())),
         configure=lambda config, _done, _store: config.policy,
         is_cheap=True,
     )
@@ -141,8 +153,10 @@ def corpus_nodes(config: CorpusConfig) -> tuple[Node, ...]:
         configure=_configure_tokenize,
     )
     measures = (
-        *((entities,) if has_model else ()),
+        *((entities,) if has_entities else ()),
         signals,
+        *((toxicity_model,) if has_model else ()),
+        toxicity,
         *((suites, contamination) if config.suites is not None else ()),
     )
     return (extract, *measures, policy, sources, dedup, *((sample, tokenizer) if trains else ()), tokenize)
@@ -154,6 +168,15 @@ def tokenizer_resource(config: CorpusConfig, done: Manifests, store: Store) -> R
         return config.tokenizer
     shard = done["tokenizer"].entries[0].shard
     return Resource(shard.digest, str(store.shard_path(shard.digest)))
+
+
+def toxicity_config(config: CorpusConfig, done: Manifests, store: Store) -> ToxicityConfig:
+    """How documents are looked into, with the classifiers that were trained for the corpus."""
+    model = None
+    if config.toxicity_model is not None:
+        shard = done["toxicity_model"].entries[0].shard
+        model = Resource(shard.digest, str(store.shard_path(shard.digest)))
+    return ToxicityConfig(keyword_lexicons=config.signals.keyword_lexicons, model=model, scan=config.toxicity_scan)
 
 
 def _configure_tokenize(config: CorpusConfig, done: Manifests, store: Store) -> TokenizeConfig:

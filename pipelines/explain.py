@@ -39,6 +39,7 @@ def _story(store: Store, done: Mapping[str, Manifest], policy: PolicyConfig, uni
     signals = _row(store, done, "signals", unit, row_idx)
     signals.pop("minhash", None)
     digest = signals.pop("text_digest", None)
+    signals |= _row(store, done, "toxicity", unit, row_idx)
     held = _row(store, done, "contamination", unit, row_idx)["contaminated_by"] if "contamination" in done else None
     outcome = _row(store, done, "dedup", unit, row_idx)
     text = document.pop("text")

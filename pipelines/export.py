@@ -36,10 +36,12 @@ _HEAD = (
     ("duplicate_of", pa.string()),
     ("split", pa.string()),
 )
+_TOXICITY_NAMES = tuple(name for name in schemas.TOXICITY.names if name != "doc_id")
 EXPORT = pa.schema(
     [
         *(pa.field(name, kind) for name, kind in _HEAD),
         *(schemas.SIGNALS.field(name) for name in _SIGNAL_NAMES if name != "language"),
+        *(schemas.TOXICITY.field(name) for name in _TOXICITY_NAMES),
         pa.field("contaminated_by", schemas.CONTAMINATION.field("contaminated_by").type),  # null: there are no suites
     ]
 )
@@ -80,6 +82,7 @@ def _batches(
     parts = (
         (done["extract"], ("doc_id", "url", "fetched_at", "title", "text")),
         (done["signals"], ("doc_id", *_SIGNAL_NAMES)),
+        (done["toxicity"], schemas.TOXICITY.names),
         (done["dedup"], ("doc_id", "decision", "reason", "duplicate_of", "split")),
         *((done["entities"], ("doc_id", "entities")) for _ in ("one",) if "entities" in done),
         *contamination_part(done),

@@ -27,7 +27,7 @@ from pipelines.blocklists import BlockList, blocked_by, load_block_lists
 from pipelines.errors import ConfigError
 from pipelines.pii import DEFAULT_KINDS, ENTITY_KINDS
 from pipelines.rights.license_classes import LICENSE_CLASSES, accepted_classes
-from pipelines.schemas import CONTAMINATION, DECISION, SIGNALS, select
+from pipelines.schemas import CONTAMINATION, DECISION, SIGNALS, TOXICITY, select
 from pipelines.stage import Stage
 from pipelines.tallies import tally_decisions
 
@@ -217,7 +217,8 @@ class QualityRules:
 class BiasRules:
     """A ceiling on abuse that goes with the naming of a group: slurs and insults beside identity terms.
 
-    The figure is min(abuse hits, identity mentions) per 1,000 words: naming groups alone is 0, and
+    Hits in a context of counter-speech, news, law, health or self-reference (bias/contexts.py) are none, here and in
+    `abuse_density`. The figure is min(abuse hits, identity mentions) per 1,000 words: naming groups alone is 0, and
     so is swearing at nobody in particular. Text that mentions a group is judged by nothing else here.
     """
 
@@ -225,8 +226,12 @@ class BiasRules:
     """Half of what abuse may reach alone (ours)."""
     min_hits: int = 2
     """Fewer pairs of an insult and a group count as none (ours): a quoted insult is not an attack."""
+    max_toxicity: float | None = None
+    """Score of the classifier, 0 to 1: the mean of the most toxic tenth of a document's sentences. None: off (ours), since
+    a score is only as good as the labelled files that the recipe brings."""
 
     def __post_init__(self) -> None:
+        _check_threshold("bias.max_toxicity", self.max_toxicity, maximum=1)
         _check_threshold("bias.max_identity_abuse_per_1000_words", self.max_identity_abuse_per_1000_words)
         _check_threshold("bias.min_hits", self.min_hits)
 
@@ -434,7 +439,10 @@ def _quality_threshold(config: QualityRules, name: str, language: str | None) ->
 
 def _bias_rules(config: BiasRules | None) -> tuple[Rule, ...]:
     ceiling = config.max_identity_abuse_per_1000_words if config else None
-    return _at_most("identity_abuse_density", "bias", "identity_abuse_per_1000_words", ceiling)
+    return (
+        *_at_most("identity_abuse_density", "bias", "identity_abuse_per_1000_words", ceiling),
+        *_at_most("toxicity", "bias", "toxicity", config.max_toxicity if config else None),
+    )
 
 
 def _pii_rules(config: PiiRules | None) -> tuple[Rule, ...]:
@@ -446,7 +454,7 @@ def _pii_rules(config: PiiRules | None) -> tuple[Rule, ...]:
 
 
 def decide(batches: Iterable[pa.RecordBatch], config: PolicyConfig) -> Iterator[pa.RecordBatch]:
-    """SIGNALS -> DECISION, one row for each row, in order.
+    """SIGNALS + TOXICITY -> DECISION, one row for each row, in order.
 
     A document with a problem is dropped with the problem as its reason, whatever the config: it has
     no text, and none of the other figures means anything.
@@ -465,10 +473,10 @@ def decide(batches: Iterable[pa.RecordBatch], config: PolicyConfig) -> Iterator[
 
 
 def evaluate(row: Mapping[str, Any], config: PolicyConfig) -> list[RuleResult]:
-    """What each rule found in one row of SIGNALS, in rule order; the same code as `decide`."""
+    """What each rule found in one row of SIGNALS and TOXICITY, in rule order; the same code as `decide`."""
     if row["problem"] is not None:
         return [RuleResult(name=row["problem"], value=None, threshold=None, passed=False)]
-    stated = pa.RecordBatch.from_pylist([dict(row)], schema=_INPUT_WITH_SUITES)
+    stated = pa.RecordBatch.from_pylist([dict(row)], schema=POLICY_ROW)
     batch = _with_blocked_by(stated, config)
     rules = rules_for(row["language"], config)
     values, failed = _apply(batch, rules, config)
@@ -500,11 +508,32 @@ _INPUT = select(
     "pii_counts",
 )
 
-POLICY = Stage(name="policy", version=3, inputs=(_INPUT,), output=DECISION, transform=decide, tally=tally_decisions)
+_TOXICITY_INPUT = select(TOXICITY, "doc_id", "abuse_in_context", "toxicity")
+POLICY_INPUT = pa.schema([*_INPUT, *(field for field in _TOXICITY_INPUT if field.name != "doc_id")])
+"""A row that the rules judge: what is read of SIGNALS and of TOXICITY, side by side."""
 
-_INPUT_WITH_SUITES = _INPUT.append(pa.field("contaminated_by", CONTAMINATION.field("contaminated_by").type))
-POLICY_WITH_SUITES = replace(POLICY, inputs=(_INPUT, CONTAMINATION))
-"""The same, for a config with rules on evaluation suites."""
+POLICY = Stage(
+    name="policy",
+    version=4,
+    inputs=(_INPUT, _TOXICITY_INPUT),
+    output=DECISION,
+    transform=decide,
+    tally=tally_decisions,
+)
+
+POLICY_ROW = pa.schema([*POLICY_INPUT, pa.field("contaminated_by", CONTAMINATION.field("contaminated_by").type)])
+"""The same with what is measured only where a recipe asks for it; null where it was not."""
+
+
+def policy_reading(*, suites: bool) -> Stage:
+    """The stage as it reads what was measured: SIGNALS + TOXICITY, and CONTAMINATION where evaluation suites are named."""
+    return replace(POLICY, inputs=(*POLICY.inputs, *((CONTAMINATION,) if suites else ())))
+
+
+def rules_on_text(config: PolicyConfig) -> PolicyConfig:
+    """The rules without those that ask for what only a whole build measures."""
+    return replace(config, evaluation=None)
+
 
 CONTENT_RULES = (
     "block_listed",
@@ -513,6 +542,7 @@ CONTENT_RULES = (
     "spam_density",
     "keyword_density",
     "identity_abuse_density",
+    "toxicity",
 )
 """Rules that find content itself to be non-compliant; a page that opts out, or has no licence, is not."""
 
@@ -636,14 +666,14 @@ def _derived(batch: pa.RecordBatch, config: PolicyConfig) -> dict[str, Floats]:
         figures["num_block_lists"] = batch["blocked_by"].is_valid().to_numpy(zero_copy_only=False).astype(np.float64)
         figures["keyword_excess"] = _keyword_excess(batch["keyword_counts"], config.compliance) * per_1000
         for category in _DENSE_CATEGORIES:
-            hits = _total(batch["keyword_counts"], category)
+            hits = _abuse(batch) if category == "abuse" else _total(batch["keyword_counts"], category)
             figures[f"{category}_per_1000_words"] = (
                 np.where(hits < config.compliance.min_keyword_hits, 0, hits) * per_1000
             )
     if config.evaluation is not None:
         figures["num_suite_items"] = _num_suite_items(batch)
     if config.bias is not None:
-        pairs = np.minimum(_total(batch["keyword_counts"], "abuse"), _total(batch["identity_counts"]))
+        pairs = np.minimum(_abuse(batch), _total(batch["identity_counts"]))
         figures["identity_abuse_per_1000_words"] = np.where(pairs < config.bias.min_hits, 0, pairs) * per_1000
     return figures
 
@@ -654,6 +684,11 @@ def _num_suite_items(batch: pa.RecordBatch) -> Floats:
         return np.full(batch.num_rows, np.nan)
     counts: Floats = pc.list_value_length(batch["contaminated_by"]).cast(pa.float64()).to_numpy(zero_copy_only=False)
     return counts
+
+
+def _abuse(batch: pa.RecordBatch) -> Floats:
+    """Hits of the abuse list that stand in no context which makes them harmless; NaN where either was not counted."""
+    return _total(batch["keyword_counts"], "abuse") - _total(batch["abuse_in_context"])
 
 
 def _keyword_excess(counts: pa.ListArray, config: ComplianceRules) -> Floats:

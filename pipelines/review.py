@@ -24,8 +24,8 @@ import pyarrow.compute as pc
 from pipelines import pii
 from pipelines.corpus import CorpusConfig, contamination_part, read_aligned
 from pipelines.evidence import MAX_NUM_CHARS, Span, apart, locate
-from pipelines.policy import Comparison, PolicyConfig, Rule, evaluate, measured, rules_for
-from pipelines.schemas import SIGNALS
+from pipelines.policy import POLICY_ROW, Comparison, PolicyConfig, Rule, evaluate, measured, rules_for
+from pipelines.schemas import SIGNALS, TOXICITY
 from pipelines.signals.keywords import Hit, keyword_finder
 from pipelines.store import Manifest, Store
 
@@ -140,6 +140,7 @@ def _counted(
     known: dict[str | None, tuple[Rule, ...]] = {}
     parts = (
         (done["signals"], _SIGNAL_COLUMNS),
+        (done["toxicity"], TOXICITY.names),
         (done["policy"], _DECISION_COLUMNS),
         (done["dedup"], _OUTCOME_COLUMNS),
         *contamination_part(done),
@@ -253,14 +254,15 @@ def threshold_grid(rule: Rule) -> Floats:
     threshold = rule.threshold
     if isinstance(threshold, tuple):
         raise TypeError(f"got rule {rule.name} on a set of values, wanted one with a number: it has no grid.")
-    in_single = rule.signal in SIGNALS.names and SIGNALS.field(rule.signal).type == pa.float32()
+    schema = SIGNALS if rule.signal in SIGNALS.names else TOXICITY
+    in_single = rule.signal in schema.names and schema.field(rule.signal).type == pa.float32()
     if rule.signal.startswith("num_") and (threshold > 20 or rule.signal == "num_words"):
         last = math.ceil(math.log10(max(threshold, 10))) + 1
         values = np.unique(np.round(np.logspace(0, last, 8 * last + 1)))
     elif rule.signal.startswith("num_"):
         values = np.arange(0, max(3 * threshold, 12) + 1)
     else:
-        is_share = rule.signal.endswith(("_ratio", "_score")) and threshold <= 1
+        is_share = rule.signal.endswith(("_ratio", "_score", "toxicity")) and threshold <= 1
         is_high = rule.comparison is Comparison.AT_LEAST or threshold > 0.25 or threshold == 0
         top = (1.0 if is_high else 4 * threshold) if is_share else (3 * abs(threshold) or 1.0)
         step = _round_step(top / _NUM_STEPS)
@@ -329,6 +331,7 @@ def _rows(
     parts = (
         (done["extract"], _DOCUMENT_COLUMNS),
         (done["signals"], _SIGNAL_COLUMNS),
+        (done["toxicity"], TOXICITY.names),
         (done["policy"], _DECISION_COLUMNS),
         (done["dedup"], _OUTCOME_COLUMNS),
         *contamination_part(done),
@@ -406,7 +409,7 @@ def _document_facts(
     find_keywords: Callable[[str], Sequence[Hit]],
 ) -> dict[str, Any]:
     language = row["language"]
-    checked = evaluate({name: row.get(name) for name in (*SIGNALS.names, "contaminated_by")}, config)
+    checked = evaluate({name: row.get(name) for name in POLICY_ROW.names}, config)
     spans = _spans(rule, row, find_keywords)
     own = next((each for each in checked if rule and each.name == rule.name), None)
     return {
@@ -452,7 +455,14 @@ def _notes(row: Mapping[str, Any], rule: Rule | None) -> Iterator[str]:
         yield f"{row['language']} ({row['script']}), score {_short(row['language_score'])}, by {row['language_source']}"
     if row["duplicate_of"] is not None:
         yield f"{row['reason']} of {row['duplicate_of']}, similarity {_short(row['similarity'])}"
-    for name, label in (("keyword_counts", "category"), ("identity_counts", "group"), ("pii_counts", "kind")):
+    if signal == "toxicity":
+        yield f"most toxic sentence {_short(row['toxicity_max'])}, {row['num_scored_sentences']} sentences scored"
+    for name, label in (
+        ("keyword_counts", "category"),
+        ("abuse_in_context", "context"),
+        ("identity_counts", "group"),
+        ("pii_counts", "kind"),
+    ):
         counted = sorted((each[label], each["count"]) for each in row[name] or ())
         if counted and (signal.endswith("_per_1000_words") or signal in _PII_SIGNALS):
             yield f"{name}: " + ", ".join(f"{kind} {count}" for kind, count in counted[:20])

@@ -144,6 +144,29 @@ SIGNALS = pa.schema(
 )
 """Everything measured about a document, once. A ratio is null where it has no denominator."""
 
+TOXICITY_MODEL = pa.schema(
+    [
+        _required("language", pa.string()),
+        _required("intercept", pa.float64()),
+        _required("weights", pa.list_(pa.float32())),
+        _required("num_given", pa.int64()),  # texts of the recipe's files, beside our own sentences
+        _required("num_given_abusive", pa.int64()),
+    ]
+)
+"""The classifiers of abusive sentences, one row a language."""
+
+TOXICITY = pa.schema(
+    [
+        _required("doc_id", pa.string()),
+        _counts("abuse_in_context", "context"),  # hits of the abuse list where abuse is spoken of, see bias/contexts.py
+        pa.field("toxicity", pa.float32()),  # mean score of the most toxic tenth of the sentences; null without a model
+        pa.field("toxicity_max", pa.float32()),
+        pa.field("toxic_sentence_ratio", pa.float32()),
+        _required("num_scored_sentences", pa.int32()),
+    ]
+)
+"""A second look at the documents that name a group or hold a word of the abuse list."""
+
 CONTAMINATION = pa.schema(
     [
         _required("doc_id", pa.string()),

@@ -58,6 +58,9 @@ class AuditConfig:
     retained from below: 0.8, the four-fifths rule of employee selection (29 CFR 1607.4 D)."""
     on_disparity: str = "warn"
     """warn: a finding is reported. fail: it fails the build, after the report is written."""
+    max_identity_false_positive_rate: float | None = 0.05
+    """Share of harmless statements on any one group that the rules on content may drop, in either language (probes.py).
+    None: reported, not bound."""
     min_group_documents: int = 100
     """Documents that mention the group, below which nothing is concluded (ours)."""
     max_false_discovery_rate: float = 0.05
@@ -68,9 +71,9 @@ class AuditConfig:
     """ISO 639 codes with a stratum and an audit of their own: those in which the word lists name groups."""
     length_edges_words: tuple[int, ...] = (50, 100, 200, 400, 800, 1600, 3200, 10_000)
     """Words at which one stratum of length ends and the next begins. Narrow, since a longer text mentions more (ours)."""
-    rules_on_mentions: tuple[str, ...] = ("identity_abuse_density",)
-    """Rules that can remove nothing without a mention: held against the rest they say nothing, so they are reported and
-    not bound; swaps of the group's name judge them."""
+    rules_on_mentions: tuple[str, ...] = ("identity_abuse_density", "toxicity")
+    """Rules that remove next to nothing without a mention: held against the rest they say nothing, so they are reported
+    and not bound; swaps of the group's name and harmless statements judge them."""
     num_site_buckets: int = 64
     """Hosts are spread over this many strata by their hash: memory must not grow with the number of sites (ours)."""
 
@@ -82,6 +85,11 @@ class AuditConfig:
         for name, low, high in (("max_false_discovery_rate", 0, 1), ("confidence", 0, 1)):
             if not low < getattr(self, name) < high:
                 raise ConfigError(f"got {name} {getattr(self, name)!r}, wanted between {low} and {high}: correct it.")
+        most = self.max_identity_false_positive_rate
+        if most is not None and not 0 <= most <= 1:
+            raise ConfigError(
+                f"got max_identity_false_positive_rate {most!r}, wanted 0 to 1, or null for no bound: correct it."
+            )
         if self.min_group_documents < 1 or not 1 <= self.num_site_buckets <= 4096:
             raise ConfigError(
                 f"got min_group_documents {self.min_group_documents} and num_site_buckets {self.num_site_buckets}, "

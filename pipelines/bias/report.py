@@ -23,16 +23,20 @@ from pipelines.bias.disparity import (
     empty_tally,
     representation,
 )
+from pipelines.bias.probes import beyond, identity_false_positives
 from pipelines.bias.rates import Ratio
+from pipelines.bias.toxicity_report import false_positive_lines, toxicity_facts, toxicity_lines
+from pipelines.bias.trial import NEUTRAL
 from pipelines.bias.vectors import VectorsConfig, train_vectors, weat
 from pipelines.bias.wordlists import word_sets
-from pipelines.corpus import CorpusConfig, read_aligned
+from pipelines.corpus import CorpusConfig, read_aligned, toxicity_config
 from pipelines.digest import canonical
 from pipelines.errors import TerminalError
 from pipelines.markdown import table
+from pipelines.policy import PolicyConfig, rules_for
 from pipelines.store import Manifest, Store
 
-BIAS_REPORT_VERSION = 1
+BIAS_REPORT_VERSION = 2
 """Raised where the facts below are counted otherwise: a report of an older count is made again."""
 
 _MAX_SAMPLE_NUM_BYTES = 4_000_000
@@ -52,23 +56,28 @@ def bias_facts(store: Store, done: Mapping[str, Manifest], config: CorpusConfig,
     """The audit of every filter, swaps of groups, mentions and associations of a build, as plain values."""
     total, kept_num_bytes = _count(store, done, bounds)
     found = audit(total, bounds)
-    swaps = counterfactuals(config.signals, config.policy)
+    toxicity = toxicity_config(config, done, store)
+    swaps = counterfactuals(config.signals, config.policy, toxicity)
     return {
         "bounds": canonical(bounds),
         "disparity": {
             "documents": int(total.seen[:, 0].sum()),
             "pairs": len(found),
+            "rules": _audited(config.policy, total),
             "findings": dict(Counter(each.finding for each in found if each.finding)),
             "rows": [_row(each) for each in found if each.ratio is not None],
         },
         "counterfactual": {"texts": len(swaps), "rows": by_group(swaps)},
+        "identity_false_positives": identity_false_positives(config.signals, toxicity, config.policy),
+        "toxicity": toxicity_facts(store, done),
         "representation": representation(total),
         "associations": [_associated(store, done, language, kept_num_bytes[language]) for language in _LANGUAGES],
     }
 
 
 def broken_bounds(facts: Mapping[str, Any]) -> list[str]:
-    """A line for each pair of rule and group beyond the recipe's bound, and for each swap that changed a decision."""
+    """A line for each pair of rule and group beyond the recipe's bound, for each swap that changed a decision, and for each
+    group whose harmless statements are dropped more often than the recipe allows."""
     lines = [
         f"{row['rule']} removes documents that mention {row['group']} ({row['language']}) at "
         f"{_ratio_text(row['matched_ratio'] or row['ratio'])} times the rate of the rest"
@@ -81,7 +90,28 @@ def broken_bounds(facts: Mapping[str, Any]) -> list[str]:
         for row in facts["counterfactual"]["rows"]
         if row["decisions_changed"]
     ]
+    most = facts["bounds"]["max_identity_false_positive_rate"]
+    lines += [
+        f"{', '.join(row['rules'])} drops {100 * row['rate']:.1f} % of harmless statements that name {row['group']} "
+        f"({row['language']}), above {100 * most:g} %"
+        for row in beyond(facts["identity_false_positives"], most)
+    ]
     return lines
+
+
+def bias_summary(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The few figures that a script asks for: breaches of the recipe's bounds, and the highest rate at which a group's
+    harmless statements are dropped, by language."""
+    rates: dict[str, float] = {}
+    for row in facts["identity_false_positives"]:
+        if row["group"] != NEUTRAL:
+            rates[row["language"]] = max(row["rate"], rates.get(row["language"], 0.0))
+    return {
+        "breaches": broken_bounds(facts),
+        "identity_false_positive_rate": rates,
+        "abuse_hits": facts["toxicity"]["abuse_hits"],
+        "abuse_in_context": facts["toxicity"]["abuse_in_context"],
+    }
 
 
 def bias_section(facts: Mapping[str, Any]) -> list[str]:
@@ -92,6 +122,7 @@ def bias_section(facts: Mapping[str, Any]) -> list[str]:
         "## Disparity of filters",
         "",
         f"- documents with text: {audited['documents']:,}; pairs of rule, group and language: {audited['pairs']:,}",
+        f"- rules: {len(audited['rules'])}, of which {sum(not each for each in audited['rules'].values())} removed nothing",
         f"- beyond the bound of {bounds['max_disparity_ratio']:g}: {findings.get('disparity', 0):,} proven",
         f"- beyond it, but chance could explain it: {findings.get('unproven', 0):,}",
         f"- beyond it on fewer than {bounds['min_group_documents']:,} documents: {findings.get('few', 0):,}",
@@ -118,6 +149,8 @@ def bias_section(facts: Mapping[str, Any]) -> list[str]:
                 for row in facts["counterfactual"]["rows"]
             ],
         ),
+        *false_positive_lines(facts["identity_false_positives"], bounds["max_identity_false_positive_rate"]),
+        *toxicity_lines(facts["toxicity"]),
         "### Mentions per million words",
         "",
         *table(
@@ -139,6 +172,15 @@ def bias_section(facts: Mapping[str, Any]) -> list[str]:
     for each in facts["associations"]:
         lines += _association_lines(each)
     return lines
+
+
+def _audited(policy: PolicyConfig, total: Tally) -> dict[str, int]:
+    """Every rule that judges a document, and what dedup and the refusal of sources add: documents removed by each."""
+    names = {rule.name for language in _LANGUAGES for rule in rules_for(language, policy)} | set(total.removed)
+    return {
+        name: int(total.removed[name][:, 0].sum()) if name in total.removed else 0
+        for name in sorted(names - {ANY_RULE})
+    }
 
 
 def _count(store: Store, done: Mapping[str, Manifest], bounds: AuditConfig) -> tuple[Tally, Counter[str]]:

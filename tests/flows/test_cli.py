@@ -209,7 +209,18 @@ def test_the_workspace_is_the_option_or_the_variable_or_a_folder_here(
 
 
 def test_a_run_prints_one_json_document_and_words_on_stderr_only(demo: Any) -> None:
-    for name in ("extract", "signals", "policy", "sources", "dedup", "tokenizer", "tokenize", "train", "evaluate"):
+    for name in (
+        "extract",
+        "signals",
+        "toxicity",
+        "policy",
+        "sources",
+        "dedup",
+        "tokenizer",
+        "tokenize",
+        "train",
+        "evaluate",
+    ):
         assert any(line.startswith(f"{name}: ") for line in demo.err.splitlines()), name
     assert "Traceback" not in demo.err
 
@@ -220,8 +231,8 @@ def test_the_summary_has_what_scripts_rely_on(demo: Any) -> None:
     assert found["documents"]["in"] == found["documents"]["kept"] + sum(found["documents"]["dropped"].values())
     assert found["tokens"] > 40_000
     assert [stage["name"] for stage in found["stages"]] == [
-        "crawl", "extract", "signals", "policy", "sources", "dedup", "sample", "tokenizer", "tokenize", "report", "train",
-        "evaluate",
+        "crawl", "extract", "signals", "toxicity", "policy", "sources", "dedup", "sample", "tokenizer", "tokenize", "report",
+        "train", "evaluate",
     ]  # fmt: skip
     for stage in found["stages"]:
         assert {"name", "shards", "computed", "reused", "seconds"} <= stage.keys()

@@ -1,11 +1,12 @@
 """Recipes: defaults, off switches, and one clear line for everything that is wrong."""
 
 import gzip
+from pathlib import Path
 
 import pytest
 
-from flows.recipe import DEMO, CrawlSource, load_recipe, parse_recipe
-from pipelines.digest import digest_value
+from flows.recipe import DEMO, CrawlSource, Recipe, load_recipe, parse_recipe
+from pipelines.digest import digest_file, digest_value
 from pipelines.errors import ConfigError
 from pipelines.store import Store
 
@@ -266,3 +267,51 @@ def test_a_missing_suite_ends_the_command_before_it_begins(main, tmp_path):
         assert ended.err.count("\n") == 1
         assert "evaluation.suites: got the path 'none.jsonl'" in ended.err
         assert not (tmp_path / "w").exists()
+
+
+def with_bias(text: str, tmp_path: Path) -> Recipe:
+    return parse_recipe(f"name: x\nsources:\n  - {{kind: text, paths: [a.jsonl]}}\nbias: {text}\n", tmp_path)
+
+
+def test_a_classifier_of_abuse_is_off_unless_asked_for(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    assert with_bias("{}", tmp_path).corpus_config(store).toxicity_model is None
+    assert with_bias("off", tmp_path).toxicity is None
+    wanted = with_bias("{toxicity: on, max_toxicity: 0.8, max_identity_false_positive_rate: 0.02}", tmp_path)
+    assert wanted.corpus_config(store).toxicity_model is not None
+    assert wanted.policy.bias is not None
+    assert wanted.policy.bias.max_toxicity == 0.8
+    assert wanted.audit is not None
+    assert wanted.audit.max_identity_false_positive_rate == 0.02
+
+
+def test_labelled_files_enter_by_content(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("comment,toxic\nx,1\ny,0\n", encoding="utf-8")
+    text = "{toxicity: {train: {zh: [labels.csv]}, text_field: comment, label_field: toxic, scan: all}}"
+    config = with_bias(text, tmp_path).corpus_config(Store(tmp_path / "store"))
+    assert config.toxicity_model is not None
+    (given,) = config.toxicity_model.train["zh"]
+    assert given.digest == digest_file(tmp_path / "labels.csv")
+    assert (config.toxicity_model.text_field, config.toxicity_scan) == ("comment", "all")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{max_toxicity: 0.8}", "bias.max_toxicity: got 0.8 without a classifier"),
+        ("{toxicity: on, max_toxicity: 2}", "bias.max_toxicity 2"),
+        ("{toxicity: {train: {fr: [a.csv]}}}", "bias.toxicity.train: got language 'fr'"),
+        ("{toxicity: {trian: {}}}", "did you mean 'train'"),
+        ("{toxicity: {scan: some}}", "bias.toxicity.scan"),
+        ("{max_identity_false_positive_rate: 1.5}", "max_identity_false_positive_rate"),
+    ],
+)
+def test_what_is_wrong_about_toxicity_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        with_bias(text, tmp_path)
+    assert message in str(error.value)
+
+
+def test_a_missing_labelled_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"bias\.toxicity\.train\.en: got .*gone\.csv"):
+        with_bias("{toxicity: {train: {en: [gone.csv]}}}", tmp_path).corpus_config(Store(tmp_path / "store"))

@@ -10,8 +10,13 @@ import pytest
 from corpora import config, run, source, text_of
 
 from pipelines.bias.disparity import AuditConfig
-from pipelines.bias.report import bias_facts, bias_section, broken_bounds
-from pipelines.policy import PolicyConfig, QualityRules
+from pipelines.bias.report import bias_facts, bias_section, bias_summary, broken_bounds
+from pipelines.bias.toxicity import ToxicityTraining
+from pipelines.bias.toxicity_stage import ToxicityModelConfig
+from pipelines.digest import digest_file
+from pipelines.policy import ComplianceRules, PolicyConfig, QualityRules, rules_for
+from pipelines.signals.measure import SignalsConfig
+from pipelines.stage import Resource
 from pipelines.store import Manifest, Store
 
 NUM = 240
@@ -99,3 +104,42 @@ def test_every_filter_off_removes_nobody(tmp_path: Path) -> None:
     off = replace(config(), policy=PolicyConfig(compliance=None, language=None, quality=None, bias=None, pii=None))
     facts = bias_facts(store, done, off, BOUNDS)
     assert not any(row["changed"] or row["dropped"] for row in facts["counterfactual"]["rows"])
+
+
+def test_every_rule_is_audited_also_one_that_removed_nothing(unequal: dict[str, Any]) -> None:
+    rules = unequal["disparity"]["rules"]
+    assert {rule.name for rule in rules_for("en", RULES)} <= set(rules)
+    assert rules["c4_curly_bracket"] == 40
+    assert rules["rights_disallow"] == 0
+
+
+def test_the_card_states_how_harmless_statements_fare_and_the_summary_its_rate(unequal: dict[str, Any]) -> None:
+    assert "### Harmless statements that name a group (bound 5 %)" in "\n".join(bias_section(unequal))
+    found = bias_summary(unequal)
+    assert found["identity_false_positive_rate"] == {"en": 0.0, "zh": 0.0}
+    assert any("c4_curly_bracket" in line for line in found["breaches"])
+
+
+def test_a_list_that_takes_a_name_for_an_insult_breaks_the_bound_of_a_build(tmp_path: Path) -> None:
+    """And with a classifier in the graph, the card says what it was trained on."""
+    listed = tmp_path / "list.txt"
+    listed.write_text("# category: abuse\nlesbians\n女同志\n", encoding="utf-8")
+    strict = replace(RULES, compliance=ComplianceRules(min_keyword_hits=1))
+    wanted = config(
+        policy=strict,
+        signals=SignalsConfig(keyword_lexicons=(Resource(digest_file(listed), str(listed)),)),
+        toxicity_model=ToxicityModelConfig(training=ToxicityTraining(num_updates=60)),
+    )
+    (tmp_path / "pages").mkdir()
+    rows = [{"text": text_of(idx), "url": f"https://s.example/{idx}"} for idx in range(30)]
+    store = Store(tmp_path / "store")
+    results = run(store, [source(_written(tmp_path / "pages" / "a.jsonl", rows))], wanted)
+    facts = bias_facts(store, {name: result.manifest for name, result in results.items()}, wanted, BOUNDS)
+    broken = broken_bounds(facts)
+    assert [line for line in broken if "harmless statements that name orientation (en)" in line]
+    assert [line for line in broken if "harmless statements that name orientation (zh)" in line]
+    card = "\n".join(bias_section(facts))
+    assert "- classifier (en): trained on our own sentences and 0 of the recipe's (0 abusive)" in card
+    assert sum(facts["toxicity"]["documents"]) == 30
+    unbound = facts | {"bounds": facts["bounds"] | {"max_identity_false_positive_rate": None}}
+    assert not [line for line in broken_bounds(unbound) if "harmless" in line]

@@ -16,6 +16,7 @@ COLUMNS = {
     "extract": None,
     "signals": None,
     "contamination": None,
+    "toxicity": ("doc_id", "abuse_in_context", "num_scored_sentences"),  # scores hang on a processor's last bits
     "policy": None,
     "dedup": None,
     "tokenize": ("doc_id", "split", "num_bytes"),

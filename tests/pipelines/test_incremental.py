@@ -413,14 +413,16 @@ def test_a_given_tokenizer_is_an_input_by_content(store, tmp_path):
     same = given_tokenizer_resource(other, tokenizer_json(given))
     assert same.digest == given.digest
     results = run(store, sources, replace(wanted, tokenizer=same))
-    assert computed(results) == dict.fromkeys(("extract", "signals", "policy", "sources", "dedup", "tokenize"), 0)
+    assert computed(results) == dict.fromkeys(
+        ("extract", "signals", "toxicity", "policy", "sources", "dedup", "tokenize"), 0
+    )
     assert content(store, results)["tokenize"] == content(store, trained)["tokenize"]
     smaller = run(other, sources, config(vocab_size=257))
     resource = tokenizer_resource(wanted, {name: result.manifest for name, result in smaller.items()}, other)
     assert computed(run(store, sources, replace(wanted, tokenizer=resource)))["tokenize"] == 2
 
 
-@pytest.mark.parametrize("stage", ["extract", "signals", "policy", "dedup", "sample", "tokenizer"])
+@pytest.mark.parametrize("stage", ["extract", "signals", "toxicity", "policy", "dedup", "sample", "tokenizer"])
 def test_rot_that_keeps_the_time_is_found_by_who_reads_and_then_mended(store, tmp_path, stage):
     sources = files(tmp_path, "a.warc.gz", "b.jsonl")
     first = run(store, sources, config())

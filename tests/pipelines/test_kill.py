@@ -35,6 +35,7 @@ PARTS = {
 NUM_WORKS = {
     "extract": 3,
     "signals": 3,
+    "toxicity": 3,
     "policy": 3,
     "sources": 1,
     "dedup": 1,

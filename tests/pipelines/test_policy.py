@@ -14,7 +14,7 @@ from pipelines.digest import digest_value
 from pipelines.errors import ConfigError
 from pipelines.policy import (
     CHINESE_THRESHOLDS,
-    POLICY,
+    POLICY_INPUT,
     BiasRules,
     Comparison,
     ComplianceRules,
@@ -35,7 +35,7 @@ OFF = PolicyConfig(compliance=None, language=None, quality=None, bias=None, pii=
 
 def good(**changes: Any) -> dict[str, Any]:
     """A row of SIGNALS like those of ordinary English documentation prose: nothing wrong with it."""
-    row: dict[str, Any] = {field.name: 0 for field in POLICY.inputs[0]}
+    row: dict[str, Any] = {field.name: 0 for field in POLICY_INPUT}
     row |= {
         "doc_id": "d",
         "url": "https://docs.example/page",
@@ -60,6 +60,8 @@ def good(**changes: Any) -> dict[str, Any]:
         "keyword_counts": [],
         "identity_counts": [],
         "pii_counts": [],
+        "abuse_in_context": [],
+        "toxicity": None,
     }
     return row | changes
 
@@ -84,7 +86,7 @@ def counts(label: str, **numbers: int) -> list[dict[str, Any]]:
 
 
 def check(rows: list[dict[str, Any]], config: PolicyConfig = DEFAULT) -> list[dict[str, Any]]:
-    batch = pa.RecordBatch.from_pylist(rows, schema=POLICY.inputs[0])
+    batch = pa.RecordBatch.from_pylist(rows, schema=POLICY_INPUT)
     decided = list(decide([batch], config))
     assert all(out.schema == DECISION for out in decided)
     result = [row for out in decided for row in out.to_pylist()]
@@ -124,7 +126,7 @@ NUMERIC = [
 
 @pytest.mark.parametrize(("language", "rule"), NUMERIC, ids=lambda value: getattr(value, "name", value))
 def test_each_numeric_rule_at_and_beyond_its_threshold(language: str, rule: Any) -> None:
-    column = POLICY.inputs[0].field(rule.signal).type
+    column = POLICY_INPUT.field(rule.signal).type
     step = math.inf if rule.comparison is Comparison.AT_MOST else -math.inf
     at = rule.threshold
     if pa.types.is_boolean(column):

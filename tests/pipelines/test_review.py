@@ -16,7 +16,7 @@ from pipelines.corpus import CorpusConfig, read_aligned
 from pipelines.evidence import MAX_NUM_SPANS, Span, apart, locate
 from pipelines.policy import Comparison, Rule, evaluate
 from pipelines.review import EXCERPT_NUM_CHARS, MAX_NUM_EXCERPTS, _windows, review_facts, threshold_grid
-from pipelines.schemas import SIGNALS
+from pipelines.schemas import SIGNALS, TOXICITY
 from pipelines.signals.keywords import keyword_finder
 from pipelines.store import Manifest, Store
 
@@ -56,7 +56,11 @@ def judged(build: Built) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Each document without a problem, and what each rule found in it, by the policy itself."""
     store, done, wanted = build
     names = tuple(name for name in SIGNALS.names if name not in ("text_digest", "minhash"))
-    parts = (done["signals"], names), (done["dedup"], ("doc_id", "decision", "reason"))
+    parts = (
+        (done["signals"], names),
+        (done["toxicity"], TOXICITY.names),
+        (done["dedup"], ("doc_id", "decision", "reason")),
+    )
     rows = [row for _, batch in read_aligned(store, *parts) for row in batch.to_pylist() if row["problem"] is None]
     return [(row, {each.name: each for each in evaluate(row, wanted.policy)}) for row in rows]
 

@@ -9,6 +9,7 @@ import pytest
 
 from flows.demo.site import render_site
 from pipelines import schemas
+from pipelines.bias.toxicity_stage import ToxicityModelConfig
 from pipelines.corpus import CorpusConfig, corpus_nodes
 from pipelines.decontaminate import SuitesConfig
 from pipelines.dedup import DedupConfig
@@ -29,6 +30,7 @@ SUITE = Path(__file__).parent / "suite_items.jsonl"
 CONFIG = CorpusConfig(
     extract=ExtractConfig(),
     signals=SignalsConfig(),
+    toxicity_model=ToxicityModelConfig(),
     suites=SuitesConfig(suites=(Suite(name="sample", file=Resource(digest_file(SUITE), str(SUITE))),)),
     policy=PolicyConfig(evaluation=EvaluationRules()),
     dedup=DedupConfig(validation_ratio=0.2),
@@ -74,7 +76,7 @@ def built(tmp_path_factory):
         elif not node.stage.inputs:
             units = []
         else:
-            units = [Unit(shard.digest, (shard,)) for shard in page_shards]
+            units = [Unit(shard.digest, (shard,)) for shard in page_shards] if node.stage.inputs else []
         config = node.configure(CONFIG, done, store)
         done[name] = materialize(store, node.stage, config, units, InlineExecutor(), lambda _: None).manifest
         found[name] = (node.stage, config, units, done[name])

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.bias import counterfactual
-from pipelines.bias.counterfactual import NEUTRAL, by_group, counterfactuals, filled
+from pipelines.bias.counterfactual import by_group, counterfactuals
 from pipelines.bias.disparity import GROUPS
+from pipelines.bias.trial import LANGUAGES, NEUTRAL, filled, names
 from pipelines.policy import ComplianceRules, PolicyConfig
 from pipelines.signals.keywords import identity_counter
 from pipelines.signals.measure import SignalsConfig
@@ -22,7 +23,7 @@ def shipped() -> list[counterfactual.Swap]:
     return counterfactuals(SignalsConfig(), PolicyConfig())
 
 
-@pytest.mark.parametrize("language", counterfactual.LANGUAGES)
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_every_group_and_every_kind_of_text_is_there(language: str, shipped: list[counterfactual.Swap]) -> None:
     own = [swap for swap in shipped if swap.language == language]
     assert {swap.group for swap in own} == {NEUTRAL, *GROUPS}
@@ -30,13 +31,13 @@ def test_every_group_and_every_kind_of_text_is_there(language: str, shipped: lis
     assert min(Counter(swap.group for swap in own if swap.group != NEUTRAL).values()) >= 5 * len(KINDS)
 
 
-@pytest.mark.parametrize("language", counterfactual.LANGUAGES)
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_the_lists_of_signals_know_most_of_the_names(language: str) -> None:
     """A group that is swapped in but not counted would be audited in one half and not in the other."""
     count = identity_counter()
-    names = [(group, several) for group, _, several in counterfactual._names(language) if group != NEUTRAL]
-    unknown = [several for group, several in names if group not in count(several)]
-    assert len(unknown) <= len(names) // 10, unknown
+    swapped = [(name.group, name.several) for name in names(language) if name.group != NEUTRAL]
+    unknown = [several for group, several in swapped if group not in count(several)]
+    assert len(unknown) <= len(swapped) // 10, unknown
 
 
 def test_no_group_is_dropped_for_its_name(shipped: list[counterfactual.Swap]) -> None:
