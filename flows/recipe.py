@@ -19,17 +19,29 @@ from pydantic import TypeAdapter, ValidationError
 from llm.config import PRESETS, ModelConfig, RunConfig, TrainConfig
 from pipelines.bias.disparity import AuditConfig
 from pipelines.blocklists import BlockList, BlockListKind, list_names
-from pipelines.corpus import CorpusConfig, given_tokenizer_resource
+from pipelines.corpus import CorpusConfig, PerplexityConfig, given_tokenizer_resource
 from pipelines.crawl.address import AllowedAddresses
 from pipelines.crawl.config import CrawlConfig
 from pipelines.dedup import DedupConfig
 from pipelines.digest import digest_file
 from pipelines.errors import ConfigError
 from pipelines.extract import ExtractConfig
+from pipelines.perplexity.language_models import LanguageModelsConfig
+from pipelines.perplexity.reference import ReferenceConfig
 from pipelines.pii import DEFAULT_KINDS
 from pipelines.pii import KINDS as PII_KINDS
-from pipelines.policy import BiasRules, ComplianceRules, LanguageRules, PiiRules, PolicyConfig, QualityRules
+from pipelines.policy import (
+    BiasRules,
+    ClassifierRule,
+    ComplianceRules,
+    LanguageRules,
+    PiiRules,
+    PolicyConfig,
+    QualityRules,
+)
 from pipelines.refusal import RefusalConfig
+from pipelines.signals.classifiers import Classifier
+from pipelines.signals.fasttext_file import labels_of
 from pipelines.signals.measure import SignalsConfig
 from pipelines.sources.files import REMOTE_SCHEMES, is_remote
 from pipelines.sources.text import TextOptions
@@ -46,6 +58,8 @@ _COMPLIANCE_REST = (
 )
 """Keys of the section compliance that are not the policy's own rules."""
 _AUDIT_KEYS = ("max_disparity_ratio", "on_disparity", "min_group_documents", "max_false_discovery_rate")
+_QUALITY_REST = ("perplexity", "classifiers")
+"""Keys of the section quality that are not the policy's own rules."""
 _DEFAULT_ARBITER_THRESHOLD = SignalsConfig().arbiter_threshold
 DEMO = Path(__file__).parent / "recipes" / "demo.yaml"
 """The embedded recipe that runs when none is named."""
@@ -129,6 +143,51 @@ class TextSource:
 
 
 Source = CrawlSource | WarcSource | TextSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PerplexitySection:
+    """What documents' perplexity is measured with."""
+
+    reference: tuple[str, ...] | None = None
+    """Files of text that the models learn from (JSONL with `text`, Parquet, plain text); null: the corpus's own documents."""
+    languages: tuple[str, ...] | None = None
+    """ISO 639 codes of the languages that get a model; null: those of `language.allowed`, or en and zh."""
+    order: int = LanguageModelsConfig().order
+    vocab_size: int = LanguageModelsConfig().vocab_size
+    min_count: int = LanguageModelsConfig().min_count
+    max_bytes: int = ReferenceConfig().max_bytes
+    """Of reference text in each language, at most; training takes about 50 bytes of memory for each."""
+    min_bytes: int = LanguageModelsConfig().min_bytes
+    """Of reference text, below which a language gets no model."""
+
+    def __post_init__(self) -> None:
+        if self.reference is not None and not self.reference:
+            raise ConfigError("reference: got an empty list, wanted files, or null for the corpus's own documents.")
+        self.config(self.languages or ("en",), ())
+
+    def config(self, languages: tuple[str, ...], files: tuple[Resource, ...]) -> PerplexityConfig:
+        """What the stages take."""
+        return PerplexityConfig(
+            reference=ReferenceConfig(languages=languages, max_bytes=self.max_bytes),
+            models=LanguageModelsConfig(
+                order=self.order, vocab_size=self.vocab_size, min_count=self.min_count, min_bytes=self.min_bytes
+            ),
+            files=files,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifierSection:
+    """A fastText classifier given as a file."""
+
+    file: str
+    label: str
+    min_score: float | None = None
+    """Probability of the label below which a document is dropped; null only measures."""
+    name: str
+    languages: tuple[str, ...] | None = None
+    """Whose documents it is asked about; null: all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +275,9 @@ class Recipe:
     """Files of domains that no document may come from."""
     blocked_urls: tuple[str, ...]
     """Files of URLs, likewise."""
+    perplexity: PerplexitySection | None
+    """None: perplexity is not measured."""
+    classifiers: tuple[ClassifierSection, ...]
     audit: AuditConfig | None
     """What filters may do to groups of people; None: not audited."""
     refusal: RefusalConfig
@@ -239,13 +301,34 @@ class Recipe:
         lexicons = tuple(_resource(self.base / path, "compliance.lexicons") for path in self.keyword_lexicons)
         return CorpusConfig(
             extract=self.extract,
-            signals=SignalsConfig(arbiter_threshold=self.arbiter_threshold, keyword_lexicons=lexicons),
+            signals=SignalsConfig(
+                arbiter_threshold=self.arbiter_threshold,
+                keyword_lexicons=lexicons,
+                classifiers=self._classifiers(),
+            ),
+            perplexity=self._perplexity(),
             policy=replace(self.policy, block_lists=self._block_lists()),
             refusal=self.refusal,
             dedup=self.dedup,
             sample=SampleConfig(max_sample_bytes=self.tokenizer.max_sample_bytes, redact=self.redact),
             tokenizer=self._tokenizer(store),
             redact=self.redact,
+        )
+
+    def _perplexity(self) -> PerplexityConfig | None:
+        section = self.perplexity
+        if section is None:
+            return None
+        files = tuple(_resource(self.base / path, "quality.perplexity.reference") for path in section.reference or ())
+        usual = ReferenceConfig().languages if self.policy.language is None else self.policy.language.allowed
+        return section.config(section.languages or usual, files)
+
+    def _classifiers(self) -> tuple[Classifier, ...]:
+        return tuple(
+            Classifier(
+                name=each.name, file=_fasttext_model(self.base, each), label=each.label, languages=each.languages
+            )
+            for each in self.classifiers
         )
 
     def _block_lists(self) -> tuple[BlockList, ...]:
@@ -319,9 +402,16 @@ def parse_recipe(text: str, base: Path) -> Recipe:
     compliance_rules, compliance_rest = _split(compliance, _COMPLIANCE_REST)
     pii_rules, pii_kinds = _split(pii, ("redact",))
     bias_rules, audit = _split(_mapping(data, "bias"), _AUDIT_KEYS)
+    quality_rules, quality_rest = _split(_mapping(data, "quality"), _QUALITY_REST)
+    classifiers = _classifiers(quality_rest.get("classifiers", []))
     policy = PolicyConfig(
         language=_part(language_rules, "language", LanguageRules, also=("arbiter_threshold",)),
-        quality=_part(_mapping(data, "quality"), "quality", QualityRules),
+        quality=_part(quality_rules, "quality", QualityRules, also=_QUALITY_REST),
+        classifiers=tuple(
+            ClassifierRule(name=each.name, min_score=each.min_score, languages=each.languages)
+            for each in classifiers
+            if each.min_score is not None
+        ),
         compliance=_part(compliance_rules, "compliance", ComplianceRules, also=_COMPLIANCE_REST),
         bias=_part(bias_rules, "bias", BiasRules, also=_AUDIT_KEYS),
         pii=_part(pii_rules, "pii", PiiRules, also=("redact",)),
@@ -337,6 +427,8 @@ def parse_recipe(text: str, base: Path) -> Recipe:
         keyword_lexicons=_files(compliance_rest, "lexicons"),
         blocked_domains=_files(compliance_rest, "blocked_domains"),
         blocked_urls=_files(compliance_rest, "blocked_urls"),
+        perplexity=_perplexity(quality_rest, policy.quality),
+        classifiers=classifiers,
         audit=None if bias_rules is None else _part(audit, "bias", AuditConfig),
         refusal=_refusal(compliance_rest, complies=compliance is not None),
         policy=policy,
@@ -467,6 +559,48 @@ def _dedup(section: dict[str, Any] | None, *, complies: bool) -> DedupConfig:
         return DedupConfig(exact=False, near=False, superseded=False, withdrawn=complies)
     config: DedupConfig = _part({"withdrawn": complies, **section}, "dedup", DedupConfig)
     return config
+
+
+def _perplexity(rest: Mapping[str, Any], rules: QualityRules | None) -> PerplexitySection | None:
+    """`perplexity: on`, `off` (the default) or a mapping."""
+    given = _mapping({"perplexity": rest.get("perplexity", False)}, "perplexity")
+    section: PerplexitySection | None = _part(given, "quality.perplexity", PerplexitySection)
+    asked = rules.perplexity_thresholds() if rules is not None else ()
+    if asked and section is None:
+        raise ConfigError(
+            f"quality.{asked[0]}: got a threshold, but perplexity is not measured, wanted quality.perplexity too: "
+            "set `perplexity: on`, or take the threshold out."
+        )
+    return section
+
+
+def _classifiers(given: Any) -> tuple[ClassifierSection, ...]:
+    if not isinstance(given, list) or not all(isinstance(item, dict) for item in given):
+        raise ConfigError(f"quality.classifiers: got {_shown(given)}, wanted a list of mappings: see the README.")
+    found: list[ClassifierSection] = []
+    for idx, item in enumerate(given):
+        where = f"quality.classifiers.{idx}"
+        section: ClassifierSection = _part(item, where, ClassifierSection)
+        if any(each.name == section.name for each in found):
+            raise ConfigError(f"{where}.name: got {section.name!r} twice, wanted one name each: rename one.")
+        found.append(section)
+    return tuple(found)
+
+
+def _fasttext_model(base: Path, section: ClassifierSection) -> Resource:
+    where = f"quality.classifiers ({section.name})"
+    file = _resource(base / section.file, where)
+    try:
+        labels = labels_of(Path(file.path))
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    if section.label not in labels:
+        near = difflib.get_close_matches(section.label, labels, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(labels[:8])}."
+        raise ConfigError(
+            f"{where}: got label {section.label!r}, wanted one of the {len(labels)} of {file.path}: {hint}"
+        )
+    return file
 
 
 def _files(compliance: Mapping[str, Any], name: str) -> tuple[str, ...]:

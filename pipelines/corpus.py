@@ -1,8 +1,12 @@
 """The corpus as a graph of stages: one declaration that build, plan and the flows all walk.
 
 source files -> extract -> signals -> policy -> sources -> dedup -> tokenize
-                   |                                         |          ^
-                   +-----------------------------------------+-> sample -> tokenizer
+                   |          |  ^                           |          ^
+                   +----------+--|---------------------------+-> sample -> tokenizer
+                   |          |  |
+                   |          |  perplexity      (where the recipe wants it)
+                   |          |   |      ^
+                   +----------+---+-> reference -> language_models
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,18 +17,34 @@ import pyarrow as pa
 
 from pipelines import schemas
 from pipelines.dedup import DEDUP, DedupConfig
-from pipelines.errors import EmptyCorpusError
+from pipelines.errors import ConfigError, EmptyCorpusError
 from pipelines.executor import Executor
 from pipelines.extract import EXTRACT, ExtractConfig
 from pipelines.materialize import OnProgress, StageResult, materialize
-from pipelines.policy import POLICY, PolicyConfig
+from pipelines.perplexity.language_models import LANGUAGE_MODELS_STAGE, LanguageModelsConfig
+from pipelines.perplexity.reference import GIVEN_REFERENCE_STAGE, REFERENCE_STAGE, ReferenceConfig
+from pipelines.perplexity.scores import PERPLEXITY_STAGE, ScoresConfig
+from pipelines.policy import POLICY, POLICY_WITH_PERPLEXITY, PolicyConfig
 from pipelines.refusal import SOURCES, RefusalConfig
 from pipelines.signals.measure import SIGNALS_STAGE, SignalsConfig
+from pipelines.sources.text import TextOptions
 from pipelines.stage import Resource, Stage
 from pipelines.store import Manifest, Store
 from pipelines.tokenize import TOKENIZE, TokenizeConfig
 from pipelines.tokenizer import SAMPLE_STAGE, TOKENIZER_STAGE, SampleConfig, TokenizerConfig
 from pipelines.work import SourceFile, Unit, align
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PerplexityConfig:
+    """What the documents' perplexity is measured with."""
+
+    reference: ReferenceConfig = field(default_factory=ReferenceConfig)
+    """Which text the models learn from."""
+    models: LanguageModelsConfig = field(default_factory=LanguageModelsConfig)
+    """What they learn of it."""
+    files: tuple[Resource, ...] = ()
+    """Rows of text, or plain text, that they learn from in place of the corpus's own documents."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +54,8 @@ class CorpusConfig:
     extract: ExtractConfig
     signals: SignalsConfig
     policy: PolicyConfig
+    perplexity: PerplexityConfig | None = None
+    """None: it is not measured."""
     refusal: RefusalConfig = field(default_factory=RefusalConfig)
     """When a whole source is refused."""
     dedup: DedupConfig
@@ -42,6 +64,13 @@ class CorpusConfig:
     """How to train a tokenizer, or the shard that holds a given one."""
     redact: tuple[str, ...] | None
     """Kinds of personal data that are replaced before encoding; None replaces nothing."""
+
+    def __post_init__(self) -> None:
+        asked = self.policy.quality.perplexity_thresholds() if self.policy.quality is not None else ()
+        if asked and self.perplexity is None:
+            raise ConfigError(
+                f"got quality.{asked[0]}, but no perplexity is measured: add quality.perplexity, or take it out."
+            )
 
 
 Manifests = Mapping[str, Manifest]
@@ -57,6 +86,8 @@ class Node:
     needs: tuple[str, ...] = ()
     """Names of the stages that its config depends on."""
     configure: Callable[[CorpusConfig, Manifests, Store], Any]
+    files: tuple[SourceFile, ...] = ()
+    """Where there is nothing upstream: files of its own in place of the corpus's sources."""
     is_cheap: bool = False
     """Whether `plan` may run it, in a scratch folder, to predict what follows exactly."""
 
@@ -69,8 +100,12 @@ def corpus_nodes(config: CorpusConfig) -> tuple[Node, ...]:
     """The stages of a corpus in an order in which each comes after what it needs."""
     extract = Node(stage=EXTRACT, configure=lambda config, _done, _store: config.extract)
     signals = Node(stage=SIGNALS_STAGE, upstream=("extract",), configure=lambda config, _done, _store: config.signals)
+    perplexity = _perplexity_nodes(config.perplexity)
     policy = Node(
-        stage=POLICY, upstream=("signals",), configure=lambda config, _done, _store: config.policy, is_cheap=True
+        stage=POLICY_WITH_PERPLEXITY if perplexity else POLICY,
+        upstream=("signals", "perplexity") if perplexity else ("signals",),
+        configure=lambda config, _done, _store: config.policy,
+        is_cheap=True,
     )
     sources = Node(
         stage=SOURCES,
@@ -103,7 +138,42 @@ def corpus_nodes(config: CorpusConfig) -> tuple[Node, ...]:
         needs=("tokenizer",) if trains else (),
         configure=_configure_tokenize,
     )
-    return (extract, signals, policy, sources, dedup, *((sample, tokenizer) if trains else ()), tokenize)
+    return (extract, signals, *perplexity, policy, sources, dedup, *((sample, tokenizer) if trains else ()), tokenize)
+
+
+def _perplexity_nodes(config: PerplexityConfig | None) -> tuple[Node, ...]:
+    """The stages that measure perplexity: none where the recipe does not want it."""
+    if config is None:
+        return ()
+    given = tuple(
+        SourceFile(digest=file.digest, path=file.path, kind="text", options=TextOptions()) for file in config.files
+    )
+    return (
+        Node(
+            stage=GIVEN_REFERENCE_STAGE if given else REFERENCE_STAGE,
+            upstream=() if given else ("extract", "signals"),
+            files=given,
+            configure=lambda _config, _done, _store: config.reference,
+            is_cheap=True,
+        ),
+        Node(
+            stage=LANGUAGE_MODELS_STAGE,
+            upstream=("reference",),
+            configure=lambda _config, _done, _store: config.models,
+        ),
+        Node(
+            stage=PERPLEXITY_STAGE,
+            upstream=("extract", "signals"),
+            needs=("language_models",),
+            configure=lambda _config, done, store: scores_config(done, store),
+        ),
+    )
+
+
+def scores_config(done: Manifests, store: Store) -> ScoresConfig:
+    """Which models a build's documents are judged by."""
+    shard = done["language_models"].entries[0].shard
+    return ScoresConfig(models=Resource(shard.digest, str(store.shard_path(shard.digest))))
 
 
 def tokenizer_resource(config: CorpusConfig, done: Manifests, store: Store) -> Resource:
@@ -121,7 +191,7 @@ def _configure_tokenize(config: CorpusConfig, done: Manifests, store: Store) -> 
 def units_of(node: Node, sources: Sequence[SourceFile], done: Manifests) -> list[Unit]:
     """The input units of a node in an order that depends on content alone."""
     if not node.upstream:
-        by_unit = {source.unit: source for source in sources}  # the same bytes twice are one input
+        by_unit = {source.unit: source for source in node.files or sources}  # the same bytes twice are one input
         return [Unit(name, (by_unit[name],)) for name in sorted(by_unit)]
     entries = [done[name].by_unit() for name in node.upstream]
     return [Unit(name, tuple(by_unit[name].shard for by_unit in entries)) for name in entries[0]]

@@ -37,6 +37,8 @@ def _story(store: Store, done: Mapping[str, Manifest], policy: PolicyConfig, uni
     signals = _row(store, done, "signals", unit, row_idx)
     signals.pop("minhash", None)
     digest = signals.pop("text_digest", None)
+    if "perplexity" in done:
+        signals |= _row(store, done, "perplexity", unit, row_idx)
     outcome = _row(store, done, "dedup", unit, row_idx)
     text = document.pop("text")
     return {

@@ -36,13 +36,15 @@ _HEAD = (
     ("duplicate_of", pa.string()),
     ("split", pa.string()),
 )
+_PERPLEXITY_NAMES = tuple(name for name in schemas.PERPLEXITY.names if name != "doc_id")
 EXPORT = pa.schema(
     [
         *(pa.field(name, kind) for name, kind in _HEAD),
         *(schemas.SIGNALS.field(name) for name in _SIGNAL_NAMES if name != "language"),
+        *(schemas.PERPLEXITY.field(name) for name in _PERPLEXITY_NAMES),
     ]
 )
-"""One row of an export."""
+"""One row of an export. The columns of perplexity are null where it is not measured."""
 
 
 def export_documents(
@@ -80,6 +82,7 @@ def _batches(
         (done["extract"], ("doc_id", "url", "fetched_at", "title", "text")),
         (done["signals"], ("doc_id", *_SIGNAL_NAMES)),
         (done["dedup"], ("doc_id", "decision", "reason", "duplicate_of", "split")),
+        *(((done["perplexity"], schemas.PERPLEXITY.names),) if "perplexity" in done else ()),
     )
     kinds = None if redact is None else frozenset(redact)
     for _unit, batch in read_aligned(store, *parts):
@@ -89,7 +92,7 @@ def _batches(
                 if kinds is not None:
                     row["text"] = pii.redact(row["text"], pii.find(row["text"], None, kinds))
                 row["fetched_at"] = row["fetched_at"].isoformat() if row["fetched_at"] else None
-                rows.append({name: row[name] for name in EXPORT.names})
+                rows.append({name: row.get(name) for name in EXPORT.names})
         yield rows
 
 

@@ -23,8 +23,8 @@ import pyarrow as pa
 from pipelines import pii
 from pipelines.corpus import CorpusConfig, read_aligned
 from pipelines.evidence import MAX_NUM_CHARS, Span, locate
-from pipelines.policy import Comparison, PolicyConfig, Rule, evaluate, measured, rules_for
-from pipelines.schemas import SIGNALS
+from pipelines.policy import Comparison, PolicyConfig, Rule, evaluate, is_single_precision, measured, rules_for
+from pipelines.schemas import PERPLEXITY, SIGNALS
 from pipelines.signals.keywords import Hit, keyword_finder
 from pipelines.store import Manifest, Store
 
@@ -138,6 +138,7 @@ def _counted(
         (done["signals"], _SIGNAL_COLUMNS),
         (done["policy"], _DECISION_COLUMNS),
         (done["dedup"], _OUTCOME_COLUMNS),
+        *(((done["perplexity"], PERPLEXITY.names),) if "perplexity" in done else ()),
     )
     unit_before, offset = "", 0
     for unit, batch in read_aligned(store, *parts):
@@ -248,7 +249,7 @@ def threshold_grid(rule: Rule) -> Floats:
     threshold = rule.threshold
     if isinstance(threshold, tuple):
         raise TypeError(f"got rule {rule.name} on a set of values, wanted one with a number: it has no grid.")
-    in_single = rule.signal in SIGNALS.names and SIGNALS.field(rule.signal).type == pa.float32()
+    in_single = is_single_precision(rule.signal)
     if rule.signal.startswith("num_") and (threshold > 20 or rule.signal == "num_words"):
         last = math.ceil(math.log10(max(threshold, 10))) + 1
         values = np.unique(np.round(np.logspace(0, last, 8 * last + 1)))
@@ -293,14 +294,16 @@ def _rows(
     for group in groups:
         for _, unit, row in (*group.dropped.chosen, *group.kept.chosen):
             wanted.setdefault(unit, set()).add(row)
-    names = ("extract", "signals", "policy", "dedup")
-    columns = (_DOCUMENT_COLUMNS, _SIGNAL_COLUMNS, _DECISION_COLUMNS, _OUTCOME_COLUMNS)
+    columns = {
+        "extract": _DOCUMENT_COLUMNS,
+        "signals": _SIGNAL_COLUMNS,
+        "policy": _DECISION_COLUMNS,
+        "dedup": _OUTCOME_COLUMNS,
+        **({"perplexity": PERPLEXITY.names} if "perplexity" in done else {}),
+    }
     found: dict[tuple[str, int], dict[str, Any]] = {}
-    kept_units = {name: _only(done[name], wanted) for name in names}
     unit_before, offset = "", 0
-    for unit, batch in read_aligned(
-        store, *((kept_units[name], each) for name, each in zip(names, columns, strict=True))
-    ):
+    for unit, batch in read_aligned(store, *((_only(done[name], wanted), each) for name, each in columns.items())):
         offset = offset if unit == unit_before else 0
         unit_before = unit
         idxs = [idx for idx in range(batch.num_rows) if idx + offset in wanted[unit]]
@@ -368,7 +371,7 @@ def _document_facts(
     find_keywords: Callable[[str], Sequence[Hit]],
 ) -> dict[str, Any]:
     text, language = row["text"], row["language"]
-    checked = evaluate({name: row.get(name) for name in SIGNALS.names}, config)
+    checked = evaluate({name: row.get(name) for name in (*SIGNALS.names, *PERPLEXITY.names)}, config)
     spans = locate(rule.signal, text, find_keywords) if rule else []
     own = next((each for each in checked if rule and each.name == rule.name), None)
     return {
@@ -402,6 +405,11 @@ def _notes(row: Mapping[str, Any], rule: Rule | None) -> Iterator[str]:
         yield f"licence: {row['license'] or 'none stated'}"
     if signal in ("language", "language_score"):
         yield f"{row['language']} ({row['script']}), score {_short(row['language_score'])}, by {row['language_source']}"
+    if signal in PERPLEXITY.names:
+        yield (
+            f"perplexity {_short(row['perplexity'])}, {_short(row['bits_per_byte'])} bits a byte, "
+            f"to the model of {row['perplexity_model'] or 'no language'}"
+        )
     if row["duplicate_of"] is not None:
         yield f"{row['reason']} of {row['duplicate_of']}, similarity {_short(row['similarity'])}"
     for name, label in (("keyword_counts", "category"), ("identity_counts", "group"), ("pii_counts", "kind")):

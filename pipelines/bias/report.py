@@ -30,6 +30,7 @@ from pipelines.corpus import CorpusConfig, read_aligned
 from pipelines.digest import canonical
 from pipelines.errors import TerminalError
 from pipelines.markdown import table
+from pipelines.policy import without_perplexity
 from pipelines.store import Manifest, Store
 
 BIAS_REPORT_VERSION = 1
@@ -52,7 +53,7 @@ def bias_facts(store: Store, done: Mapping[str, Manifest], config: CorpusConfig,
     """The audit of every filter, swaps of groups, mentions and associations of a build, as plain values."""
     total, kept_num_bytes = _count(store, done, bounds)
     found = audit(total, bounds)
-    swaps = counterfactuals(config.signals, config.policy)
+    swaps = counterfactuals(config.signals, without_perplexity(config.policy))
     return {
         "bounds": canonical(bounds),
         "disparity": {

@@ -60,6 +60,7 @@ def good(**changes: Any) -> dict[str, Any]:
         "keyword_counts": [],
         "identity_counts": [],
         "pii_counts": [],
+        "classifier_scores": [],
     }
     return row | changes
 
