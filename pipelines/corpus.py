@@ -164,7 +164,7 @@ def _perplexity_nodes(config: PerplexityConfig | None) -> tuple[Node, ...]:
         Node(
             stage=PERPLEXITY_STAGE,
             upstream=("extract", "signals"),
-            needs=("language_models",),
+            needs=("ngrams",),
             configure=lambda _config, done, store: scores_config(done, store),
         ),
     )
@@ -172,7 +172,7 @@ def _perplexity_nodes(config: PerplexityConfig | None) -> tuple[Node, ...]:
 
 def scores_config(done: Manifests, store: Store) -> ScoresConfig:
     """Which models a build's documents are judged by."""
-    shard = done["language_models"].entries[0].shard
+    shard = done["ngrams"].entries[0].shard
     return ScoresConfig(models=Resource(shard.digest, str(store.shard_path(shard.digest))))
 
 

@@ -107,7 +107,7 @@ def _first(texts: Sequence[str], num_bytes: int) -> Iterator[str]:
 
 
 LANGUAGE_MODELS_STAGE = Stage(
-    name="language_models",
+    name="ngrams",
     version=1,
     kind=Kind.GLOBAL,
     inputs=(REFERENCE,),

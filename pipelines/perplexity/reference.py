@@ -71,11 +71,11 @@ class _Shelf:
     last: _Candidate | None = None
     """Once the shelf was full, nothing after this one can be in the reference."""
     total_bytes: int = 0
-    """Of different texts, exact until it reaches `max_bytes`."""
+    """Of different texts, exact until it reaches twice `max_bytes`, from where on the budget is full."""
     sizes: dict[bytes, int] = field(default_factory=dict)
 
     def add(self, candidate: _Candidate) -> None:
-        if self.total_bytes < self.max_bytes:
+        if self.total_bytes < 2 * self.max_bytes:
             # Of texts that differ in their white space alone, the longest counts: so no order of rows matters.
             known = self.sizes.get(candidate.text_digest, 0)
             if candidate.num_bytes > known:
