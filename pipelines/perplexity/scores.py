@@ -93,17 +93,24 @@ def _nullable(values: npt.NDArray[np.float64]) -> pa.Array:
     return pa.array(values.astype(np.float32), mask=np.isnan(values))
 
 
-@functools.lru_cache(maxsize=1)
 def _load(resource: Resource) -> dict[tuple[str, int | None], tuple[Encoder, NgramModel]]:
-    """The models of a shard, by language and the fold they learnt from; their arrays are views of the mapped file."""
+    """The models of a shard, by language and the fold they learnt from; their arrays are views of the mapped file.
+
+    Mapped anew for each shard that is judged, which costs nothing: a mapping that was kept would outlive the file, and a
+    file that is cut off beneath a mapping ends the process.
+    """
     found: dict[tuple[str, int | None], tuple[Encoder, NgramModel]] = {}
     with pa.memory_map(resource.path) as source:
         for batch in pa.ipc.open_stream(source):
             for row in range(batch.num_rows):
                 language, fold = batch.column("language")[row].as_py(), batch.column("fold")[row].as_py()
-                encoder = Encoder.load(batch.column("tokenizer_json")[row].as_py())
+                encoder = _encoder(batch.column("tokenizer_json")[row].as_py())
                 found[language, fold] = encoder, NgramModel.from_row(batch, row)
     return found
+
+
+_encoder = functools.lru_cache(maxsize=8)(Encoder.load)
+"""Reading a tokenizer takes as long as judging a hundred documents, so one of each language is kept from shard to shard."""
 
 
 PERPLEXITY_STAGE = Stage(
