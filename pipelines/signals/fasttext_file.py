@@ -18,6 +18,8 @@ _SUPERVISED = 3
 _NUM_CENTROIDS = 256
 _FLOAT_NUM_BYTES = 4
 _MAX_NUM_ENTRIES = 1 << 30
+_MAX_NGRAM = 100
+"""Characters, or words, of the longest n-grams: many times what anybody trains with, and few enough to end."""
 
 
 def labels_of(path: Path) -> tuple[str, ...]:
@@ -53,12 +55,29 @@ class _Reader:
         magic, version = self.take("<ii")
         if magic != _MAGIC or version not in _VERSIONS:
             raise ValueError("it does not begin like one")
-        dim, *_rest, model, bucket, _minn, _maxn, _rate, _sampling = self.take("<12id")
+        (
+            dim,
+            _window,
+            _epoch,
+            _min_count,
+            _negatives,
+            word_ngrams,
+            _loss,
+            model,
+            bucket,
+            minn,
+            maxn,
+            _rate,
+            _sampling,
+        ) = self.take("<12id")
         if model != _SUPERVISED:
             raise ValueError("it holds word vectors and no labels")
         size, num_words, num_labels, _num_tokens, num_pruned = self.take("<iiiqq")
         if not (dim > 0 and bucket >= 0 and 0 < num_labels <= size == num_words + num_labels < _MAX_NUM_ENTRIES):
             raise ValueError("its counts do not go together")
+        has_ngrams = maxn > 0 or word_ngrams > 1
+        if not (0 <= minn <= maxn < _MAX_NGRAM and word_ngrams < _MAX_NGRAM and (bucket > 0 or not has_ngrams)):
+            raise ValueError("its n-grams cannot be")
         labels = self.entries(size, num_labels)
         self.skip(8 * max(num_pruned, 0))
         is_quantised = self.flag()
