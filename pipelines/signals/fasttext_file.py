@@ -15,6 +15,9 @@ from pipelines.errors import ConfigError
 _MAGIC = 793712314
 _VERSIONS = (11, 12)
 _SUPERVISED = 3
+_LOSSES = (1, 2, 3, 4)
+_MAX_COUNT = 10**15
+"""Of a word: from here on, the library never ends to build its tree of labels."""
 _NUM_CENTROIDS = 256
 _FLOAT_NUM_BYTES = 4
 _MAX_NUM_ENTRIES = 1 << 30
@@ -55,23 +58,12 @@ class _Reader:
         magic, version = self.take("<ii")
         if magic != _MAGIC or version not in _VERSIONS:
             raise ValueError("it does not begin like one")
-        (
-            dim,
-            _window,
-            _epoch,
-            _min_count,
-            _negatives,
-            word_ngrams,
-            _loss,
-            model,
-            bucket,
-            minn,
-            maxn,
-            _rate,
-            _sampling,
-        ) = self.take("<12id")
+        # dimension, window, epochs, least count, negatives, word n-grams, loss, task, buckets, character n-grams from, to
+        dim, *_, word_ngrams, loss, model, bucket, minn, maxn, _, _ = self.take("<12id")
         if model != _SUPERVISED:
             raise ValueError("it holds word vectors and no labels")
+        if loss not in _LOSSES:
+            raise ValueError(f"there is no loss {loss}")
         size, num_words, num_labels, _num_tokens, num_pruned = self.take("<iiiqq")
         if not (dim > 0 and bucket >= 0 and 0 < num_labels <= size == num_words + num_labels < _MAX_NUM_ENTRIES):
             raise ValueError("its counts do not go together")
@@ -98,7 +90,9 @@ class _Reader:
                 raise ValueError("it is cut off")
             word = self.data[self.at : end]
             self.at = end + 1
-            _count, kind = self.take("<qb")
+            count, kind = self.take("<qb")
+            if not 0 <= count < _MAX_COUNT or kind not in (0, 1):
+                raise ValueError("a word cannot be")
             if kind == 1:
                 labels.append(word.decode())
         if len(labels) != num_labels:

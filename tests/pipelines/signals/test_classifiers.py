@@ -27,15 +27,23 @@ def classifier(name="english", label="__label__en", languages=None, file=MODEL) 
 
 
 def dense_model(
-    *, bucket=BUCKET, task=3, version=12, padding=0, max_chars=0, labels=("__label__no", "__label__yes")
+    *,
+    bucket=BUCKET,
+    loss=3,
+    count=5,
+    task=3,
+    version=12,
+    padding=0,
+    max_chars=0,
+    labels=("__label__no", "__label__yes"),
 ) -> bytes:
     """A small unquantised model by the published layout: three words, two labels, softmax, weights of zero."""
     words = [b"the", b"harbour", b"quiet"][:NUM_WORDS]
     head = struct.pack("<ii", 793712314, version)
-    head += struct.pack("<12id", DIM, 5, 5, 1, 5, 1, 3, task, bucket, 0, max_chars, 100, 1e-4)
+    head += struct.pack("<12id", DIM, 5, 5, 1, 5, 1, loss, task, bucket, 0, max_chars, 100, 1e-4)
     head += struct.pack("<iiiqq", NUM_WORDS + len(labels), NUM_WORDS, len(labels), 30, -1)
     entries = b"".join(word + b"\0" + struct.pack("<qb", 10, 0) for word in words)
-    entries += b"".join(label.encode() + b"\0" + struct.pack("<qb", 5, 1) for label in labels)
+    entries += b"".join(label.encode() + b"\0" + struct.pack("<qb", count, 1) for label in labels)
     rows = NUM_WORDS + bucket
     source = struct.pack("<?qq", False, rows, DIM) + bytes(4 * rows * DIM)
     target = struct.pack("<?qq", False, len(labels), DIM) + bytes(4 * len(labels) * DIM)
@@ -111,6 +119,8 @@ def test_a_file_that_is_cut_off_anywhere_is_refused(tmp_path, data):
         (dense_model(task=1), "it holds word vectors and no labels"),
         (dense_model(version=13), "it does not begin like one"),
         (dense_model(max_chars=1 << 20), "its n-grams cannot be"),
+        (dense_model(loss=9), "there is no loss 9"),
+        (dense_model(count=10**15), "a word cannot be"),
         (dense_model(bucket=0, max_chars=3), "its n-grams cannot be"),
         (dense_model(padding=1), "1 bytes too many"),
         (dense_model(labels=()), "its counts do not go together"),
