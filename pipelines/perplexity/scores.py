@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.encoding import Encoder
 from pipelines.ngram import COSTS_PER_BIT, NgramModel
@@ -65,8 +66,9 @@ def _rows_by_model(
     """Rows with text in a language that has a model, by a model that has not seen them."""
     rows: dict[tuple[str, int | None], list[int]] = {}
     languages, folds = batch.column("language").to_pylist(), folds_of(batch).to_pylist()
-    for row, (language, fold) in enumerate(zip(languages, folds, strict=True)):
-        if language is None or fold is None:
+    sizes = pc.binary_length(batch.column("text")).to_pylist()
+    for row, (language, fold, num_bytes) in enumerate(zip(languages, folds, sizes, strict=True)):
+        if language is None or fold is None or not num_bytes:
             continue
         for key in ((language, 1 - fold), (language, None)):
             if key in models:

@@ -63,9 +63,10 @@ def test_a_document_without_a_model_has_no_value(config):
         document("a", prose(1), language="de"),
         document("b", prose(1), language=None),
         document("c", "", text_digest=None, minhash=None, problem="not_html", language=None),
+        document("d", ""),
     ]
     assert scored(rows, config) == [
-        {"doc_id": name, "perplexity": None, "bits_per_byte": None, "perplexity_model": None} for name in "abc"
+        {"doc_id": name, "perplexity": None, "bits_per_byte": None, "perplexity_model": None} for name in "abcd"
     ]
 
 
