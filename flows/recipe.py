@@ -5,6 +5,7 @@ known one; a wrong type or an impossible value names its place, what was got and
 """
 
 import difflib
+import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -587,11 +588,17 @@ def _classifiers(given: Any) -> tuple[ClassifierSection, ...]:
     return tuple(found)
 
 
+@functools.lru_cache(maxsize=8)
+def _labels(file: Resource) -> tuple[str, ...]:
+    """Of a model's file, read once in a run: the dictionary of a large one takes a second."""
+    return labels_of(Path(file.path))
+
+
 def _fasttext_model(base: Path, section: ClassifierSection) -> Resource:
     where = f"quality.classifiers ({section.name})"
     file = _resource(base / section.file, where)
     try:
-        labels = labels_of(Path(file.path))
+        labels = _labels(file)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
     if section.label not in labels:
