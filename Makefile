@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA ?= $(CORPUSMILL_TEST_DATA)
 
-.PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-memory bench-crawl bench-frontier bench-toxicity real-pages lock clean
+.PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity real-pages lock clean
 
 run: $(READY)
 	$(BIN)/corpusmill run
@@ -57,6 +57,10 @@ bench-toxicity: $(READY)
 
 bench-frontier: $(READY)
 	$(BIN)/python tests/benchmarks/bench_frontier.py
+
+# TEXTS="a.txt b.txt" measures real text in place of generated.
+bench-perplexity: $(READY)
+	$(BIN)/python tests/benchmarks/bench_perplexity.py $(TEXTS)
 
 real-pages: $(READY)
 	infra/fetch_debian_docs.sh pages

@@ -262,7 +262,7 @@ def keyword_coverage(
 def export_trained_model(recipe_path: Path | None, workspace_path: Path | None, out: Path) -> dict[str, Any]:
     """Write the recipe's trained model in the Hugging Face layout."""
     from llm.export import export_model
-    from pipelines.tokenizer import END_OF_TEXT
+    from pipelines.bpe import END_OF_TEXT
 
     folder, training = _model_folder(recipe_path, workspace_path, needs_recipe=True)
     tokenizer = (folder / "tokenizer.json").read_text(encoding="utf-8")

@@ -5,6 +5,7 @@ known one; a wrong type or an impossible value names its place, what was got and
 """
 
 import difflib
+import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ from llm.config import PRESETS, ModelConfig, RunConfig, TrainConfig
 from pipelines.bias.disparity import AuditConfig
 from pipelines.bias.toxicity_stage import ToxicityModelConfig
 from pipelines.blocklists import BlockList, BlockListKind, list_names
-from pipelines.corpus import CorpusConfig, given_tokenizer_resource
+from pipelines.corpus import CorpusConfig, PerplexityConfig, given_tokenizer_resource
 from pipelines.crawl.address import AllowedAddresses
 from pipelines.crawl.config import CrawlConfig
 from pipelines.decontaminate import SuitesConfig, check_suite
@@ -30,10 +31,13 @@ from pipelines.digest import digest_file
 from pipelines.entities import EntityConfig, ModelFile, checked_kinds
 from pipelines.errors import ConfigError, InputError, IntegrityError
 from pipelines.extract import ExtractConfig
+from pipelines.perplexity.language_models import LanguageModelsConfig
+from pipelines.perplexity.reference import ReferenceConfig
 from pipelines.pii import DEFAULT_KINDS, ENTITY_KINDS
 from pipelines.pii import KINDS as PII_KINDS
 from pipelines.policy import (
     BiasRules,
+    ClassifierRule,
     ComplianceRules,
     EvaluationRules,
     LanguageRules,
@@ -42,6 +46,8 @@ from pipelines.policy import (
     QualityRules,
 )
 from pipelines.refusal import RefusalConfig
+from pipelines.signals.classifiers import Classifier
+from pipelines.signals.fasttext_file import labels_of
 from pipelines.signals.measure import SignalsConfig
 from pipelines.sources.files import REMOTE_SCHEMES, expand, is_remote
 from pipelines.sources.remote import held_file, remote_path
@@ -75,6 +81,8 @@ _AUDIT_KEYS = (
 )
 _BIAS_REST = (*_AUDIT_KEYS, "toxicity")
 """Keys of the section bias that are not the policy's own rules."""
+_QUALITY_REST = ("perplexity", "classifiers")
+"""Keys of the section quality that are not the policy's own rules."""
 _DEFAULT_ARBITER_THRESHOLD = SignalsConfig().arbiter_threshold
 DEMO = Path(__file__).parent / "recipes" / "demo.yaml"
 """The embedded recipe that runs when none is named."""
@@ -190,6 +198,51 @@ class ToxicitySection:
             for language, paths in self.train.items()
         }
         return ToxicityModelConfig(train=files, text_field=self.text_field, label_field=self.label_field)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PerplexitySection:
+    """What documents' perplexity is measured with."""
+
+    reference: tuple[str, ...] | None = None
+    """Files of text that the models learn from (JSONL with `text`, Parquet, plain text); null: the corpus's own documents."""
+    languages: tuple[str, ...] | None = None
+    """ISO 639 codes of the languages that get a model; null: those of `language.allowed`, or en and zh."""
+    order: int = LanguageModelsConfig().order
+    vocab_size: int = LanguageModelsConfig().vocab_size
+    min_count: int = LanguageModelsConfig().min_count
+    max_bytes: int = ReferenceConfig().max_bytes
+    """Of reference text in each language, at most; training takes about 50 bytes of memory for each."""
+    min_bytes: int = LanguageModelsConfig().min_bytes
+    """Of reference text, below which a language gets no model."""
+
+    def __post_init__(self) -> None:
+        if self.reference is not None and not self.reference:
+            raise ConfigError("reference: got an empty list, wanted files, or null for the corpus's own documents.")
+        self.config(self.languages or ("en",), ())
+
+    def config(self, languages: tuple[str, ...], files: tuple[Resource, ...]) -> PerplexityConfig:
+        """What the stages take."""
+        return PerplexityConfig(
+            reference=ReferenceConfig(languages=languages, max_bytes=self.max_bytes),
+            models=LanguageModelsConfig(
+                order=self.order, vocab_size=self.vocab_size, min_count=self.min_count, min_bytes=self.min_bytes
+            ),
+            files=files,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifierSection:
+    """A fastText classifier given as a file."""
+
+    file: str
+    label: str
+    min_score: float | None = None
+    """Probability of the label below which a document is dropped; null only measures."""
+    name: str
+    languages: tuple[str, ...] | None = None
+    """Whose documents it is asked about; null: all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,6 +365,9 @@ class Recipe:
     """Files, globs or folders of evaluation suites that no document may hold the text of."""
     innocent: tuple[str, ...]
     """Files, globs or folders of texts that may stand in any document, a suite or not."""
+    perplexity: PerplexitySection | None
+    """None: perplexity is not measured."""
+    classifiers: tuple[ClassifierSection, ...]
     audit: AuditConfig | None
     """What filters may do to groups of people; None: not audited."""
     toxicity: ToxicitySection | None
@@ -341,10 +397,15 @@ class Recipe:
         lexicons = tuple(self._list_file(path, "lexicons", remote) for path in self.keyword_lexicons)
         return CorpusConfig(
             extract=self.extract,
-            signals=SignalsConfig(arbiter_threshold=self.arbiter_threshold, keyword_lexicons=lexicons),
+            signals=SignalsConfig(
+                arbiter_threshold=self.arbiter_threshold,
+                keyword_lexicons=lexicons,
+                classifiers=self._classifiers(),
+            ),
             toxicity_model=None if self.toxicity is None else self.toxicity.config(self.base),
             toxicity_scan="mentions" if self.toxicity is None else self.toxicity.scan,
             suites=self._suites(),
+            perplexity=self._perplexity(),
             policy=replace(self.policy, block_lists=self._block_lists(remote)),
             refusal=self.refusal,
             dedup=self.dedup,
@@ -352,6 +413,22 @@ class Recipe:
             tokenizer=self._tokenizer(store),
             redact=redact,
             entities=entities,
+        )
+
+    def _perplexity(self) -> PerplexityConfig | None:
+        section = self.perplexity
+        if section is None:
+            return None
+        files = tuple(_resource(self.base / path, "quality.perplexity.reference") for path in section.reference or ())
+        usual = ReferenceConfig().languages if self.policy.language is None else self.policy.language.allowed
+        return section.config(section.languages or usual, files)
+
+    def _classifiers(self) -> tuple[Classifier, ...]:
+        return tuple(
+            Classifier(
+                name=each.name, file=_fasttext_model(self.base, each), label=each.label, languages=each.languages
+            )
+            for each in self.classifiers
         )
 
     def _redact(self, entities: EntityConfig | None) -> tuple[str, ...] | None:
@@ -500,9 +577,16 @@ def parse_recipe(text: str, base: Path) -> Recipe:
     suite_paths = _suite_paths(suites)
     bias_rules, bias_rest = _split(_mapping(data, "bias"), _BIAS_REST)
     audit = {name: value for name, value in bias_rest.items() if name in _AUDIT_KEYS}
+    quality_rules, quality_rest = _split(_mapping(data, "quality"), _QUALITY_REST)
+    classifiers = _classifiers(quality_rest.get("classifiers", []))
     policy = PolicyConfig(
         language=_part(language_rules, "language", LanguageRules, also=("arbiter_threshold",)),
-        quality=_part(_mapping(data, "quality"), "quality", QualityRules),
+        quality=_part(quality_rules, "quality", QualityRules, also=_QUALITY_REST),
+        classifiers=tuple(
+            ClassifierRule(name=each.name, min_score=each.min_score, languages=each.languages)
+            for each in classifiers
+            if each.min_score is not None
+        ),
         compliance=_part(compliance_rules, "compliance", ComplianceRules, also=_COMPLIANCE_REST),
         evaluation=_evaluation_rules(suites) if suite_paths else None,
         bias=_part(bias_rules, "bias", BiasRules, also=_BIAS_REST),
@@ -523,6 +607,8 @@ def parse_recipe(text: str, base: Path) -> Recipe:
         innocent=_patterns(suites, "innocent"),
         list_addresses=_list_addresses(compliance_rest),
         max_list_age_hours=_max_list_age_hours(compliance_rest),
+        perplexity=_perplexity(quality_rest, policy.quality),
+        classifiers=classifiers,
         audit=None if bias_rules is None else _part(audit, "bias", AuditConfig),
         toxicity=_toxicity(bias_rules, bias_rest),
         refusal=_refusal(compliance_rest, complies=compliance is not None),
@@ -673,6 +759,54 @@ def _toxicity(rules: Mapping[str, Any] | None, rest: Mapping[str, Any]) -> Toxic
             if language not in ("en", "zh"):
                 raise ConfigError(f"bias.toxicity.train: got language {language!r}, wanted en or zh: correct it.")
     return section
+
+
+def _perplexity(rest: Mapping[str, Any], rules: QualityRules | None) -> PerplexitySection | None:
+    """`perplexity: on`, `off` (the default) or a mapping."""
+    given = _mapping({"perplexity": rest.get("perplexity", False)}, "perplexity")
+    section: PerplexitySection | None = _part(given, "quality.perplexity", PerplexitySection)
+    asked = rules.perplexity_thresholds() if rules is not None else ()
+    if asked and section is None:
+        raise ConfigError(
+            f"quality.{asked[0]}: got a threshold, but perplexity is not measured, wanted quality.perplexity too: "
+            "set `perplexity: on`, or take the threshold out."
+        )
+    return section
+
+
+def _classifiers(given: Any) -> tuple[ClassifierSection, ...]:
+    if not isinstance(given, list) or not all(isinstance(item, dict) for item in given):
+        raise ConfigError(f"quality.classifiers: got {_shown(given)}, wanted a list of mappings: see the README.")
+    found: list[ClassifierSection] = []
+    for idx, item in enumerate(given):
+        where = f"quality.classifiers.{idx}"
+        section: ClassifierSection = _part(item, where, ClassifierSection)
+        if any(each.name == section.name for each in found):
+            raise ConfigError(f"{where}.name: got {section.name!r} twice, wanted one name each: rename one.")
+        found.append(section)
+    return tuple(found)
+
+
+@functools.lru_cache(maxsize=8)
+def _labels(file: Resource) -> tuple[str, ...]:
+    """Of a model's file, read once in a run: the dictionary of a large one takes a second."""
+    return labels_of(Path(file.path))
+
+
+def _fasttext_model(base: Path, section: ClassifierSection) -> Resource:
+    where = f"quality.classifiers ({section.name})"
+    file = _resource(base / section.file, where)
+    try:
+        labels = _labels(file)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    if section.label not in labels:
+        near = difflib.get_close_matches(section.label, labels, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(labels[:8])}."
+        raise ConfigError(
+            f"{where}: got label {section.label!r}, wanted one of the {len(labels)} of {file.path}: {hint}"
+        )
+    return file
 
 
 def _files(compliance: Mapping[str, Any], name: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ source files -> extract -> signals -> policy -> sources -> dedup -> tokenize
                    +-----------------------------------------+-> sample -> tokenizer
 
 Where the recipe asks for them: entities (of names, read by what counts or redacts), labelled files -> toxicity_model ->
-toxicity, and suites -> contamination.
+toxicity, suites -> contamination, and reference -> ngrams -> perplexity, which the policy reads too.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,14 +25,30 @@ from pipelines.errors import ConfigError, EmptyCorpusError
 from pipelines.executor import Executor
 from pipelines.extract import EXTRACT, ExtractConfig
 from pipelines.materialize import OnProgress, StageResult, materialize
+from pipelines.perplexity.language_models import LANGUAGE_MODELS_STAGE, LanguageModelsConfig
+from pipelines.perplexity.reference import GIVEN_REFERENCE_STAGE, REFERENCE_STAGE, ReferenceConfig
+from pipelines.perplexity.scores import PERPLEXITY_STAGE, ScoresConfig
 from pipelines.policy import PolicyConfig, policy_reading
 from pipelines.refusal import SOURCES, RefusalConfig
 from pipelines.signals.measure import SIGNALS_STAGE, SignalsConfig
+from pipelines.sources.text import TextOptions
 from pipelines.stage import Resource, Stage
 from pipelines.store import Manifest, Store
 from pipelines.tokenize import TOKENIZE, TokenizeConfig
 from pipelines.tokenizer import SAMPLE_STAGE, TOKENIZER_STAGE, SampleConfig, TokenizerConfig
 from pipelines.work import SourceFile, Unit, align
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PerplexityConfig:
+    """What the documents' perplexity is measured with."""
+
+    reference: ReferenceConfig = field(default_factory=ReferenceConfig)
+    """Which text the models learn from."""
+    models: LanguageModelsConfig = field(default_factory=LanguageModelsConfig)
+    """What they learn of it."""
+    files: tuple[Resource, ...] = ()
+    """Rows of text, or plain text, that they learn from in place of the corpus's own documents."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +64,8 @@ class CorpusConfig:
     suites: SuitesConfig | None = None
     """What a model will be measured on; None: documents are not searched for it."""
     policy: PolicyConfig
+    perplexity: PerplexityConfig | None = None
+    """None: it is not measured."""
     refusal: RefusalConfig = field(default_factory=RefusalConfig)
     """When a whole source is refused."""
     dedup: DedupConfig
@@ -62,6 +80,11 @@ class CorpusConfig:
     def __post_init__(self) -> None:
         if self.policy.evaluation is not None and self.suites is None:
             raise ConfigError("got a rule on evaluation suites without a suite, wanted one: name it, or drop the rule.")
+        asked = self.policy.quality.perplexity_thresholds() if self.policy.quality is not None else ()
+        if asked and self.perplexity is None:
+            raise ConfigError(
+                f"got quality.{asked[0]}, but no perplexity is measured: add quality.perplexity, or take it out."
+            )
 
 
 Manifests = Mapping[str, Manifest]
@@ -77,6 +100,8 @@ class Node:
     needs: tuple[str, ...] = ()
     """Names of the stages that its config depends on."""
     configure: Callable[[CorpusConfig, Manifests, Store], Any]
+    files: tuple[SourceFile, ...] = ()
+    """Where there is nothing upstream: files of its own in place of the corpus's sources."""
     is_cheap: bool = False
     """Whether `plan` may run it, in a scratch folder, to predict what follows exactly."""
 
@@ -114,10 +139,12 @@ def corpus_nodes(config: CorpusConfig) -> tuple[Node, ...]:
     contamination = Node(
         stage=CONTAMINATION_STAGE, upstream=("extract",), needs=("suites",), configure=_configure_contamination
     )
+    perplexity = _perplexity_nodes(config.perplexity)
     judges_suites = config.policy.evaluation is not None
+    optional = (*(("contamination",) if judges_suites else ()), *(("perplexity",) if perplexity else ()))
     policy = Node(
-        stage=policy_reading(suites=judges_suites),
-        upstream=("signals", "toxicity", *(("contamination",) if judges_suites else ())),
+        stage=policy_reading(suites=judges_suites, perplexity=bool(perplexity)),
+        upstream=("signals", "toxicity", *optional),
         configure=lambda config, _done, _store: config.policy,
         is_cheap=True,
     )
@@ -158,8 +185,44 @@ def corpus_nodes(config: CorpusConfig) -> tuple[Node, ...]:
         *((toxicity_model,) if has_model else ()),
         toxicity,
         *((suites, contamination) if config.suites is not None else ()),
+        *perplexity,
     )
     return (extract, *measures, policy, sources, dedup, *((sample, tokenizer) if trains else ()), tokenize)
+
+
+def _perplexity_nodes(config: PerplexityConfig | None) -> tuple[Node, ...]:
+    """The stages that measure perplexity: none where the recipe does not want it."""
+    if config is None:
+        return ()
+    given = tuple(
+        SourceFile(digest=file.digest, path=file.path, kind="text", options=TextOptions()) for file in config.files
+    )
+    return (
+        Node(
+            stage=GIVEN_REFERENCE_STAGE if given else REFERENCE_STAGE,
+            upstream=() if given else ("extract", "signals"),
+            files=given,
+            configure=lambda _config, _done, _store: config.reference,
+            is_cheap=True,
+        ),
+        Node(
+            stage=LANGUAGE_MODELS_STAGE,
+            upstream=("reference",),
+            configure=lambda _config, _done, _store: config.models,
+        ),
+        Node(
+            stage=PERPLEXITY_STAGE,
+            upstream=("extract", "signals"),
+            needs=("ngrams",),
+            configure=lambda _config, done, store: scores_config(done, store),
+        ),
+    )
+
+
+def scores_config(done: Manifests, store: Store) -> ScoresConfig:
+    """Which models a build's documents are judged by."""
+    shard = done["ngrams"].entries[0].shard
+    return ScoresConfig(models=Resource(shard.digest, str(store.shard_path(shard.digest))))
 
 
 def tokenizer_resource(config: CorpusConfig, done: Manifests, store: Store) -> Resource:
@@ -198,7 +261,7 @@ def units_of(node: Node, sources: Sequence[SourceFile], done: Manifests) -> list
     if not node.stage.inputs:
         return []
     if not node.upstream:
-        by_unit = {source.unit: source for source in sources}  # the same bytes twice are one input
+        by_unit = {source.unit: source for source in node.files or sources}  # the same bytes twice are one input
         return [Unit(name, (by_unit[name],)) for name in sorted(by_unit)]
     entries = [done[name].by_unit() for name in node.upstream]
     return [Unit(name, tuple(by_unit[name].shard for by_unit in entries)) for name in entries[0]]

@@ -41,6 +41,8 @@ def _story(store: Store, done: Mapping[str, Manifest], policy: PolicyConfig, uni
     digest = signals.pop("text_digest", None)
     signals |= _row(store, done, "toxicity", unit, row_idx)
     held = _row(store, done, "contamination", unit, row_idx)["contaminated_by"] if "contamination" in done else None
+    if "perplexity" in done:
+        signals |= _row(store, done, "perplexity", unit, row_idx)
     outcome = _row(store, done, "dedup", unit, row_idx)
     text = document.pop("text")
     named = _row(store, done, "entities", unit, row_idx)["entities"] if "entities" in done else None

@@ -37,15 +37,17 @@ _HEAD = (
     ("split", pa.string()),
 )
 _TOXICITY_NAMES = tuple(name for name in schemas.TOXICITY.names if name != "doc_id")
+_PERPLEXITY_NAMES = tuple(name for name in schemas.PERPLEXITY.names if name != "doc_id")
 EXPORT = pa.schema(
     [
         *(pa.field(name, kind) for name, kind in _HEAD),
         *(schemas.SIGNALS.field(name) for name in _SIGNAL_NAMES if name != "language"),
         *(schemas.TOXICITY.field(name) for name in _TOXICITY_NAMES),
         pa.field("contaminated_by", schemas.CONTAMINATION.field("contaminated_by").type),  # null: there are no suites
+        *(schemas.PERPLEXITY.field(name) for name in _PERPLEXITY_NAMES),
     ]
 )
-"""One row of an export."""
+"""One row of an export. The columns of perplexity are null where it is not measured."""
 
 
 def export_documents(
@@ -86,6 +88,7 @@ def _batches(
         (done["dedup"], ("doc_id", "decision", "reason", "duplicate_of", "split")),
         *((done["entities"], ("doc_id", "entities")) for _ in ("one",) if "entities" in done),
         *contamination_part(done),
+        *(((done["perplexity"], schemas.PERPLEXITY.names),) if "perplexity" in done else ()),
     )
     kinds = None if redact is None else frozenset(redact)
     for _unit, batch in read_aligned(store, *parts):

@@ -27,7 +27,7 @@ from pipelines.blocklists import BlockList, blocked_by, load_block_lists
 from pipelines.errors import ConfigError
 from pipelines.pii import DEFAULT_KINDS, ENTITY_KINDS
 from pipelines.rights.license_classes import LICENSE_CLASSES, accepted_classes
-from pipelines.schemas import CONTAMINATION, DECISION, SIGNALS, TOXICITY, select
+from pipelines.schemas import CONTAMINATION, DECISION, PERPLEXITY, SIGNALS, TOXICITY, select
 from pipelines.stage import Stage
 from pipelines.tallies import tally_decisions
 
@@ -198,6 +198,11 @@ class QualityRules:
     """Characters in repeated lines (FineWeb)."""
     max_newline_to_word_ratio: float | None = 0.3
     """FineWeb."""
+    max_perplexity: float | None = None
+    """To the n-gram model of the document's language, a piece (cc_net). Needs `perplexity`, and a value of one's own: it
+    says as much of the model as of the text."""
+    max_bits_per_byte: float | None = None
+    """The same surprise a byte of UTF-8 (ours): depends less on how the model cuts words."""
     per_language: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     """Language code to field to value, where it differs: {"de": {"min_stop_words": null}}. Thresholds only."""
 
@@ -211,6 +216,29 @@ class QualityRules:
                         f"got quality.per_language.{language}.{name}, wanted the name of a quality threshold."
                     )
                 _check_threshold(f"quality.per_language.{language}.{name}", value)
+
+    def perplexity_thresholds(self) -> tuple[str, ...]:
+        """The thresholds that are set and ask for a measured perplexity."""
+        given = [name for name in PERPLEXITY_FIELDS if getattr(self, name) is not None]
+        for language, overrides in self.per_language.items():
+            own = (name for name in PERPLEXITY_FIELDS if overrides.get(name) is not None)
+            given += [f"per_language.{language}.{name}" for name in own]
+        return tuple(given)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassifierRule:
+    """A floor under what a fastText classifier says of a document."""
+
+    name: str
+    """The classifier's, as in `classifier_scores`."""
+    min_score: float
+    """Probability of its label, 0 to 1."""
+    languages: tuple[str, ...] | None = None
+    """ISO 639 codes of the languages that it is asked about; None: all."""
+
+    def __post_init__(self) -> None:
+        _check_threshold(f"quality.classifiers.{self.name}.min_score", self.min_score, maximum=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -280,8 +308,24 @@ class PolicyConfig:
     """Abuse of groups."""
     pii: PiiRules | None = field(default_factory=PiiRules)
     """Density of personal data."""
+    classifiers: tuple[ClassifierRule, ...] = ()
+    """Given classifiers that may drop a document; asked where quality is on."""
     block_lists: tuple[BlockList, ...] = ()
     """Addresses that no document may come from; asked where compliance is on."""
+
+
+def rules_on_text(config: PolicyConfig) -> PolicyConfig:
+    """The rules without those on what only a whole build measures, evaluation suites and perplexity."""
+    config = replace(config, evaluation=None)
+    rules = config.quality
+    if rules is None or not rules.perplexity_thresholds():
+        return config
+    per_language = {
+        language: {name: value for name, value in overrides.items() if name not in PERPLEXITY_FIELDS}
+        for language, overrides in rules.per_language.items()
+    }
+    off = replace(rules, max_perplexity=None, max_bits_per_byte=None, per_language=per_language)
+    return replace(config, quality=off)
 
 
 # (rule, field of QualityRules): the field is min_ or max_ and the signal, except where _SIGNALS names another.
@@ -310,7 +354,11 @@ _QUALITY_TABLE = (
     ("fineweb_short_line", "max_short_line_ratio"),
     ("fineweb_char_dup", "max_dup_char_ratio"),
     ("fineweb_list", "max_newline_to_word_ratio"),
+    ("high_perplexity", "max_perplexity"),
+    ("high_bits_per_byte", "max_bits_per_byte"),
 )
+PERPLEXITY_FIELDS = ("max_perplexity", "max_bits_per_byte")
+"""Thresholds that ask for a measured perplexity."""
 _THRESHOLD_FIELDS = frozenset(name for _, name in _QUALITY_TABLE if not name.startswith("drop_"))
 _SIGNALS = {
     "words": "num_words",
@@ -345,6 +393,8 @@ CHINESE_THRESHOLDS: Mapping[str, float | None] = {
 
 _CHINESE = ("zh", "yue", "wuu")
 _DENSE_CATEGORIES = ("adult", "abuse", "spam")
+_CLASSIFIER = "classifier_scores."
+"""A signal with this beginning is the score of the classifier named after it."""
 
 
 def rules_for(language: str | None, config: PolicyConfig) -> tuple[Rule, ...]:
@@ -354,6 +404,7 @@ def rules_for(language: str | None, config: PolicyConfig) -> tuple[Rule, ...]:
         *_evaluation_rules(config.evaluation),
         *_language_rules(config.language),
         *_quality_rules(config.quality, language),
+        *_classifier_rules(config, language),
         *_bias_rules(config.bias),
         *_pii_rules(config.pii),
     )
@@ -425,6 +476,18 @@ def _quality_rules(config: QualityRules | None, language: str | None) -> Iterato
             )
 
 
+def _classifier_rules(policy: PolicyConfig, language: str | None) -> Iterator[Rule]:
+    for each in policy.classifiers if policy.quality is not None else ():
+        if each.languages is None or language in each.languages:
+            yield Rule(
+                name=f"classifier_{each.name}",
+                group="quality",
+                signal=f"{_CLASSIFIER}{each.name}",
+                comparison=Comparison.AT_LEAST,
+                threshold=each.min_score,
+            )
+
+
 def _quality_threshold(config: QualityRules, name: str, language: str | None) -> float | None:
     if name.startswith("drop_"):
         return 0 if getattr(config, name) else None
@@ -454,7 +517,7 @@ def _pii_rules(config: PiiRules | None) -> tuple[Rule, ...]:
 
 
 def decide(batches: Iterable[pa.RecordBatch], config: PolicyConfig) -> Iterator[pa.RecordBatch]:
-    """SIGNALS + TOXICITY -> DECISION, one row for each row, in order.
+    """SIGNALS + TOXICITY (+ CONTAMINATION, PERPLEXITY) -> DECISION, one row for each row, in order.
 
     A document with a problem is dropped with the problem as its reason, whatever the config: it has
     no text, and none of the other figures means anything.
@@ -473,7 +536,7 @@ def decide(batches: Iterable[pa.RecordBatch], config: PolicyConfig) -> Iterator[
 
 
 def evaluate(row: Mapping[str, Any], config: PolicyConfig) -> list[RuleResult]:
-    """What each rule found in one row of SIGNALS and TOXICITY, in rule order; the same code as `decide`."""
+    """What each rule found in one row of SIGNALS, TOXICITY and what else was measured, in rule order; the same code as `decide`."""
     if row["problem"] is not None:
         return [RuleResult(name=row["problem"], value=None, threshold=None, passed=False)]
     stated = pa.RecordBatch.from_pylist([dict(row)], schema=POLICY_ROW)
@@ -498,7 +561,10 @@ _INPUT = select(
     "problem",
     "language",
     "language_score",
-    *dict.fromkeys(_SIGNALS.get(signal, signal) for signal in (name.partition("_")[2] for _, name in _QUALITY_TABLE)),
+    *dict.fromkeys(
+        _SIGNALS.get(signal, signal)
+        for signal in (name.partition("_")[2] for _, name in _QUALITY_TABLE if name not in PERPLEXITY_FIELDS)
+    ),
     "rights",
     "num_blocked_ai_agents",
     "license",
@@ -506,7 +572,10 @@ _INPUT = select(
     "keyword_counts",
     "identity_counts",
     "pii_counts",
+    "classifier_scores",
 )
+_PERPLEXITY_INPUT = select(PERPLEXITY, "doc_id", "perplexity", "bits_per_byte")
+_ROW = pa.schema([*_INPUT, *(field for field in _PERPLEXITY_INPUT if field.name != "doc_id")])
 
 _TOXICITY_INPUT = select(TOXICITY, "doc_id", "abuse_in_context", "toxicity")
 POLICY_INPUT = pa.schema([*_INPUT, *(field for field in _TOXICITY_INPUT if field.name != "doc_id")])
@@ -521,18 +590,20 @@ POLICY = Stage(
     tally=tally_decisions,
 )
 
-POLICY_ROW = pa.schema([*POLICY_INPUT, pa.field("contaminated_by", CONTAMINATION.field("contaminated_by").type)])
+_PERPLEXITY_INPUT = select(PERPLEXITY, "doc_id", "perplexity", "bits_per_byte")
+POLICY_ROW = pa.schema(
+    [
+        *POLICY_INPUT,
+        *(pa.field(field.name, field.type) for field in (*CONTAMINATION, *_PERPLEXITY_INPUT) if field.name != "doc_id"),
+    ]
+)
 """The same with what is measured only where a recipe asks for it; null where it was not."""
 
 
-def policy_reading(*, suites: bool) -> Stage:
-    """The stage as it reads what was measured: SIGNALS + TOXICITY, and CONTAMINATION where evaluation suites are named."""
-    return replace(POLICY, inputs=(*POLICY.inputs, *((CONTAMINATION,) if suites else ())))
-
-
-def rules_on_text(config: PolicyConfig) -> PolicyConfig:
-    """The rules without those that ask for what only a whole build measures."""
-    return replace(config, evaluation=None)
+def policy_reading(*, suites: bool, perplexity: bool) -> Stage:
+    """The stage as it reads what was measured: CONTAMINATION where evaluation suites are named, PERPLEXITY where wanted."""
+    optional = (*((CONTAMINATION,) if suites else ()), *((_PERPLEXITY_INPUT,) if perplexity else ()))
+    return replace(POLICY, inputs=(*POLICY.inputs, *optional))
 
 
 CONTENT_RULES = (
@@ -649,9 +720,29 @@ def _numbers(
     """A numeric signal, and the threshold in the signal's own precision: a stored 0.3 is not above 0.3."""
     if signal in derived:
         return derived[signal], threshold
+    if signal.startswith(_CLASSIFIER):
+        return _scores(batch["classifier_scores"], signal.removeprefix(_CLASSIFIER)), float(np.float32(threshold))
     column = batch[signal]
-    limit = float(np.float32(threshold)) if column.type == pa.float32() else threshold
+    limit = float(np.float32(threshold)) if is_single_precision(signal) else threshold
     return column.cast(pa.float64()).to_numpy(zero_copy_only=False), limit
+
+
+def is_single_precision(signal: str) -> bool:
+    """Whether a signal is stored as a 32-bit float, so that thresholds for it are rounded to one."""
+    return signal.startswith(_CLASSIFIER) or any(
+        signal in schema.names and schema.field(signal).type == pa.float32() for schema in (SIGNALS, PERPLEXITY)
+    )
+
+
+def _scores(scores: pa.ListArray, name: str) -> Floats:
+    """What the named classifier gave each row; NaN where it was not asked."""
+    flat = pc.list_flatten(scores)
+    chosen = pc.equal(pc.struct_field(flat, [0]), name).to_numpy(zero_copy_only=False)
+    found = np.full(len(scores), np.nan)
+    found[pc.list_parent_indices(scores).to_numpy(zero_copy_only=False)[chosen]] = pc.struct_field(flat, [1]).to_numpy(
+        zero_copy_only=False
+    )[chosen]
+    return found
 
 
 def _derived(batch: pa.RecordBatch, config: PolicyConfig) -> dict[str, Floats]:

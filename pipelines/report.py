@@ -17,6 +17,7 @@ from pipelines.bias.report import bias_section
 from pipelines.corpus import read_aligned
 from pipelines.crawl.report import crawl_section
 from pipelines.markdown import plain, table
+from pipelines.perplexity.quantiles import perplexity_facts, perplexity_section
 from pipelines.store import Manifest, Store
 
 _NUM_TOP = 10
@@ -150,6 +151,8 @@ def data_card(name: str, facts: Mapping[str, Any]) -> str:
         lines += _table(title, (label, "count"), list(counts.items()))
     if facts["contamination"]:
         lines += _contamination_section(facts["contamination"])
+    if facts.get("perplexity") is not None:
+        lines += perplexity_section(facts["perplexity"])
     if facts.get("bias"):
         lines += bias_section(facts["bias"])
     for crawl in facts.get("crawls", ()):
@@ -190,6 +193,7 @@ def card_facts(
         "funnel": counted.rows(),
         "composition": made_of,
         "contamination": contamination(store, done),
+        "perplexity": perplexity_facts(store, done) if "perplexity" in done else None,
         "crawls": [dict(each) for each in crawls],
         "bias": None if bias is None else dict(bias),
         "config_json": config_json,

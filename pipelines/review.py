@@ -24,8 +24,17 @@ import pyarrow.compute as pc
 from pipelines import pii
 from pipelines.corpus import CorpusConfig, contamination_part, read_aligned
 from pipelines.evidence import MAX_NUM_CHARS, Span, apart, locate
-from pipelines.policy import POLICY_ROW, Comparison, PolicyConfig, Rule, evaluate, measured, rules_for
-from pipelines.schemas import SIGNALS, TOXICITY
+from pipelines.policy import (
+    POLICY_ROW,
+    Comparison,
+    PolicyConfig,
+    Rule,
+    evaluate,
+    is_single_precision,
+    measured,
+    rules_for,
+)
+from pipelines.schemas import PERPLEXITY, SIGNALS, TOXICITY
 from pipelines.signals.keywords import Hit, keyword_finder
 from pipelines.store import Manifest, Store
 
@@ -144,6 +153,7 @@ def _counted(
         (done["policy"], _DECISION_COLUMNS),
         (done["dedup"], _OUTCOME_COLUMNS),
         *contamination_part(done),
+        *(((done["perplexity"], PERPLEXITY.names),) if "perplexity" in done else ()),
     )
     unit_before, offset = "", 0
     for unit, batch in read_aligned(store, *parts):
@@ -254,8 +264,7 @@ def threshold_grid(rule: Rule) -> Floats:
     threshold = rule.threshold
     if isinstance(threshold, tuple):
         raise TypeError(f"got rule {rule.name} on a set of values, wanted one with a number: it has no grid.")
-    schema = SIGNALS if rule.signal in SIGNALS.names else TOXICITY
-    in_single = rule.signal in schema.names and schema.field(rule.signal).type == pa.float32()
+    in_single = is_single_precision(rule.signal)
     if rule.signal.startswith("num_") and (threshold > 20 or rule.signal == "num_words"):
         last = math.ceil(math.log10(max(threshold, 10))) + 1
         values = np.unique(np.round(np.logspace(0, last, 8 * last + 1)))
@@ -335,6 +344,7 @@ def _rows(
         (done["policy"], _DECISION_COLUMNS),
         (done["dedup"], _OUTCOME_COLUMNS),
         *contamination_part(done),
+        *(((done["perplexity"], PERPLEXITY.names),) if "perplexity" in done else ()),
     )
     found: dict[tuple[str, int], dict[str, Any]] = {}
     unit_before, offset = "", 0
@@ -453,6 +463,11 @@ def _notes(row: Mapping[str, Any], rule: Rule | None) -> Iterator[str]:
         yield f"licence: {row['license'] or 'none stated'}"
     if signal in ("language", "language_score"):
         yield f"{row['language']} ({row['script']}), score {_short(row['language_score'])}, by {row['language_source']}"
+    if signal in PERPLEXITY.names:
+        yield (
+            f"perplexity {_short(row['perplexity'])}, {_short(row['bits_per_byte'])} bits a byte, "
+            f"to the model of {row['perplexity_model'] or 'no language'}"
+        )
     if row["duplicate_of"] is not None:
         yield f"{row['reason']} of {row['duplicate_of']}, similarity {_short(row['similarity'])}"
     if signal == "toxicity":

@@ -137,6 +137,10 @@ SIGNALS = pa.schema(
         _counts("keyword_counts", "category"),
         _counts("identity_counts", "group"),
         _counts("pii_counts", "kind"),
+        # of each fastText model given as a file, in the recipe's order
+        _required(
+            "classifier_scores", pa.list_(pa.struct([_required("name", pa.string()), _required("score", pa.float32())]))
+        ),
         # duplicates
         pa.field("text_digest", pa.binary(16)),  # of the normalised text; null where there is no text
         pa.field("minhash", pa.list_(pa.uint32(), MINHASH_NUM_PERMUTATIONS)),
@@ -204,6 +208,57 @@ SUITE_INDEX = pa.schema(
     ]
 )
 """One row: what is looked for of the evaluation suites, as flat arrays that are mapped and not parsed."""
+
+REFERENCE = pa.schema(
+    [
+        _required("doc_id", pa.string()),
+        _required("language", pa.string()),
+        pa.field("fold", pa.int8()),  # null: text from given files, which all documents are judged by
+        _required("text", pa.large_string()),
+    ]
+)
+"""What the language models learn from."""
+
+NGRAM_MODEL = pa.schema(
+    [
+        _required("vocab_size", pa.int32()),
+        _required("boundary", pa.int32()),  # the token that ends a document
+        _required(
+            "levels",  # n-grams of 1 token, of 2, and so on
+            pa.list_(
+                pa.struct(
+                    [
+                        _required("keys", pa.list_(pa.uint64())),
+                        _required("costs", pa.list_(pa.int32())),  # 2^-20 bits
+                        _required("backoffs", pa.list_(pa.int32())),
+                    ]
+                )
+            ),
+        ),
+    ]
+)
+"""An n-gram model as one row: see pipelines/ngram.py."""
+
+LANGUAGE_MODEL = pa.schema(
+    [
+        _required("language", pa.string()),
+        pa.field("fold", pa.int8()),  # of the documents it learnt from; null: from given files
+        _required("num_bytes", pa.int64()),  # UTF-8 bytes it learnt from
+        _required("tokenizer_json", pa.large_string()),
+        *NGRAM_MODEL,
+    ]
+)
+"""The n-gram models of the languages, with the pieces that each counts."""
+
+PERPLEXITY = pa.schema(
+    [
+        _required("doc_id", pa.string()),
+        pa.field("perplexity", pa.float32()),  # a piece
+        pa.field("bits_per_byte", pa.float32()),
+        pa.field("perplexity_model", pa.string()),  # the language whose model judged; null where none fits
+    ]
+)
+"""How surprising each document is to the model of its language, where the recipe wants it measured."""
 
 DECISION = pa.schema(
     [

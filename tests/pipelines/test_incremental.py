@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from corpora import Page, computed, config, content, run, source, text_of, write_file
+from corpora import SMALL_MODELS, Page, computed, config, content, run, source, text_of, write_file
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -37,6 +37,7 @@ from pipelines.errors import EmptyCorpusError, IntegrityError, StageError
 from pipelines.executor import Executor, InlineExecutor, open_executor
 from pipelines.inputs import digest_files
 from pipelines.materialize import Progress
+from pipelines.perplexity.reference import ReferenceConfig
 from pipelines.policy import EvaluationRules
 from pipelines.stage import Resource
 from pipelines.store import Store
@@ -56,6 +57,7 @@ CHANGES = {
     "validation_ratio": (0.2, 0.5),
     "split_seed": (0, 1),
     "suite": ((), (3,), (3, 6)),
+    "perplexity": (SMALL_MODELS, None, replace(SMALL_MODELS, reference=ReferenceConfig(max_bytes=1500))),
 }
 """The values that each setting takes, the first of them at the start."""
 OF_DEDUP = ("exact", "near", "superseded", "withdrawn", "validation_ratio", "split_seed")

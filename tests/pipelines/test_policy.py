@@ -62,6 +62,7 @@ def good(**changes: Any) -> dict[str, Any]:
         "pii_counts": [],
         "abuse_in_context": [],
         "toxicity": None,
+        "classifier_scores": [],
     }
     return row | changes
 

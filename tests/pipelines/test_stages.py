@@ -10,13 +10,15 @@ import pytest
 from flows.demo.site import render_site
 from pipelines import schemas
 from pipelines.bias.toxicity_stage import ToxicityModelConfig
-from pipelines.corpus import CorpusConfig, corpus_nodes
+from pipelines.corpus import CorpusConfig, PerplexityConfig, corpus_nodes
 from pipelines.decontaminate import SuitesConfig
 from pipelines.dedup import DedupConfig
 from pipelines.digest import digest_file
 from pipelines.executor import InlineExecutor
 from pipelines.extract import ExtractConfig
 from pipelines.materialize import materialize, works_of
+from pipelines.perplexity.language_models import LanguageModelsConfig
+from pipelines.perplexity.reference import ReferenceConfig
 from pipelines.pii import KINDS
 from pipelines.policy import EvaluationRules, PolicyConfig
 from pipelines.signals.measure import SignalsConfig
@@ -33,6 +35,9 @@ CONFIG = CorpusConfig(
     toxicity_model=ToxicityModelConfig(),
     suites=SuitesConfig(suites=(Suite(name="sample", file=Resource(digest_file(SUITE), str(SUITE))),)),
     policy=PolicyConfig(evaluation=EvaluationRules()),
+    perplexity=PerplexityConfig(
+        reference=ReferenceConfig(min_words=20), models=LanguageModelsConfig(vocab_size=300, min_bytes=100)
+    ),
     dedup=DedupConfig(validation_ratio=0.2),
     sample=SampleConfig(redact=tuple(sorted(KINDS))),
     tokenizer=TokenizerConfig(vocab_size=400),
