@@ -1,7 +1,10 @@
 """The classifier of sentences: learns what it is shown, the same each time, and sees no names."""
 
+import csv
+import os
 import re
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +24,7 @@ from pipelines.bias.toxicity import (
 from pipelines.bias.trial import NEUTRAL
 from pipelines.bias.trial import names as swapped_names
 from pipelines.bias.wordlists import LANGUAGES, group_terms
-from pipelines.signals.keywords import normalise
+from pipelines.signals.keywords import keyword_counter, normalise
 
 SMALL = ToxicityTraining(num_buckets=1 << 12, num_updates=200, batch_size=8)
 HARMLESS = ("The tide comes in at noon.", "We walked home along the river.", "今天天气很好。", "我们去公园散步。") * 6
@@ -151,3 +154,39 @@ def test_the_sentences_of_our_own_name_no_group_and_are_of_both_kinds(language: 
 def test_what_ships_tells_an_attack_from_its_contrast(language: str, attack: str, harmless: str) -> None:
     high, low = toxicity(shipped(language), [attack, harmless])
     assert high > 0.6 > 0.5 > low, (high, low)
+
+
+def _rows(*parts: str) -> list[dict[str, str]]:
+    folder = os.environ.get("CORPUSMILL_TEST_DATA")
+    if not folder:
+        pytest.skip("CORPUSMILL_TEST_DATA is not set")
+    with Path(folder, "toxicity", *parts).open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.real_data
+def test_no_statement_on_a_group_is_taken_for_abuse() -> None:
+    """HateCheck's neutral and positive statements on seven groups: the word list marks none, the classifier few."""
+    count = keyword_counter()
+    rows = [row for row in _rows("hatecheck", "test_suite_cases.csv") if row["functionality"].startswith("ident_")]
+    assert len(rows) == 315
+    assert [row["test_case"] for row in rows if "abuse" in count(row["test_case"])] == []
+    scored = toxicity(shipped("en"), [row["test_case"] for row in rows])
+    assert sum(score >= 0.9 for score in scored) < 0.05 * len(rows)
+
+
+@pytest.mark.real_data
+def test_harmless_chinese_comments_on_groups_are_let_through() -> None:
+    """COLD: comments on race, gender and region that its annotators call safe."""
+    count = keyword_counter()
+    rows = [row for row in _rows("cold-zh", "COLDataset", "dev.csv") if row["label"] == "0"]
+    assert sum("abuse" in count(row["TEXT"]) for row in rows) < 0.01 * len(rows)
+
+
+@pytest.mark.real_data
+def test_a_model_trained_on_cold_is_right_more_often_than_its_word_list() -> None:
+    train, test = _rows("cold-zh", "COLDataset", "train.csv"), _rows("cold-zh", "COLDataset", "dev.csv")
+    model = train_toxicity([row["TEXT"] for row in train], [row["label"] == "1" for row in train], ToxicityTraining())
+    found = toxicity(model, [row["TEXT"] for row in test])
+    right = sum((p >= 0.5) == (row["label"] == "1") for p, row in zip(found, test, strict=True))
+    assert right > 0.85 * len(test)
