@@ -60,6 +60,12 @@ class _Candidate:
     text: str = field(compare=False)
     num_bytes: int
 
+    @property
+    def content(self) -> tuple[bytes, int]:
+        """What is learnt once. With its length, since texts that differ in white space alone have one digest, and which of
+        them takes the room of the other must not depend on the order of rows."""
+        return self.text_digest, self.num_bytes
+
 
 @dataclass(slots=True)
 class _Shelf:
@@ -72,17 +78,20 @@ class _Shelf:
     """Once the shelf was full, nothing after this one can be in the reference."""
     total_bytes: int = 0
     """Of different texts, exact until it reaches twice `max_bytes`, from where on the budget is full."""
-    sizes: dict[bytes, int] = field(default_factory=dict)
+    known: set[tuple[bytes, int]] = field(default_factory=set)
+
+    def may_take(self, fetched_at: int, doc_id: str) -> bool:
+        """Whether a document can still change anything; where not, its text need not be read."""
+        is_full = self.last is not None and self.total_bytes >= 2 * self.max_bytes
+        return not is_full or self.last is None or (fetched_at, doc_id) <= (self.last.fetched_at, self.last.doc_id)
 
     def add(self, candidate: _Candidate) -> None:
         if self.total_bytes < 2 * self.max_bytes:
-            # Of texts that differ in their white space alone, the longest counts: so no order of rows matters.
-            known = self.sizes.get(candidate.text_digest, 0)
-            if candidate.num_bytes > known:
-                self.sizes[candidate.text_digest] = candidate.num_bytes
-                self.total_bytes += candidate.num_bytes - known
+            if candidate.content not in self.known:
+                self.known.add(candidate.content)
+                self.total_bytes += candidate.num_bytes
         else:
-            self.sizes.clear()
+            self.known.clear()
         if self.last is None or candidate <= self.last:
             self.held.append(candidate)
             self.held_bytes += candidate.num_bytes
@@ -95,12 +104,12 @@ class _Shelf:
     def first_seen(self, budget: int) -> list[_Candidate]:
         """The first of the different texts that fill the budget; the last of them may overflow it."""
         chosen: list[_Candidate] = []
-        seen: set[bytes] = set()
+        seen: set[tuple[bytes, int]] = set()
         num_bytes = 0
         for candidate in sorted(self.held):
-            if candidate.text_digest in seen:
+            if candidate.content in seen:
                 continue
-            seen.add(candidate.text_digest)
+            seen.add(candidate.content)
             chosen.append(candidate)
             num_bytes += candidate.num_bytes
             if num_bytes >= budget:
@@ -124,14 +133,17 @@ def reference_from_documents(batches: Iterable[pa.RecordBatch], config: Referenc
         for row in batch.append_column("at", times).filter(is_reserved).select(["url", "at"]).to_pylist():
             if row["url"] is not None:
                 reserved_at[row["url"]] = max(row["at"], reserved_at.get(row["url"], 0))
-        chosen = batch.append_column("at", times).append_column("fold", folds_of(batch))
-        for row in chosen.filter(_qualifies(batch, is_reserved, config)).to_pylist():
-            text = row["text"][:MAX_NUM_CHARS]
-            shelves[row["language"]].add(
-                _Candidate(
-                    row["at"], row["doc_id"], row["text_digest"], row["fold"], row["url"], text, len(text.encode())
-                )
-            )
+        chosen = batch.set_column(batch.schema.get_field_index("fetched_at"), "fetched_at", times)
+        chosen = chosen.append_column("fold", folds_of(batch))
+        chosen = chosen.filter(_qualifies(batch, is_reserved, config))
+        texts = chosen.column("text")
+        for idx, row in enumerate(
+            chosen.select(["fetched_at", "doc_id", "text_digest", "fold", "url", "language"]).to_pylist()
+        ):
+            shelf = shelves[row.pop("language")]
+            if shelf.may_take(row["fetched_at"], row["doc_id"]):
+                text = texts[idx].as_py()[:MAX_NUM_CHARS]
+                shelf.add(_Candidate(**row, text=text, num_bytes=len(text.encode())))
     for language in sorted(shelves):
         total = shelves[language].total_bytes
         budget = min(1 << (total.bit_length() - 1), config.max_bytes) if total else 0

@@ -23,7 +23,7 @@ from pipelines.explain import stories
 from pipelines.export import export_documents
 from pipelines.materialize import StageResult
 from pipelines.plan import plan_corpus
-from pipelines.policy import EvaluationRules, decide, evaluate
+from pipelines.policy import POLICY_INPUT, EvaluationRules, decide, evaluate
 from pipelines.report import contamination, data_card
 from pipelines.review import review_facts
 from pipelines.sources.text import TextOptions
@@ -246,7 +246,7 @@ def test_a_plan_says_what_a_suite_costs(tmp_path: Path) -> None:
         store.set_ref("r", manifest)
     plans = {plan.name: plan for plan in plan_corpus(store, "r", sources, against(suite(tmp_path, "harbour", SUITE)))}
     assert {name: (plan.compute, plan.at_most) for name, plan in plans.items()} == {
-        "extract": (0, 0), "signals": (0, 0), "suites": (1, 1), "contamination": (2, 2), "policy": (2, 2),
+        "extract": (0, 0), "signals": (0, 0), "toxicity": (0, 0), "suites": (1, 1), "contamination": (2, 2), "policy": (2, 2),
         "sources": (0, 1), "dedup": (0, 1), "sample": (0, 1), "tokenizer": (0, 1), "tokenize": (0, 2),
     }  # fmt: skip
     assert "suites" not in {plan.name for plan in plan_corpus(store, "r", sources, against())}
@@ -315,7 +315,7 @@ def test_without_the_stage_the_rule_drops() -> None:
     assert (rule.value, rule.passed) == (None, False)
     (rule,) = [each for each in evaluate(row | {"contaminated_by": []}, policy) if each.name == "contaminated"]
     assert (rule.value, rule.passed) == (0, True)
-    (decided,) = decide([pa.RecordBatch.from_pylist([row], schema=schemas.SIGNALS)], policy)
+    (decided,) = decide([pa.RecordBatch.from_pylist([row | {"abuse_in_context": []}], schema=POLICY_INPUT)], policy)
     assert decided.to_pylist()[0]["reason"] == "contaminated"
 
 

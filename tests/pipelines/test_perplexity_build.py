@@ -9,13 +9,15 @@ import pytest
 from corpora import SMALL_MODELS, Page, computed, config, content, run, source, write_file
 
 from pipelines.digest import digest_file
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, EmptyCorpusError
 from pipelines.explain import stories
 from pipelines.export import export_documents
+from pipelines.perplexity.language_models import LanguageModelsConfig
 from pipelines.perplexity.quantiles import QUANTILES, perplexity_facts, perplexity_section
 from pipelines.perplexity.reference import ReferenceConfig
 from pipelines.plan import plan_corpus
 from pipelines.policy import ClassifierRule, rules_on_text
+from pipelines.report import card_facts, data_card
 from pipelines.review import review_facts
 from pipelines.signals.classifiers import Classifier
 from pipelines.signals.measure import SignalsConfig
@@ -99,6 +101,16 @@ def test_a_page_without_a_value_is_not_kept_where_a_rule_asks_for_one(store, sou
     reasons = {row["doc_id"]: row["reason"] for row in rows_of(store, done, "policy")}
     for row in rows_of(store, done, "perplexity"):
         assert (reasons[row["doc_id"]] == "missing_signal") == (row["perplexity"] is None)
+
+
+def test_too_little_text_for_any_model_measures_nothing(store, sources):
+    models = replace(SMALL_MODELS, models=LanguageModelsConfig())
+    done = manifests(run(store, sources, wanted(models=models)))
+    assert done["ngrams"].num_rows == 0
+    assert {row["perplexity_model"] for row in rows_of(store, done, "perplexity")} == {None}
+    assert perplexity_facts(store, done) == []
+    with pytest.raises(EmptyCorpusError, match="missing_signal 24"):
+        run(store, sources, wanted(100.0, models=models))
 
 
 def test_adding_a_page_trains_no_model_and_judges_only_that_page(store, sources, tmp_path):
@@ -196,6 +208,8 @@ def test_people_see_it_like_any_signal(store, sources, tmp_path):
     assert row["documents"] == len(values)
     for name, share in QUANTILES:
         assert row[name] == pytest.approx(values[max(0, -(-int(share * 1000 * len(values)) // 1000) - 1)], rel=0.02)
+    facts = card_facts(store, done, collection={}, config_json="{}", vocab_size=300)
+    assert "## Perplexity" in data_card("name", facts)
     assert "| zh | perplexity |" in "\n".join(perplexity_section(card))
     assert "no language has a model" in "\n".join(perplexity_section([]))
 

@@ -86,14 +86,14 @@ def test_a_page_that_was_later_withdrawn_is_not_learnt_from(later):
 
 
 @given(
-    numbers=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 5)), min_size=1, max_size=25),
+    numbers=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 5), st.integers(0, 2)), min_size=1, max_size=25),
     max_bytes=st.sampled_from((200, 700, 4000)),
     data=st.data(),
 )
 def test_neither_the_order_of_rows_nor_how_they_are_cut_makes_a_difference(numbers, max_bytes, data):
     rows = [
-        document(f"d{idx:02}", prose(text, 1 + text), fetched_at=at, text_digest=bytes([text]) * 16)
-        for idx, (text, at) in enumerate(numbers)
+        document(f"d{idx:02}", prose(text, 1 + text) + " " * 90 * gap, fetched_at=at, text_digest=bytes([text]) * 16)
+        for idx, (text, at, gap) in enumerate(numbers)
     ]
     config = ReferenceConfig(max_bytes=max_bytes)
     whole = pa.Table.from_batches(reference_from_documents([batch(rows)], config), schemas.REFERENCE)
