@@ -34,7 +34,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.errors import InputError
-from pipelines.signals.words import UNSPACED_RANGES
+from pipelines.signals.characters import UNSPACED_RANGES
 
 Hashes = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
