@@ -52,6 +52,7 @@ FOLDED_DIGIT = 1 << 22
 FOLDED_SEVERAL = 1 << 23  # the code point is an index: of a length and so many folded characters
 FOLDED_NONE = 1 << 24
 FOLDED_UNSAFE = 1 << 25  # may join with its neighbours, which a table cannot say
+FOLDED_LOOK_ALIKE = 1 << 26  # a letter of another alphabet that looks like a Latin one
 NUM_FOLDED_CODES = 0x30000
 END_OF_HAN = 0x323B0
 
@@ -59,5 +60,6 @@ BASE = 0x9E3779B97F4A7C15  # of polynomial hashes: odd, so that no power of it i
 SHINGLE_NUM_TOKENS = 5
 SHINGLE_BUFFER = 1024  # 4 kB stay in the first-level cache
 MAX_SPECIAL_NUM_CHARS = 16
+NUM_FILTER_CODES = 128
 NUM_SPECIAL_PARTS = 3
 MAX_PATTERN_NUM_TOKENS = 10

@@ -25,6 +25,7 @@ from pipelines.signals.bits import (
     FOLDED_CHARACTER,
     FOLDED_CODE,
     FOLDED_DIGIT,
+    FOLDED_LOOK_ALIKE,
     FOLDED_NONE,
     FOLDED_SEVERAL,
     FOLDED_UNSAFE,
@@ -43,6 +44,7 @@ from pipelines.signals.bits import (
     MARK,
     MAX_PATTERN_NUM_TOKENS,
     MAX_SPECIAL_NUM_CHARS,
+    NUM_FILTER_CODES,
     NUM_FOLDED_CODES,
     NUM_SPECIAL_PARTS,
     OUR_QUOTE,
@@ -69,7 +71,7 @@ _U64 = np.uint64
 _I64 = np.int64
 _B = np.uint64(BASE)
 _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_S27, _S30, _S31, _S32, _S48 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(32), np.uint64(48)
+_S27, _S30, _S31, _S32 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(32)
 _ONE, _ZERO = np.uint64(1), np.uint64(0)
 
 _helper = numba.njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -113,13 +115,16 @@ def _has(keys, last, key):
 
 
 @_helper
-def _special(sums, powers, start, end, bloom, specials, specials_last):
-    """Slot of the special case that a stretch is, -1: none. `bloom` spares nearly all searches."""
-    if end - start > MAX_SPECIAL_NUM_CHARS or end <= start:
+def _special(codes, sums, powers, start, end, filters, specials, specials_last):
+    """Slot of the special case that a stretch is, -1: none. `filters` says by length and first character which last
+    ones there are, which spares most searches."""
+    length = end - start
+    if length > MAX_SPECIAL_NUM_CHARS or length < 1:
+        return -1
+    lasts = _I64(filters[(length - 1) * NUM_FILTER_CODES + (_I64(codes[start]) & (NUM_FILTER_CODES - 1))])
+    if lasts >> (_I64(codes[end - 1]) & 31) & 1 == 0:
         return -1
     key = _hash_of(sums, powers, start, end)
-    if bloom[_I64(key >> _S48)] == 0:
-        return -1
     slot = _slot(specials, specials_last, key)
     return slot if specials[slot] == key else -1
 
@@ -307,24 +312,24 @@ def _is_url(codes, classes, start, end):
 
 @_helper
 def _cut(
-    codes, classes, sums, powers, start, end, bloom, specials, specials_last, special_lengths, units, units_last,
+    codes, classes, sums, powers, start, end, filters, specials, specials_last, special_lengths, units, units_last,
     starts, ends, cuts, num,
 ):  # fmt: skip
     """Cut what stands between white space into tokens, as spaCy does: affixes off, special cases, addresses, infixes."""
     num_cuts, last_end = 0, end
     special = -1
     while start < end:
-        special = _special(sums, powers, start, end, bloom, specials, specials_last)
+        special = _special(codes, sums, powers, start, end, filters, specials, specials_last)
         if special >= 0:
             break
         prefix = _prefix(codes, classes, start, end)
         if prefix and start + prefix < end:
-            special = _special(sums, powers, start + prefix, end, bloom, specials, specials_last)
+            special = _special(codes, sums, powers, start + prefix, end, filters, specials, specials_last)
         suffix = 0
         if special < 0:
             suffix = _suffix(codes, classes, sums, powers, start + prefix, end, units, units_last)
             if suffix and start < end - suffix:
-                special = _special(sums, powers, start, end - suffix, bloom, specials, specials_last)
+                special = _special(codes, sums, powers, start, end - suffix, filters, specials, specials_last)
                 if special >= 0:
                     prefix = 0
         if prefix == 0 and suffix == 0:
@@ -423,7 +428,7 @@ def _mended(
 
 
 def split_spaced(
-    codes, size, table, bloom, specials, specials_last, special_lengths, units, units_last, pairs, pairs_last, patterns,
+    codes, size, table, filters, specials, specials_last, special_lengths, units, units_last, pairs, pairs_last, patterns,
     patterns_last, powers, classes, sums, starts, ends, hashes, flags, cuts,
 ):  # fmt: skip
     """Tokens of a text in scripts with spaces between words, as spaCy's English tokenizer cuts them; their number.
@@ -445,12 +450,14 @@ def split_spaced(
         while at < size and not classes[at] & SPACE:
             all_of &= _I64(classes[at])
             at += 1
-        if all_of & DIGIT or (all_of & PLAIN and _special(sums, powers, start, at, bloom, specials, specials_last) < 0):
+        if all_of & DIGIT or (
+            all_of & PLAIN and _special(codes, sums, powers, start, at, filters, specials, specials_last) < 0
+        ):
             starts[num], ends[num] = start, at
             num += 1
         else:
             num = _cut(
-                codes, classes, sums, powers, start, at, bloom, specials, specials_last, special_lengths, units,
+                codes, classes, sums, powers, start, at, filters, specials, specials_last, special_lengths, units,
                 units_last, starts, ends, cuts, num,
             )  # fmt: skip
             if num - first > 1:
@@ -477,14 +484,16 @@ def split_spaced(
     return num
 
 
-def split_unspaced(codes, size, table, classes, starts, ends, hashes, flags):
+def split_unspaced(codes, size, table, classes, sums, starts, ends, hashes, flags):
     """Words of a text in scripts without spaces between words; their number.
 
     A character is a word; so is a run of other letters and digits, and a run of marks. A joiner between two letters or
     digits belongs to them.
     """
+    sums[0] = _ZERO
     for at in range(size):
         classes[at] = np.uint32(_class_of(table, codes[at]))
+        sums[at + 1] = sums[at] * _B + _U64(codes[at]) + _ONE
     num, before = 0, 0  # what the last character was: 0 space, 1 word, 2 character, 3 mark
     value, flag = _ZERO, 0
     for at in range(size):
@@ -638,14 +647,6 @@ def _seen(keys, last, key):
 
 
 @_helper
-def _hash_from(codes, start, end):
-    value = _ZERO
-    for at in range(start, end):
-        value = value * _B + _U64(codes[at]) + _ONE
-    return _mixed(value) | _ONE
-
-
-@_helper
 def _first_visible(classes, start, end):
     while start < end and classes[start] & SPACE:
         start += 1
@@ -675,7 +676,7 @@ def _next_line(codes, end, size):
     return end + 2 if end + 1 < size and codes[end] == 13 and codes[end + 1] == 10 else end + 1
 
 
-def count_lines(codes, classes, size, short, ours, last, lines, plain, paragraphs, found):
+def count_lines(codes, classes, sums, powers, size, short, ours, last, lines, plain, paragraphs, found):
     """What lines are like, for Gopher's line rules, FineWeb's, and Gopher's repetition: see quality.py, repetition.py.
 
     Writes int64 to `found`: lines, bullets, with an ellipsis at the end; lines that are not blank, ended, short,
@@ -687,18 +688,18 @@ def count_lines(codes, classes, size, short, ours, last, lines, plain, paragraph
         found[idx] = 0
     head = _first_visible(classes, 0, size)  # the paragraphs are those of the stripped text
     tail = _behind_visible(classes, head, size)
-    paragraph, paragraph_end, start = -1, -1, 0
+    paragraph, paragraph_end, start, others = -1, -1, 0, 0
     while start <= size:
-        end, key = start, _ZERO
+        end = start
         while end < size and codes[end] != 10:
-            key = key * _B + _U64(codes[end]) + _ONE
+            others |= _I64(classes[end]) & BREAK
             end += 1
+        key = _hash_of(sums, powers, start, end) | _ONE
         left = _first_visible(classes, start, end)
         right = _behind_visible(classes, left, end)
         found[7] += 1 if end < size else 0
         if end > start:
             found[8] += 1
-            key = _mixed(key) | _ONE
             if _seen(lines, last, key):
                 found[9] += 1
                 found[10] += end - start
@@ -713,9 +714,11 @@ def count_lines(codes, classes, size, short, ours, last, lines, plain, paragraph
                 found[2] += 1 if _ends_in_ellipsis(codes, left, right, 1) else 0
                 found[4] += 1 if core > left and classes[core - 1] & OUR_TERMINAL else 0
                 found[5] += 1 if right - left <= short else 0
-                if _seen(plain, last, _hash_from(codes, left, right)):
+                if _seen(plain, last, _hash_of(sums, powers, left, right) | _ONE):
                     found[6] += right - left
             else:
+                found[1] += 1 if codes[left] == 8226 or codes[left] == 45 else 0  # a bullet or a hyphen
+                found[2] += 1 if _ends_in_ellipsis(codes, left, right, 0) else 0
                 found[4] += 1 if classes[end - 1] & TERMINAL else 0
                 found[5] += 1 if end - start <= short else 0
                 if _seen(plain, last, key):
@@ -726,12 +729,16 @@ def count_lines(codes, classes, size, short, ours, last, lines, plain, paragraph
             paragraph_end = right
         if paragraph >= 0 and (right <= left or end >= tail):
             found[11] += 1
-            if _seen(paragraphs, last, _hash_from(codes, paragraph, paragraph_end)):
+            if _seen(paragraphs, last, _hash_of(sums, powers, paragraph, paragraph_end) | _ONE):
                 found[12] += 1
                 found[13] += paragraph_end - paragraph
             paragraph = -1
         start = end + 1
-    start = size if ours else 0
+    if not ours:
+        found[0] = found[7] + (1 if size and codes[size - 1] != 10 else 0)
+    if ours or not others:
+        return 0
+    found[0], found[1], found[2], start = 0, 0, 0, 0  # Gopher's lines end elsewhere too
     while start < size:
         end = start
         while end < size and not classes[end] & BREAK:
@@ -1034,3 +1041,55 @@ def fold_and_sign(
         )
     _lower_minima(shingles, num_shingles, multipliers, offsets, minima, num_permutations)
     return length
+
+
+def fold_text(codes, size, table, several, out, room):
+    """The characters that a text folds to (folding.py), written to `out`: twice their number, and 1 more where a
+    look-alike letter is among them.
+
+    Returns -1 where the interpreter must do it: for characters that may join with their neighbours, or are beyond the
+    table, or become more than `room`.
+    """
+    num, kinds = 0, 0
+    for at in range(size):
+        code = _I64(codes[at])
+        if code >= NUM_FOLDED_CODES or num > room:
+            return -1
+        folded = _I64(table[code])
+        if folded & (FOLDED_NONE | FOLDED_UNSAFE | FOLDED_SEVERAL) == 0:
+            kinds |= folded
+            out[num] = folded & FOLDED_CODE
+            num += 1
+        elif folded & FOLDED_UNSAFE:
+            return -1
+        elif folded & FOLDED_SEVERAL:
+            place = folded & FOLDED_CODE
+            for part in range(place + 1, place + 1 + _I64(several[place])):
+                kinds |= _I64(several[part])
+                out[num] = _I64(several[part]) & FOLDED_CODE
+                num += 1
+    return 2 * num + (1 if kinds & FOLDED_LOOK_ALIKE else 0)
+
+
+def without_dots(codes, size, table, max_dots):
+    """Leave out up to `max_dots` dots between two Chinese characters, in place; the number of characters that stay.
+
+    `table` has 1 for a dot and 2 for a Chinese character.
+    """
+    num, read = 0, 0
+    while read < size:
+        kind = _I64(table[_I64(codes[read])])
+        if kind == 1 and num and _I64(table[_I64(codes[num - 1])]) == 2:
+            end = read
+            while end < size and _I64(table[_I64(codes[end])]) == 1:
+                end += 1
+            if end < size and end - read <= max_dots and _I64(table[_I64(codes[end])]) == 2:
+                read = end
+                continue
+            while read < end:
+                codes[num] = codes[read]
+                num, read = num + 1, read + 1
+            continue
+        codes[num] = codes[read]
+        num, read = num + 1, read + 1
+    return num

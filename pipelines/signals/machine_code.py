@@ -25,15 +25,17 @@ from typing import Any
 Function = Callable[..., int]
 
 SIGNATURES = {
-    "split_spaced": "u4* i8 u4* u1* u8* i8 i8* u8* i8 u8* i8 u8* i8 u8* u4* u8* i8* i8* u8* u1* i8*",
-    "split_unspaced": "u4* i8 u4* u4* i8* i8* u8* u1*",
+    "split_spaced": "u4* i8 u4* u4* u8* i8 i8* u8* i8 u8* i8 u8* i8 u8* u4* u8* i8* i8* u8* u1* i8*",
+    "split_unspaced": "u4* i8 u4* u4* u8* i8* i8* u8* u1*",
     "is_unspaced": "u4* i8 u4*",
     "count_words": "i8* i8* u8* u1* i8 u8* i8 i8 i8*",
     "n_gram_chars": "i8* i8* u8* u1* i8 i8 i8 u8* i4* i4* i4* u8* i8*",
-    "count_lines": "u4* u4* i8 i8 i8 i8 u8* u8* u8* i8*",
+    "count_lines": "u4* u4* u8* u8* i8 i8 i8 i8 u8* u8* u8* i8*",
     "sentences_spaced": "u4* u4* i8 i8* i8* u1* i8 u1* i8 i8 i8*",
     "sentences_unspaced": "u4* u4* i8 u1* i8 i8*",
     "fold_and_sign": "u4* i8 u4* u4* i8 u1* i8 u8* u4* u4* u4* u4* i8",
+    "fold_text": "u4* i8 u4* u4* u4* i8",
+    "without_dots": "u4* i8 u1* i8",
 }
 """Arguments of each function that is compiled: numbers by their bytes, u without sign, `*` a pointer to such. All return i8."""
 
@@ -56,6 +58,8 @@ class Kernels:
     sentences_spaced: Function
     sentences_unspaced: Function
     fold_and_sign: Function
+    fold_text: Function
+    without_dots: Function
 
 
 @functools.cache

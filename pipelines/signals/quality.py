@@ -155,7 +155,8 @@ def count_lines(words: Words) -> LineCounts:
     found, at_found = words.scratch.array("line counts", _NUM_LINE_COUNTS, np.int64)
     short = SHORT_UNSPACED_LINE_NUM_CHARS if words.unspaced else SHORT_LINE_NUM_CHARS
     kernels().count_lines(
-        *(words.codes, words.at_classes, words.num_chars, short, int(words.unspaced), room - 1),
+        *(words.codes, words.at_classes, words.at_sums, words.at_powers),
+        *(words.num_chars, short, int(words.unspaced), room - 1),
         *(at_tables, at_tables + 8 * room, at_tables + 16 * room, at_found),
     )
     return LineCounts(**dict(zip(LineCounts.__slots__, found[:_NUM_LINE_COUNTS].tolist(), strict=True)))

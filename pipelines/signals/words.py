@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.signals.bits import BASE, HAS_GAP, NUM_SPECIAL_PARTS
+from pipelines.signals.bits import BASE, HAS_GAP, MAX_SPECIAL_NUM_CHARS, NUM_FILTER_CODES, NUM_SPECIAL_PARTS
 from pipelines.signals.characters import class_table, currencies_and_units
 from pipelines.signals.contractions import special_cases
 from pipelines.signals.machine_code import kernels
@@ -101,6 +101,9 @@ class Words:
     scratch: Scratch
     """Whose arrays these are; in front of an array's name, `at_` is its address."""
     at_classes: int
+    at_sums: int
+    """Sums of the polynomial hash up to each character, and the powers of its base."""
+    at_powers: int
     at_starts: int
     at_ends: int
     at_hashes: int
@@ -140,15 +143,16 @@ def split_words(
         unspaced = not text.isascii() and (
             language in _UNSPACED_LANGUAGES or bool(code.is_unspaced(codes, size, rules.table.at))
         )
+    _, at_sums = scratch.array("sums", size + 1, np.uint64)
+    at_powers = scratch.powers(size + 1)
     if unspaced:
         num_words = code.split_unspaced(
-            codes, size, rules.table.at, at_classes, at_starts, at_ends, at_hashes, at_flags
+            *(codes, size, rules.table.at, at_classes, at_sums, at_starts, at_ends, at_hashes, at_flags)
         )
     else:
-        _, at_sums = scratch.array("sums", size + 1, np.uint64)
         _, at_cuts = scratch.array("cuts", size + 1, np.int64)
         num_words = code.split_spaced(
-            *(codes, size, *rules.spaced, scratch.powers(size + 1)),
+            *(codes, size, *rules.spaced, at_powers),
             *(at_classes, at_sums, at_starts, at_ends, at_hashes, at_flags, at_cuts),
         )
     return Words(
@@ -161,6 +165,8 @@ def split_words(
         unspaced=unspaced,
         scratch=scratch,
         at_classes=at_classes,
+        at_sums=at_sums,
+        at_powers=at_powers,
         at_starts=at_starts,
         at_ends=at_ends,
         at_hashes=at_hashes,
@@ -207,16 +213,18 @@ def _rules() -> _Rules:
     table, cases = table_of(class_table()), special_cases()
     keys = [_hash(case) for case in cases]
     specials = table_of(_hash_table(keys))
-    lengths, bloom = np.zeros((specials.array.size, NUM_SPECIAL_PARTS), np.int64), np.zeros(1 << 16, np.uint8)
+    lengths = np.zeros((specials.array.size, NUM_SPECIAL_PARTS), np.int64)
+    filters = np.zeros((MAX_SPECIAL_NUM_CHARS, NUM_FILTER_CODES), np.uint32)
+    for case in cases:
+        filters[len(case) - 1, ord(case[0]) & (NUM_FILTER_CODES - 1)] |= np.uint32(1 << (ord(case[-1]) & 31))
     slots = {key: slot for slot, key in enumerate(specials.array.tolist())}
     for key, parts in zip(keys, cases.values(), strict=True):
         lengths[slots[key], : len(parts)] = parts
-        bloom[key >> 48] = 1
     units = table_of(_hash_table(map(_hash, currencies_and_units())))
     patterns = [one for one in _cut_without_cases(" ".join(cases), table, units) if len(one) > 1]
     tables = (
         table,
-        table_of(bloom),
+        table_of(filters),
         specials,
         table_of(lengths),
         units,
@@ -227,10 +235,10 @@ def _rules() -> _Rules:
 
 
 def _arguments(
-    table: Table, bloom: Table, specials: Table, lengths: Table, units: Table, pairs: Table, patterns: Table
+    table: Table, filters: Table, specials: Table, lengths: Table, units: Table, pairs: Table, patterns: Table
 ) -> tuple[int, ...]:
     return (
-        *(table.at, bloom.at, specials.at, specials.last, lengths.at, units.at, units.last),
+        *(table.at, filters.at, specials.at, specials.last, lengths.at, units.at, units.last),
         *(pairs.at, pairs.last, patterns.at, patterns.last),
     )
 
@@ -238,8 +246,9 @@ def _arguments(
 def _cut_without_cases(text: str, table: Table, units: Table) -> list[list[int]]:
     """Hashes of the tokens of each stretch between spaces, where nothing is a special case."""
     size, scratch = len(text), Scratch()
-    nothing, no_bloom = [table_of(np.zeros(2, np.uint64)) for _ in range(4)], table_of(np.zeros(1 << 16, np.uint8))
-    arguments = _arguments(table, no_bloom, nothing[0], nothing[1], units, nothing[2], nothing[3])
+    nothing = [table_of(np.zeros(2, np.uint64)) for _ in range(4)]
+    no_filters = table_of(np.zeros(MAX_SPECIAL_NUM_CHARS * NUM_FILTER_CODES, np.uint32))
+    arguments = _arguments(table, no_filters, nothing[0], nothing[1], units, nothing[2], nothing[3])
     kinds: tuple[type[np.generic], ...] = (np.uint32, np.uint64, np.int64, np.int64, np.uint64, np.uint8, np.int64)
     arrays = [scratch.array(str(idx), size + 1, kind) for idx, kind in enumerate(kinds)]
     num = kernels().split_spaced(
