@@ -1093,3 +1093,44 @@ def without_dots(codes, size, table, max_dots):
         codes[num] = codes[read]
         num, read = num + 1, read + 1
     return num
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Scripts
+
+
+def count_scripts(codes, size, table, last_code, counts, num_scripts):
+    """How many characters are of each script; `table` has the script of each code point up to `last_code`."""
+    for script in range(num_scripts):
+        counts[script] = 0
+    for at in range(size):
+        counts[_I64(table[min(_I64(codes[at]), last_code)])] += 1
+    return 0
+
+
+def scripts_of_lines(codes, size, table, last_code, weights, num_scripts, mains, counts, letters, of_line):
+    """The script that most letters of each line are in, of equals the first, 0: none; the number of lines.
+
+    A character counts as `weights` says. Writes to `mains` a line, to `counts` the characters of each script, to
+    `letters` those of the lines that are mostly in it. `of_line` is scratch.
+    """
+    for script in range(num_scripts):
+        counts[script], letters[script], of_line[script] = 0, 0, 0
+    number = 0
+    for at in range(size + 1):
+        if at < size and codes[at] != 10:
+            of_line[_I64(table[min(_I64(codes[at]), last_code)])] += 1
+            continue
+        main, most, total = 0, 0, 0
+        for script in range(1, num_scripts):
+            found = of_line[script]
+            counts[script] += found
+            total += found * weights[script]
+            if found * weights[script] > most:
+                main, most = script, found * weights[script]
+        for script in range(num_scripts):
+            of_line[script] = 0
+        letters[main] += total
+        mains[number] = main
+        number += 1
+    return number

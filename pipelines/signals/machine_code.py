@@ -36,6 +36,8 @@ SIGNATURES = {
     "fold_and_sign": "u4* i8 u4* u4* i8 u1* i8 u8* u4* u4* u4* u4* i8",
     "fold_text": "u4* i8 u4* u4* u4* i8",
     "without_dots": "u4* i8 u1* i8",
+    "count_scripts": "u4* i8 u1* i8 i8* i8",
+    "scripts_of_lines": "u4* i8 u1* i8 i8* i8 u1* i8* i8* i8*",
 }
 """Arguments of each function that is compiled: numbers by their bytes, u without sign, `*` a pointer to such. All return i8."""
 
@@ -60,6 +62,8 @@ class Kernels:
     fold_and_sign: Function
     fold_text: Function
     without_dots: Function
+    count_scripts: Function
+    scripts_of_lines: Function
 
 
 @functools.cache
