@@ -34,8 +34,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.schemas import SUITE_INDEX
+from pipelines.signals.characters import UNSPACED_RANGES
 from pipelines.signals.folding import simplified_characters
-from pipelines.signals.words import UNSPACED_RANGES
 from pipelines.suites import Item
 
 Hashes = npt.NDArray[np.uint64]

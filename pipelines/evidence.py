@@ -12,17 +12,19 @@ from dataclasses import dataclass
 from itertools import islice
 
 from pipelines.signals.keywords import Hit
-from pipelines.signals.quality import measure_quality
+from pipelines.signals.quality import has_policy_line
 from pipelines.signals.words import split_words
 
 MAX_NUM_CHARS = 1 << 17
 MAX_NUM_SPANS = 100
 
-_WORD = re.compile(r"[぀-ヿ㐀-䶿一-鿿豈-﫿]|[^\W_぀-ヿ㐀-䶿一-鿿豈-﫿]+|[^\w\s]+")
 _LINE = re.compile(r"[^\n]+")
-_BULLETS = "•-*·●◆■"
-_ELLIPSES = ("...", "…", "。。。")
-_TERMINALS = ".!?…。！？．｡；"
+_BULLETS = ("•", "-")
+_ELLIPSES = ("...", "…")
+_TERMINALS = tuple(".!?。！？．｡")
+_UNSPACED_BULLETS = tuple("•-*·●◆■")
+_UNSPACED_ELLIPSES = ("...", "…", "。。。")
+_UNSPACED_TERMINALS = tuple(".!?…。！？．｡；")
 _CLOSERS = "\"'”’»›)]}」』）】》〉〕｝］"
 _PATTERNS = {
     "hash_to_word_ratio": re.compile("#"),
@@ -78,10 +80,11 @@ def _spans(signal: str, text: str, keywords: Callable[[str], Sequence[Hit]]) -> 
         return _repeated(_LINE.finditer(text))
     if signal in ("dup_paragraph_ratio", "dup_paragraph_char_ratio"):
         return _repeated(re.finditer(r"[^\n]+(?:\n[^\n]+)*", text))
-    if signal == "policy_line_ratio" and not _has_policy_line(text):
+    if signal == "policy_line_ratio" and not has_policy_line(text):
         return ()
-    line_test = _LINE_TESTS.get(signal)
-    return _lines(text, line_test) if line_test else ()
+    if signal not in _LINE_TESTS:
+        return ()
+    return _lines(text, (_UNSPACED_LINE_TESTS if split_words(text).unspaced else _LINE_TESTS)[signal])
 
 
 def _listed(category: str, hits: Iterable[Hit]) -> Iterator[Span]:
@@ -106,23 +109,29 @@ def _lines(text: str, is_evidence: Callable[[str], bool]) -> Iterator[Span]:
             yield Span(line.start(), line.end(), "line")
 
 
-def _has_policy_line(text: str) -> bool:
-    return bool(measure_quality(text, split_words(text[:1]), None)["policy_line_ratio"])
-
-
 _LINE_TESTS: dict[str, Callable[[str], bool]] = {
-    "bullet_line_ratio": lambda line: line[0] in _BULLETS,
+    "bullet_line_ratio": lambda line: line.startswith(_BULLETS),
     "ellipsis_line_ratio": lambda line: line.endswith(_ELLIPSES),
-    "line_punctuation_ratio": lambda line: line.rstrip(_CLOSERS)[-1:] not in _TERMINALS,
+    "line_punctuation_ratio": lambda line: not line.endswith(_TERMINALS),
     "short_line_ratio": lambda line: len(line) <= _SHORT_NUM_CHARS,
     "newline_to_word_ratio": lambda line: len(line) <= _SHORT_NUM_CHARS,
-    "policy_line_ratio": _has_policy_line,
+    "policy_line_ratio": has_policy_line,
 }
+_UNSPACED_LINE_TESTS: dict[str, Callable[[str], bool]] = _LINE_TESTS | {
+    "bullet_line_ratio": lambda line: line.startswith(_UNSPACED_BULLETS),
+    "ellipsis_line_ratio": lambda line: line.endswith(_UNSPACED_ELLIPSES),
+    "line_punctuation_ratio": lambda line: not line.rstrip(_CLOSERS).endswith(_UNSPACED_TERMINALS),
+}
+
+
+def _places(text: str) -> list[tuple[int, int]]:
+    words = split_words(text)
+    return list(zip(words.starts.tolist(), words.ends.tolist(), strict=True))
 
 
 def _top_n_gram(text: str, n: int) -> Iterator[Span]:
     """Every place of the commonest n words in a row; of equally common ones, the first in the text."""
-    places = [match.span() for match in _WORD.finditer(text)]
+    places = _places(text)
     words = [text[start:end] for start, end in places]
     grams = list(zip(*(words[idx:] for idx in range(n)), strict=False))
     if not grams:
@@ -136,7 +145,7 @@ def _top_n_gram(text: str, n: int) -> Iterator[Span]:
 
 def _repeated_n_grams(text: str, n: int) -> Iterator[Span]:
     """The n words in a row that stood before, by a scan from the left that goes on behind each."""
-    places = [match.span() for match in _WORD.finditer(text)]
+    places = _places(text)
     words = [text[start:end] for start, end in places]
     seen: set[tuple[str, ...]] = set()
     idx = 0

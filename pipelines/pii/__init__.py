@@ -72,11 +72,11 @@ _WIDE_FORMS = "＠．－＿＋（）" + "".join(
     map(chr, (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B)))
 )
 _ASCII_TWINS = (
-    {ord(char): ord(char) - 0xFEE0 for char in _WIDE_FORMS}
-    | dict.fromkeys((0xA0, 0x2007, 0x2009, 0x202F, 0x3000), ord(" "))  # spaces: no-break, figure, thin, ideographic
-    | dict.fromkeys(range(0x2010, 0x2014), ord("-"))  # hyphen, non-breaking hyphen, figure dash, en dash
+    {char: chr(ord(char) - 0xFEE0) for char in _WIDE_FORMS}
+    | dict.fromkeys("\u00a0\u2007\u2009\u202f\u3000", " ")  # no-break, figure, thin, narrow, ideographic
+    | dict.fromkeys("\u2010\u2011\u2012\u2013", "-")  # hyphen, non-breaking hyphen, figure dash, en dash
 )
-_WIDE = re.compile("[" + re.escape("".join(map(chr, _ASCII_TWINS))) + "]")
+_WIDE = re.compile("[" + re.escape("".join(_ASCII_TWINS)) + "]")
 
 
 def find(text: str, language: str | None = None, kinds: frozenset[str] | None = None) -> list[Finding]:
@@ -92,7 +92,9 @@ def find(text: str, language: str | None = None, kinds: frozenset[str] | None = 
         raise ConfigError(
             f"got PII kinds {', '.join(sorted(kinds - set(KINDS)))}, wanted some of {', '.join(KINDS)}: correct them."
         )
-    narrow = text if text.isascii() or not _WIDE.search(text) else text.translate(_ASCII_TWINS)
+    narrow = text
+    for char in () if text.isascii() else sorted(set(_WIDE.findall(text))):
+        narrow = narrow.replace(char, _ASCII_TWINS[char])
     wanted = [kind for kind in KINDS if kind in (DEFAULT_KINDS if kinds is None else kinds)]
     places = scan(narrow, language)
     findings: list[Finding] = []

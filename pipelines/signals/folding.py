@@ -7,22 +7,33 @@ a megabyte costs milliseconds; only characters that combine with their neighbour
 Must not: be shown or stored as the text. It is for matching both sides alike.
 """
 
+import ctypes
 import functools
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.signals.bits import (
+    FOLDED_LOOK_ALIKE,
+    FOLDED_NONE,
+    FOLDED_SEVERAL,
+    FOLDED_UNSAFE,
+    NUM_FOLDED_CODES,
+)
+from pipelines.signals.machine_code import kernels
+from pipelines.signals.words import Table, table_of
+
 Ints = npt.NDArray[np.int64]
 CodePoints = npt.NDArray[np.uint32]
 Flags = npt.NDArray[np.bool_]
 
 _VARIANTS = Path(__file__).parent / "lexicons" / "variants" / "simplified.txt"
-_NUM_TABLE = 0x30000  # planes 0 to 2; above them lie few characters, and none that is folded to another
+_NUM_TABLE = NUM_FOLDED_CODES  # planes 0 to 2; above them lie few characters, and none that is folded to another
 _MAX_CLUSTER_CHARS = 32
 """A character and the marks on it that are normalised together; text that is safe to stream has 30 marks (UAX #15)."""
 _MAX_DOTS = 3
@@ -38,6 +49,7 @@ _LOOK_ALIKES = str.maketrans(
 )
 """Cyrillic and Greek small letters to the Latin ones they are taken for; only where a word mixes them with Latin."""
 _MIXED_WORD = re.compile(r"[a-z\u0370-\u03ff\u0400-\u052f]+")
+_LOOK_ALIKE = re.compile(f"[{''.join(map(chr, _LOOK_ALIKES))}]")
 _LATIN = re.compile("[a-z]")
 
 
@@ -87,8 +99,64 @@ def fold(text: str) -> Folded:
         folded, starts = folded[kept], starts[kept]
     result = folded.tobytes().decode("utf-32-le", "surrogatepass")
     if table.look_alikes[np.minimum(folded, _NUM_TABLE - 1)].any():
-        result = _MIXED_WORD.sub(_latin_word, result)
+        result = _without_look_alikes(result)
     return Folded(result, starts)
+
+
+def fold_to_text(text: str) -> str:
+    """The text of `fold`, without a note of where its characters stood: several times as fast."""
+    if text.isascii():
+        return text.lower()
+    tables, size = _compiled_tables(), len(text)
+    out = np.empty(size + _ROOM_NUM_CHARS, np.uint32)
+    address = out.ctypes.data
+    codes = text.encode("utf-32-le", "surrogatepass")
+    found = kernels().fold_text(codes, size, tables.folding.at, tables.several.at, address, size)
+    if found < 0:
+        return fold(text).text
+    num = kernels().without_dots(address, found // 2, tables.dots.at, _MAX_DOTS)
+    result: str = _text_of()(4, address, num)
+    return _without_look_alikes(result) if found % 2 else result
+
+
+@functools.cache
+def _text_of() -> Callable[[int, int, int], str]:
+    """The interpreter's own way to a text from code points of so many bytes: five times as fast as decoding UTF-32."""
+    make = ctypes.pythonapi.PyUnicode_FromKindAndData
+    make.restype, make.argtypes = ctypes.py_object, (ctypes.c_int, ctypes.c_void_p, ctypes.c_ssize_t)
+    return make
+
+
+_ROOM_NUM_CHARS = 64
+"""Above what one character becomes at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class _CompiledTables:
+    """`_Table` as the compiled loops read it: `bits.FOLDED_CODE` and those below it."""
+
+    folding: Table
+    several: Table
+    dots: Table
+    """1 for a dot, 2 for a Chinese character."""
+
+
+@functools.cache
+def _compiled_tables() -> _CompiledTables:
+    table = _table()
+    folding, several = table.folded.copy(), [0]
+    beyond = folding >= _NUM_TABLE
+    folding[table.look_alikes[np.where(beyond, 0, folding)]] |= np.uint32(FOLDED_LOOK_ALIKE)
+    for code, expansion in table.expansions.items():
+        folding[code] = FOLDED_SEVERAL | len(several)
+        parts = [ord(char) | (FOLDED_LOOK_ALIKE if table.look_alikes[ord(char)] else 0) for char in expansion]
+        several += [len(parts), *parts]
+    folding[table.widths == 0] = FOLDED_NONE
+    folding[table.joins | beyond] = FOLDED_UNSAFE
+    every = np.arange(_NUM_TABLE, dtype=np.uint32)
+    dots = _is_han(every).astype(np.uint8) * np.uint8(2)
+    dots[[ord(char) for char in _DOTS]] = 1
+    return _CompiledTables(table_of(folding), table_of(np.array(several, np.uint32)), table_of(dots))
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +289,23 @@ def _is_han(codes: CodePoints) -> Flags:
     for first, end in _HAN_RANGES:
         flags |= (codes >= first) & (codes < end)
     return flags
+
+
+def _without_look_alikes(text: str) -> str:
+    """Only words with such a letter are looked at: there are few."""
+    pieces: list[str] = []
+    end = 0
+    for match in _LOOK_ALIKE.finditer(text):
+        start = match.start()
+        if start < end:
+            continue
+        while start > end and _MIXED_WORD.match(text[start - 1]):
+            start -= 1
+        word = _MIXED_WORD.match(text, start)
+        if word is not None:
+            pieces += (text[end:start], _latin_word(word))
+            end = word.end()
+    return "".join((*pieces, text[end:]))
 
 
 def _latin_word(match: re.Match[str]) -> str:

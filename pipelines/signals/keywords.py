@@ -16,7 +16,7 @@ from typing import Any
 from ahocorasick_rs import AhoCorasick, Implementation
 
 from pipelines.digest import digest_file
-from pipelines.signals.folding import fold
+from pipelines.signals.folding import fold, fold_to_text
 from pipelines.signals.keyword_library import EVERY_CATEGORY, Match, Term, read_plain_terms, read_terms
 from pipelines.stage import Resource
 
@@ -61,7 +61,7 @@ def term_counter(extra: tuple[Resource, ...] = ()) -> Callable[[str], tuple[dict
     lists = _compiled((_keyword_terms(extra), _identity_terms()))
 
     def count(text: str) -> tuple[dict[str, int], dict[str, int]]:
-        keywords, identities = _counted(lists, fold(text).text)
+        keywords, identities = _counted(lists, fold_to_text(text))
         return keywords, identities
 
     return count
@@ -89,7 +89,7 @@ def builtin_lexicons() -> tuple[Resource, ...]:
 
 def normalise(text: str) -> str:
     """One form for the spellings of a word: see `fold`."""
-    return fold(text).text
+    return fold_to_text(text)
 
 
 def context_phrases() -> list[str]:
@@ -146,7 +146,7 @@ def _compiled(layers: Iterable[Iterable[Term]]) -> _Lists:
 
 
 def _counter(lists: _Lists) -> Counter:
-    return lambda text: _counted(lists, fold(text).text)[0]
+    return lambda text: _counted(lists, fold_to_text(text))[0]
 
 
 def _counted(lists: _Lists, text: str) -> list[dict[str, int]]:

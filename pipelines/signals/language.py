@@ -29,9 +29,11 @@ from typing import Any
 
 import fasttext
 import numpy as np
-import numpy.typing as npt
 from langdetect.detector_factory import PROFILES_DIRECTORY, DetectorFactory
 from langdetect.lang_detect_exception import LangDetectException
+
+from pipelines.signals.machine_code import kernels
+from pipelines.signals.words import Table, table_of
 
 FASTTEXT = "fasttext"
 LANGDETECT = "langdetect"
@@ -185,34 +187,39 @@ def _by_script(text: str) -> list[tuple[str, str, int]]:
     """Each script with the lines mostly in it, joined, and their letters. A character counts as in `_script`."""
     if text.isascii():
         return [("Latn", text, len(text))]
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    scripts = _line_script_table().take(codes, mode="clip")
-    present = np.flatnonzero(np.bincount(scripts, minlength=len(_LINE_SCRIPTS))[1:]) + 1
-    if present.size <= 1:
-        name = _LINE_SCRIPTS[int(present[0])] if present.size else ""
-        return [(name, text, len(text))] if name else []
-    lines = text.split("\n")
-    line_of = np.cumsum(codes == ord("\n"))
-    width = len(_LINE_SCRIPTS)
-    counts = np.bincount(line_of * width + scripts, minlength=len(lines) * width).reshape(len(lines), width)
-    counts = counts[:, 1:] * _line_script_weights()[1:]
-    main = counts.argmax(axis=1)
-    num_letters = counts.sum(axis=1)
-    found = []
-    for script in np.unique(main[num_letters > 0]).tolist():
-        rows = np.flatnonzero((main == script) & (num_letters > 0))
-        joined = "\n".join([lines[row] for row in rows.tolist()])
-        found.append((_LINE_SCRIPTS[script + 1], joined, int(num_letters[rows].sum())))
-    return found
+    table, weights = _line_script_table(), _line_script_weights()
+    num = len(_LINE_SCRIPTS)
+    mains, counts = np.empty(text.count("\n") + 1, np.uint8), np.empty((3, num), np.int64)
+    kernels().scripts_of_lines(
+        *(text.encode("utf-32-le", "surrogatepass"), len(text), table.at, table.last, weights.at, num),
+        *(mains.ctypes.data, *(counts.ctypes.data + 8 * num * row for row in range(3))),
+    )
+    in_text, in_lines, _ = counts.tolist()
+    present = [script for script in range(1, num) if in_text[script]]
+    if len(present) <= 1:
+        return [(_LINE_SCRIPTS[script], text, len(text)) for script in present]
+    lines, main_of = text.split("\n"), mains.tolist()
+    return [
+        (
+            _LINE_SCRIPTS[script],
+            "\n".join([line for line, main in zip(lines, main_of, strict=True) if main == script]),
+            in_lines[script],
+        )
+        for script in present
+        if in_lines[script]
+    ]
 
 
 def _script(window: str) -> tuple[str | None, float]:
     """The script, and the share of the letters that are in it."""
     if window.isascii():  # the caller has seen a letter
         return "Latn", 1.0
-    codes = np.frombuffer(window.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    counts = np.bincount(_script_table().take(codes, mode="clip"), minlength=len(_SCRIPTS)).tolist()
-    letters = dict(zip(_SCRIPTS, counts, strict=True))
+    table, counts = _script_table(), np.empty(len(_SCRIPTS), np.int64)
+    kernels().count_scripts(
+        *(window.encode("utf-32-le", "surrogatepass"), len(window), table.at, table.last),
+        *(counts.ctypes.data, len(_SCRIPTS)),
+    )
+    letters = dict(zip(_SCRIPTS, counts.tolist(), strict=True))
     del letters[""]
     hans, hant, kana = letters.pop("Hans"), letters.pop("Hant"), letters.pop("Kana")
     characters = letters["Hani"] + hans + hant + kana
@@ -250,7 +257,8 @@ def _windows(text: str, num_chars: int) -> str:
 
 def _best(opinion: dict[str, float]) -> str:
     """The likeliest code; of equals the first in the alphabet, so that no order of a dict or set decides."""
-    return min(opinion, key=lambda code: (-opinion[code], code))
+    most = max(opinion.values())
+    return min(code for code, probability in opinion.items() if probability == most)
 
 
 @functools.cache
@@ -364,7 +372,7 @@ _ASCII_LETTERS = "".join(chr(code) if chr(code).isalpha() else " " for code in r
 
 
 @functools.cache
-def _script_table() -> npt.NDArray[np.uint8]:
+def _script_table() -> Table:
     """Index into `_SCRIPTS` of each code point up to U+20000."""
     table = np.zeros(_RANGES[-1][1], dtype=np.uint8)
     for start, end, name in _RANGES:
@@ -372,20 +380,20 @@ def _script_table() -> npt.NDArray[np.uint8]:
     simplified, traditional = _characters_of("gb2312"), _characters_of("big5")
     table[[ord(char) for char in simplified - traditional]] = _SCRIPTS.index("Hans")
     table[[ord(char) for char in traditional - simplified]] = _SCRIPTS.index("Hant")
-    return table
+    return table_of(table)
 
 
 @functools.cache
-def _line_script_table() -> npt.NDArray[np.uint8]:
+def _line_script_table() -> Table:
     """As `_script_table`, index into `_LINE_SCRIPTS`: Han in either style and kana are one."""
     names = [_LINE_SCRIPT_OF.get(name, name) for name in _SCRIPTS]
-    return np.array([_LINE_SCRIPTS.index(name) for name in names], dtype=np.uint8)[_script_table()]
+    return table_of(np.array([_LINE_SCRIPTS.index(name) for name in names], dtype=np.uint8)[_script_table().array])
 
 
 @functools.cache
-def _line_script_weights() -> npt.NDArray[np.int64]:
+def _line_script_weights() -> Table:
     weights = [_LETTERS_PER_CHARACTER if name in _LANGUAGES_OF else 1 for name in _LINE_SCRIPTS]
-    return np.array(weights, dtype=np.int64)
+    return table_of(np.array(weights, dtype=np.int64))
 
 
 def _characters_of(charset: str) -> set[str]:

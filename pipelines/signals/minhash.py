@@ -9,32 +9,42 @@ bands of 8 rows, over 5-grams of tokens as in FineWeb (arXiv:2406.17557, datatro
 - A text of fewer than five tokens is one shingle, so two short texts match only if they are equal.
 - A permutation is `a * x + b` modulo 2**32 of a 32-bit shingle hash x, with a odd: a true permutation
   in one SIMD multiplication. x is well mixed, and tests hold the estimate to its binomial error.
+
+The text is normalised, hashed and signed in one compiled pass (`kernels.fold_and_sign`) by a table that says what each
+character becomes. Where characters may join with their neighbours (Indic scripts, single jamo, marks in a row) a table
+cannot say, and the text is normalised by the interpreter first: the same result at six times the cost.
 """
 
 import functools
 import hashlib
 import re
-import string
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
 from pipelines.schemas import MINHASH_NUM_PERMUTATIONS
+from pipelines.signals.bits import (
+    FOLDED_CHARACTER,
+    FOLDED_DIGIT,
+    FOLDED_NONE,
+    FOLDED_SEVERAL,
+    FOLDED_UNSAFE,
+    NUM_FOLDED_CODES,
+    SHINGLE_BUFFER,
+    SHINGLE_NUM_TOKENS,
+)
+from pipelines.signals.machine_code import kernels
+from pipelines.signals.words import Scratch, Table, table_of
 
-Hashes = npt.NDArray[np.uint64]
 Signature = npt.NDArray[np.uint32]
 
-SHINGLE_NUM_TOKENS = 5
 PERMUTATION_SEED = 0x636F7270  # "corp"; another seed is another signature: raise the version of the signals stage
 
-_MAX_NUM_KNOWN_TOKENS = 1 << 16  # a few MB
-_MAX_KNOWN_TOKEN_NUM_CHARS = 64
-_PIECE_NUM_CHARS = 1 << 20  # bounds the Python tokens of a mega-document
-_CHUNK_NUM_SHINGLES = 1 << 10  # 112 x 1,024 x 4 bytes stay in the second-level cache
-_ROLL_BASE = 0x9E3779B97F4A7C15  # odd: 2**64 divided by the golden ratio
+_MARGIN_NUM_BYTES = 128  # above what one character becomes at most
 
 # Vowel signs and other marks are part of a word, which Python's \w leaves out.
 _MARKS = (
@@ -50,43 +60,9 @@ _UNSPACED = (
     "\u3400-\u4dbf\u4e00-\u9fff\ua9e0-\ua9fe\uaa60-\uaa7f\uf900-\ufaff\U00016fe0-\U00018cff\U0001aff0-\U0001b16f\U00020000-\U000323af"
 )
 _PUNCTUATION = re.compile(rf"[^\w{_MARKS}{_UNSPACED}]+")
-_TOKEN = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
+_CHARACTERS = re.compile(f"[{_UNSPACED}]+")
 _DIACRITICS = re.compile("[\u0300-\u036f]+")
 _DIGITS = re.compile(r"\d")
-_ASCII = "".join(char.lower() if char.isalnum() or char == "_" else " " for char in map(chr, range(128)))
-_ASCII_DIGITS = str.maketrans(string.digits, "0" * 10)
-# What makes most English pages non-ASCII; each becomes a space on the slow path too.
-_TYPOGRAPHY = (
-    "\u2019",
-    "\u2018",
-    "\u201c",
-    "\u201d",
-    "\u2013",
-    "\u2014",
-    "\u2026",
-    "\u2022",
-    "\u00a0",
-    "\u2192",
-    "\u200b",
-    "\u00a9",
-    "\u00a7",
-    "\u00b6",
-)
-
-
-class TokenHashes(dict[str, int]):
-    """64-bit hash of each token, its digits folded to 0; remembers them, for the next text has most of the same words.
-
-    At most 65,536 tokens of at most 64 characters; a text's values do not depend on what was hashed before it.
-    """
-
-    def __missing__(self, token: str) -> int:
-        found = xxhash.xxh3_64_intdigest(_fold_digits(token).encode("utf-8", "surrogatepass"))
-        if len(token) <= _MAX_KNOWN_TOKEN_NUM_CHARS:
-            if len(self) >= _MAX_NUM_KNOWN_TOKENS:
-                self.clear()
-            self[token] = found
-        return found
 
 
 def normalize(text: str) -> str:
@@ -95,7 +71,7 @@ def normalize(text: str) -> str:
     NFKC and case folding; combining diacritics (U+0300 to U+036F) taken off, while the vowel signs of
     other scripts stay; every digit becomes 0; a run of anything but letters, digits, marks and "_" becomes one space.
     """
-    return _fold_digits(_fold(text))
+    return _DIGITS.sub("0", _fold(text))
 
 
 def text_digest(text: str) -> bytes:
@@ -103,18 +79,24 @@ def text_digest(text: str) -> bytes:
 
     A text that normalises to nothing ("!!!", an emoji) is digested as it stands, so that such texts do not collapse.
     """
-    return _digest(_fold(text) or text)
+    return text_digest_and_minhash(text)[0]
 
 
 def minhash(text: str) -> Signature | None:
     """MinHash signature of a text: uint32[112], or None where the text normalises to nothing."""
-    return _signature(_fold(text), TokenHashes())
+    return text_digest_and_minhash(text)[1]
 
 
-def text_digest_and_minhash(text: str, token_hashes: TokenHashes | None = None) -> tuple[bytes, Signature | None]:
-    """Both at once: they share the normalisation. With `token_hashes` kept from text to text it is faster."""
-    folded = _fold(text)
-    return _digest(folded or text), _signature(folded, TokenHashes() if token_hashes is None else token_hashes)
+def text_digest_and_minhash(text: str, scratch: Scratch | None = None) -> tuple[bytes, Signature | None]:
+    """Both at once: they share the normalisation."""
+    scratch, tables = scratch or Scratch(), _tables()
+    length, folded = _folded_and_signed(text, tables.folding, scratch, is_folded=False)
+    if length < 0:
+        length, folded = _folded_and_signed(_fold(text), tables.plain, scratch, is_folded=True)
+    if length == 0:
+        return _digest(text.encode("utf-8", "surrogatepass")), None
+    minima, _ = scratch.array("minima", MINHASH_NUM_PERMUTATIONS, np.uint32)
+    return _digest(folded[:length].data), minima[:MINHASH_NUM_PERMUTATIONS].copy()
 
 
 def estimate(a: Signature, b: Signature) -> float:
@@ -125,78 +107,110 @@ def estimate(a: Signature, b: Signature) -> float:
     return float(np.count_nonzero(a == b)) / len(a)
 
 
+def _digest(folded: bytes | memoryview) -> bytes:
+    return hashlib.blake2b(folded, digest_size=16).digest()
+
+
+def _folded_and_signed(
+    text: str, table: Table, scratch: Scratch, *, is_folded: bool
+) -> tuple[int, npt.NDArray[np.uint8]]:
+    tables, size = _tables(), len(text)
+    folded, at_folded = scratch.array("folded", 4 * size + _MARGIN_NUM_BYTES, np.uint8)
+    _, at_tokens = scratch.array("tokens", SHINGLE_NUM_TOKENS, np.uint64)
+    _, at_shingles = scratch.array("shingles", SHINGLE_BUFFER, np.uint32)
+    _, at_minima = scratch.array("minima", MINHASH_NUM_PERMUTATIONS, np.uint32)
+    length = kernels().fold_and_sign(
+        *(text.encode("utf-32-le", "surrogatepass"), size, table.at, tables.several.at, int(is_folded)),
+        *(at_folded, folded.size - _MARGIN_NUM_BYTES, at_tokens, at_shingles),
+        *(tables.multipliers.at, tables.offsets.at, at_minima, MINHASH_NUM_PERMUTATIONS),
+    )
+    return length, folded
+
+
 def _fold(text: str) -> str:
     """`normalize` but for the digits, which stay."""
-    if not text.isascii():
-        for char in _TYPOGRAPHY:
-            text = text.replace(char, " ")
-    if text.isascii():
-        return " ".join(text.translate(_ASCII).split())
-    text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    text = unicodedata.normalize("NFKC", _DIACRITICS.sub("", text))
-    return _PUNCTUATION.sub(" ", text).strip()
+    return _PUNCTUATION.sub(" ", _composed(_decomposed(text))).strip()
 
 
-def _fold_digits(folded: str) -> str:
-    return folded.translate(_ASCII_DIGITS) if folded.isascii() else _DIGITS.sub("0", folded)
+def _decomposed(text: str) -> str:
+    return _DIACRITICS.sub("", unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold()))
 
 
-def _digest(folded: str) -> bytes:
-    return hashlib.blake2b(folded.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFKC", text)
 
 
-def _signature(folded: str, token_hashes: TokenHashes) -> Signature | None:
-    return _permuted_minima(_shingle_hashes(folded, token_hashes)) if folded else None
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """What the compiled pass reads: see `bits.FOLDED_CODE` and those below it."""
 
-
-def _pieces(folded: str) -> Iterator[str]:
-    """Cut a folded text at spaces into pieces of bounded length."""
-    start = 0
-    while len(folded) - start > _PIECE_NUM_CHARS:
-        end = folded.rfind(" ", start + 1, start + _PIECE_NUM_CHARS)
-        end = end if end > 0 else start + _PIECE_NUM_CHARS
-        yield folded[start:end]
-        start = end
-    yield folded[start:]
-
-
-def _hashes_of(folded: str, token_hashes: TokenHashes) -> Hashes:
-    """64-bit hash of each token, in order."""
-    hashes = []
-    for piece in _pieces(folded):
-        tokens = piece.split() if piece.isascii() else _TOKEN.findall(piece)
-        hashes.append(np.fromiter(map(token_hashes.__getitem__, tokens), np.uint64, len(tokens)))
-    return np.concatenate(hashes)
-
-
-def _shingle_hashes(folded: str, token_hashes: TokenHashes) -> npt.NDArray[np.uint32]:
-    """32-bit hash of each run of five tokens; a shorter text is one shingle."""
-    tokens = _hashes_of(folded, token_hashes)
-    width = min(SHINGLE_NUM_TOKENS, len(tokens))
-    rolled = np.zeros(len(tokens) - width + 1, np.uint64)
-    for k in range(width):
-        rolled *= np.uint64(_ROLL_BASE)
-        rolled += tokens[k : k + len(rolled)]
-    rolled ^= rolled >> np.uint64(32)
-    rolled *= np.uint64(0xD6E8FEB86659FD93)  # a 64-bit finaliser: the sum alone leaves the low bits weak
-    return (rolled >> np.uint64(32)).astype(np.uint32)
+    folding: Table
+    """What each code point becomes."""
+    plain: Table
+    """The same of code points that are folded already."""
+    several: Table
+    multipliers: Table
+    offsets: Table
 
 
 @functools.cache
+def _tables() -> _Tables:
+    """Made once a process, in 60 ms."""
+    plain = _plain_table()
+    folding, several = plain.copy(), [0]
+    codes = list(_codes_to_ask())
+    chars = "\n".join(map(chr, codes))  # a line feed joins with nothing
+    decomposed = _decomposed(chars)
+    seconds = _seconds_of_compositions()
+    for code, apart, together in zip(codes, decomposed.split("\n"), _composed(decomposed).split("\n"), strict=True):
+        if apart and (apart[0] in seconds or unicodedata.combining(apart[0])):
+            folding[code] = FOLDED_UNSAFE
+        elif len(together) == 1:
+            folding[code] = plain[ord(together)]
+        elif not together:
+            folding[code] = FOLDED_NONE
+        else:
+            folding[code] = FOLDED_SEVERAL | len(several)
+            several += [len(together), *(int(plain[ord(char)]) for char in together)]
+    folding[ord("\n")] = 0
+    folding[ord("A") : ord("Z") + 1] = plain[ord("a") : ord("z") + 1]
+    multipliers, offsets = _permutations()
+    return _Tables(
+        table_of(folding),
+        table_of(plain),
+        table_of(np.array(several, np.uint32)),
+        table_of(multipliers),
+        table_of(offsets),
+    )
+
+
+def _plain_table() -> npt.NDArray[np.uint32]:
+    table = np.arange(NUM_FOLDED_CODES, dtype=np.uint32)
+    chars = "".join(map(chr, range(NUM_FOLDED_CODES)))
+    for match in _CHARACTERS.finditer(chars):
+        table[match.start() : match.end()] |= np.uint32(FOLDED_CHARACTER)
+    for match in _DIGITS.finditer(chars):
+        table[match.start()] |= np.uint32(FOLDED_DIGIT)
+    for match in _PUNCTUATION.finditer(chars):
+        table[match.start() : match.end()] = 0
+    return table
+
+
+def _codes_to_ask() -> Iterator[int]:
+    """Code points that normalisation may change: neither a unified ideograph nor a Hangul syllable is one."""
+    for start, end in ((0x80, 0x3400), (0xA000, 0xAC00), (0xD7A4, 0x20000), (0x2F800, NUM_FOLDED_CODES)):
+        yield from range(start, end)
+
+
+def _seconds_of_compositions() -> set[str]:
+    """Characters that may become one with what stands before them."""
+    jamo = {chr(code) for code in (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))}  # by rule, not by table
+    pairs = (unicodedata.decomposition(chr(code)).split() for code in _codes_to_ask())
+    return jamo | {chr(int(pair[1], 16)) for pair in pairs if len(pair) == 2 and not pair[0].startswith("<")}
+
+
 def _permutations() -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
     """The hash family: 112 odd multipliers and 112 offsets, drawn from the bytes of xxh3 over a counter."""
     counters = (i.to_bytes(4, "little") for i in range(MINHASH_NUM_PERMUTATIONS))
     draws = np.array([xxhash.xxh3_64_intdigest(counter, seed=PERMUTATION_SEED) for counter in counters], np.uint64)
-    a = (draws >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
-    b = (draws & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-    return a[:, None], b[:, None]
-
-
-def _permuted_minima(shingles: npt.NDArray[np.uint32]) -> Signature:
-    a, b = _permutations()
-    minima = np.full(MINHASH_NUM_PERMUTATIONS, np.iinfo(np.uint32).max, np.uint32)
-    for start in range(0, len(shingles), _CHUNK_NUM_SHINGLES):
-        permuted = a * shingles[None, start : start + _CHUNK_NUM_SHINGLES]
-        permuted += b
-        np.minimum(minima, permuted.min(axis=1), out=minima)
-    return minima
+    return (draws >> np.uint64(32)).astype(np.uint32) | np.uint32(1), draws.astype(np.uint32)

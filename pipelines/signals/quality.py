@@ -1,35 +1,39 @@
 """Quality measures of Gopher, C4 and FineWeb: values, from which the policy decides.
 
-W is the number of words of words.py, marks included; lines are stripped of white space, and blank ones are none.
+W is the number of words of words.py, marks included. In texts of scripts with spaces between words every measure is
+that of datatrove 0.10, the published thresholds' own code, so that they decide here as there: spaCy's words, its ends of
+sentences, lines as they stand. Texts of unspaced scripts have definitions of their own ("unspaced" below); there lines
+are stripped of white space, and blank ones are none.
 
-Gopher (Rae et al., arXiv:2112.11446, appendix A1):
+Gopher (Rae et al., arXiv:2112.11446, appendix A1); its lines are those of `str.splitlines`, blank ones too:
 
     num_words               words that are no marks
     mean_word_length        characters of these / their number
     hash_to_word_ratio      "#" / W
-    ellipsis_to_word_ratio  "..." and "…" / W; the Chinese "……" is one, and "。。。" too
-    bullet_line_ratio       lines that start with a bullet / lines
-    ellipsis_line_ratio     lines that end with an ellipsis / lines
-    alpha_word_ratio        words with at least one letter / words, where a word is what stands between white space: marks
-                            in code and URLs are no words of their own. Characters and marks count in unspaced text
+    ellipsis_to_word_ratio  "..." and "…" / W; unspaced: "……" is one, and "。。。" too
+    bullet_line_ratio       lines that start with "•" or "-" / lines; unspaced: with any of •-*·●◆■
+    ellipsis_line_ratio     lines that end with "..." or "…" / lines; unspaced: "。。。" too
+    alpha_word_ratio        words with at least one letter / W
     num_stop_words          distinct words of the language's STOP_WORDS that occur, case-sensitive; 0 without a list
 
 C4 (Raffel et al., arXiv:1910.10683, section 2.2) as a measure of the document; the text is not rewritten. A line
-survives if it ends a sentence (a terminal mark behind closing quotes and brackets taken off, or a quotation mark; a
-trailing "..." or lone "…" does not, the Chinese "……" does), has 3 words between white space or 5 characters of an
-unspaced script, and no run of over 1,000 characters without white space. "[12]", "[edit]", "[citation needed]" are
-taken out first. Of what survives:
+survives if it ends in one of . ? ! " ' but not in "...", has 3 words between white space, and none of over 1,000
+characters. "[12]", "[edit]", "[citation needed]" are taken out first. Unspaced: a terminal mark behind closing quotes
+and brackets taken off, or a quotation mark; a trailing "..." or lone "…" is no end, "……" is; 5 characters of an
+unspaced script do for 3 words, and end a run of 1,000. Of what survives:
 
     has_lorem_ipsum         a line holds "lorem ipsum"
     has_curly_bracket       a line without "javascript" holds "{"
-    num_sentences           sentences of the lines without "javascript" and boilerplate: one for each line, and one
-                            for each end of a sentence within it
-    policy_line_ratio       boilerplate lines / lines, of all lines: terms, cookies, copyright footers, "read more"
+    num_sentences           sentences of the lines without "javascript" and policy phrases: spaCy ends one at each
+                            terminal mark that is a word, and the marks behind it. Unspaced: one for each line, and one
+                            for each end of a sentence within it, policy lines as in policy_line_ratio
+    policy_line_ratio       boilerplate lines / lines that are not blank: terms, cookies, copyright footers, "read more"
 
-FineWeb (Penedo et al., arXiv:2406.17557, section 3.6), with T the characters that are no line feeds:
+FineWeb (Penedo et al., arXiv:2406.17557, section 3.6), lines that are not blank, T the characters but line feeds:
 
-    line_punctuation_ratio  lines that end in a terminal mark, closing quotes and brackets taken off / lines
-    short_line_ratio        lines of at most 30 characters / lines; of at most 10 where the text is unspaced
+    line_punctuation_ratio  lines that end in one of datatrove's 159 terminal marks / lines. A closing quote or bracket
+                            is none, so that He said "yes." counts as unfinished; unspaced: these are taken off first
+    short_line_ratio        lines of at most 30 characters / lines; unspaced: of at most 10, if most words are characters
     dup_char_ratio          characters of lines seen before / T
     newline_to_word_ratio   line feeds / W
 """
@@ -37,11 +41,15 @@ FineWeb (Penedo et al., arXiv:2406.17557, section 3.6), with T the characters th
 import functools
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from ahocorasick_rs import AhoCorasick
 
-from pipelines.signals.words import UNSPACED_RANGES, Hashes, Words, hash_words
+from pipelines.signals.bits import JAVASCRIPT, LOREM_IPSUM, POLICY, REFUSED
+from pipelines.signals.machine_code import kernels
+from pipelines.signals.words import Table, Words, hash_words, split_words, table_of
 
 _CHINESE_STOP_WORDS = tuple("的一是不在了和有我这這为為与與之也而于於就都被从從到他對对")
 STOP_WORDS = {
@@ -56,24 +64,10 @@ SHORT_LINE_NUM_CHARS = 30
 SHORT_UNSPACED_LINE_NUM_CHARS = 10
 """A Han character says about as much as three letters."""
 
-_BULLETS = frozenset("•-*·●◆■")
-_ELLIPSES = ("...", "…", "。。。")
-_TERMINALS = frozenset(".!?…。！？．｡﹒﹗﹖；‼⁇⁈⁉؟۔।॥։።፧။།។")
-_CLOSERS = "\"'”’»›)]}」』）】》〉〕｝］"
-_QUOTES = frozenset("\"'”’」』")
-_CITATION = re.compile(r"\[(?:\d*|edit|citation needed)\]")
+_CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
 _MAX_WORD_NUM_CHARS = 1000
 _MIN_LINE_WORDS = 3
-_MIN_LINE_CHARACTERS = 5
-
-_UNSPACED = "".join(f"{chr(start)}-{chr(end - 1)}" for start, end in UNSPACED_RANGES)
-_LONG_WORD = re.compile(rf"[^\s{_UNSPACED}]{{{_MAX_WORD_NUM_CHARS + 1}}}")
-_ENOUGH_CHARACTERS = re.compile(rf"(?:[{_UNSPACED}][^{_UNSPACED}]*+){{{_MIN_LINE_CHARACTERS}}}")
-_SENTENCE_END = re.compile(rf"[.!?]++[{re.escape(_CLOSERS)}]*+[ \t\u00a0]++(?=[^\sa-z])")
-_FULL_WIDTH_ENDS = "。！？｡．…"
-_FULL_WIDTH_SENTENCE_END = re.compile(
-    rf"[{_FULL_WIDTH_ENDS}]++(?:(?<=[。！？｡．])|(?<=……))[{re.escape(_CLOSERS)}]*+(?=\S)"
-)
+_SENTENCE_ENDS = (".", "?", "!", '"', "'")
 
 _BOILERPLATE = (
     "terms of use",
@@ -120,137 +114,179 @@ _LINK_NUM_CHARS = len("continue reading") + 4
 """In prose "read more about" is no link; at the end of a line, but for an arrow or dots, it is."""
 
 
-def measure_quality(text: str, words: Words, language: str | None) -> dict[str, int | float | bool | None]:
-    """The quality fields of SIGNALS for a text, its words and its language; None where there is no denominator."""
-    lines = [line for raw in text.split("\n") if (line := raw.strip())]
-    cores = [line.rstrip(_CLOSERS) for line in lines]
-    return _gopher(text, words, lines, language) | _c4(lines, cores) | _fineweb(text, words, lines, cores)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineCounts:
+    """What `count_lines` found; lines are those that the measure in question takes: see the module's docstring."""
+
+    gopher_lines: int
+    bullets: int
+    ellipses: int
+    plain_lines: int
+    """Lines that are not blank."""
+    ended: int
+    short: int
+    plain_duplicate_chars: int
+    line_feeds: int
+    lines: int
+    """Lines between line feeds that are not empty: Gopher's repetition."""
+    duplicate_lines: int
+    duplicate_line_chars: int
+    paragraphs: int
+    duplicate_paragraphs: int
+    duplicate_paragraph_chars: int
+
+
+def measure_quality(
+    text: str, words: Words, language: str | None, lines: LineCounts | None = None
+) -> dict[str, int | float | bool | None]:
+    """The quality fields of SIGNALS for a text, its words and its language; None where there is no denominator.
+
+    `lines` is what `count_lines` found, where that was asked before.
+    """
+    lines = lines or count_lines(words)
+    return _gopher(text, words, lines, language) | _c4(text, words, lines.plain_lines) | _fineweb(words, lines)
+
+
+def count_lines(words: Words) -> LineCounts:
+    """Lines and paragraphs of a text, counted for all measures at once."""
+    room = 1 << (2 * words.codes.count(b"\n") + 4).bit_length()
+    tables, at_tables = words.scratch.array("line tables", 3 * room, np.uint64)
+    tables[: 3 * room] = 0
+    found, at_found = words.scratch.array("line counts", _NUM_LINE_COUNTS, np.int64)
+    short = SHORT_UNSPACED_LINE_NUM_CHARS if words.unspaced else SHORT_LINE_NUM_CHARS
+    kernels().count_lines(
+        *(words.codes, words.at_classes, words.at_sums, words.at_powers),
+        *(words.num_chars, short, int(words.unspaced), room - 1),
+        *(at_tables, at_tables + 8 * room, at_tables + 16 * room, at_found),
+    )
+    return LineCounts(**dict(zip(LineCounts.__slots__, found[:_NUM_LINE_COUNTS].tolist(), strict=True)))
+
+
+_NUM_LINE_COUNTS = 14
 
 
 def _ratio(count: int, total: int) -> float | None:
     return count / total if total else None
 
 
-def _gopher(
-    text: str, words: Words, lines: Sequence[str], language: str | None
-) -> dict[str, int | float | bool | None]:
-    num_marks = int(np.count_nonzero(words.is_mark))
-    num_chars = int(words.lengths.sum()) - int(words.lengths[words.is_mark].sum() if num_marks else 0)
+def _gopher(text: str, words: Words, lines: LineCounts, language: str | None) -> dict[str, int | float | bool | None]:
+    stop_words = _stop_words(language)
+    found, at_found = words.scratch.array("word counts", 5, np.int64)
+    kernels().count_words(
+        *(words.at_starts, words.at_ends, words.at_hashes, words.at_flags, words.num_words),
+        *(stop_words.at, stop_words.array.size, 0, at_found),
+    )
+    num_marks, num_chars, num_units, num_with_letter, num_stop_words = found[:5].tolist()
     num_words = words.num_words - num_marks
-    num_ellipses = text.count("...") + text.count("…") - text.count("……") + text.count("。。。")
+    num_ellipses = text.count("...") + text.count("…")
+    if words.unspaced:
+        num_ellipses += text.count("。。。") - text.count("……")
     return {
         "num_words": num_words,
         "mean_word_length": _ratio(num_chars, num_words),
         "hash_to_word_ratio": _ratio(text.count("#"), words.num_words),
         "ellipsis_to_word_ratio": _ratio(num_ellipses, words.num_words),
-        "bullet_line_ratio": _ratio(sum([line[0] in _BULLETS for line in lines]), len(lines)),
-        "ellipsis_line_ratio": _ratio(
-            sum([line.endswith(_ELLIPSES) for line in lines]) if num_ellipses else 0, len(lines)
-        ),
-        "alpha_word_ratio": _alpha_word_ratio(words),
-        "num_stop_words": _num_stop_words(words, language),
+        "bullet_line_ratio": _ratio(lines.bullets, lines.gopher_lines),
+        "ellipsis_line_ratio": _ratio(lines.ellipses, lines.gopher_lines),
+        "alpha_word_ratio": _ratio(num_with_letter, num_units),
+        "num_stop_words": num_stop_words,
     }
-
-
-def _alpha_word_ratio(words: Words) -> float | None:
-    if not words.num_words:
-        return None
-    has_letter = words.has_letter
-    if not words.unspaced:
-        starts = words.gaps.copy()
-        starts[0] = True
-        has_letter = np.bitwise_or.reduceat(has_letter, np.flatnonzero(starts))
-    return float(np.count_nonzero(has_letter) / has_letter.size)
-
-
-def _num_stop_words(words: Words, language: str | None) -> int:
-    if language not in STOP_WORDS:
-        return 0
-    return int(np.count_nonzero((_stop_word_hashes(language)[:, None] == words.hashes[None, :]).any(axis=1)))
 
 
 @functools.cache
-def _stop_word_hashes(language: str) -> Hashes:
-    return hash_words(STOP_WORDS[language])
+def _stop_words(language: str | None) -> Table:
+    return table_of(hash_words(STOP_WORDS.get(language or "", ())))
 
 
-def _c4(lines: Sequence[str], cores: Sequence[str]) -> dict[str, int | float | bool | None]:
-    in_lower_case = "\n".join(lines).lower()
-    boilerplate = _boilerplate_lines(lines, in_lower_case)
-    surviving = [
-        line
-        for line, core in zip(lines, cores, strict=True)
-        if (_survives(line, core) if "[" not in line else _survives_without_citations(line))
-    ]
-    has_lorem_ipsum = "lorem ipsum" in in_lower_case and any("lorem ipsum" in line.lower() for line in surviving)
-    if "javascript" in in_lower_case:
-        surviving = [line for line in surviving if "javascript" not in line.lower()]
-    kept = [line for line in surviving if line not in boilerplate] if boilerplate else surviving
-    kept_text = "\n".join(kept)
-    num_sentences = len(kept) + len(_SENTENCE_END.findall(kept_text))
-    if not kept_text.isascii() and any(mark in kept_text for mark in _FULL_WIDTH_ENDS):
-        num_sentences += len(_FULL_WIDTH_SENTENCE_END.findall(kept_text))
+def _c4(text: str, words: Words, num_lines: int) -> dict[str, int | float | bool | None]:
+    has_phrases = bool(_phrase_finder().find_matches_as_indexes(text.lower()))
+    states, cut = np.zeros(0, np.uint8), list[str]()
+    if has_phrases or ("[" in text and _CITATION.search(text)):
+        lines = text.split("\n") if words.unspaced else text.splitlines()
+        cut = _without_citations(lines, unspaced=words.unspaced)
+        states = _line_states(lines, unspaced=words.unspaced)
+    counts = _sentences(words, states, is_cut=False)
+    if cut:
+        again = split_words("\n".join(cut), scratch=words.scratch.spare(), unspaced=words.unspaced)
+        more = _sentences(again, _line_states(cut, unspaced=words.unspaced), is_cut=True)
+        counts = [one + other for one, other in zip(counts, more, strict=True)]
+    num_sentences, num_lorem_ipsum, num_curly_brackets = counts
     return {
         "num_sentences": num_sentences,
-        "has_lorem_ipsum": has_lorem_ipsum,
-        "has_curly_bracket": any("{" in line for line in surviving),
-        "policy_line_ratio": _ratio(sum(line in boilerplate for line in lines) if boilerplate else 0, len(lines)),
+        "has_lorem_ipsum": num_lorem_ipsum > 0,
+        "has_curly_bracket": num_curly_brackets > 0,
+        "policy_line_ratio": _ratio(len(_policy_lines(text)) if has_phrases else 0, num_lines),
     }
 
 
-def _survives_without_citations(line: str) -> bool:
-    line = _CITATION.sub("", line).strip()
-    return bool(line) and _survives(line, line.rstrip(_CLOSERS))
+def _sentences(words: Words, states: npt.NDArray[np.uint8], *, is_cut: bool) -> list[int]:
+    found, at_found = words.scratch.array("sentences", 3, np.int64)
+    text, lines = (words.codes, words.at_classes, words.num_chars), (states.ctypes.data, states.size)
+    if words.unspaced:
+        kernels().sentences_unspaced(*text, *lines, at_found)
+    else:
+        of_words = (words.at_starts, words.at_ends, words.at_flags, words.num_words)
+        kernels().sentences_spaced(*text, *of_words, *lines, int(is_cut), at_found)
+    counts: list[int] = found[:3].tolist()
+    return counts
 
 
-def _survives(line: str, core: str) -> bool:
-    """`core` is the line without closing quotes and brackets."""
-    if line[-1] not in _QUOTES and (core[-1:] not in _TERMINALS or not _ends_sentence(core)):
-        return False
-    if len(line) > _MAX_WORD_NUM_CHARS and _has_long_word(line):
-        return False
-    return len(line.split(None, _MIN_LINE_WORDS)) >= _MIN_LINE_WORDS or (
-        not line.isascii() and _ENOUGH_CHARACTERS.search(line) is not None
-    )
+def _without_citations(lines: list[str], *, unspaced: bool) -> list[str]:
+    """The lines that had "[12]" and the like, without it; they become empty in `lines`.
 
-
-def _ends_sentence(core: str) -> bool:
-    if core[-1:] == "…":
-        return core.endswith("……")
-    return not core.endswith(_ELLIPSES)
-
-
-def _has_long_word(line: str) -> bool:
-    return any(len(word) > _MAX_WORD_NUM_CHARS and _LONG_WORD.search(word) for word in line.split())
-
-
-def _boilerplate_lines(lines: Sequence[str], in_lower_case: str) -> set[str]:
-    phrases = set(_phrase_finder().find_matches_as_strings(in_lower_case))
-    lower_lines = in_lower_case.split("\n") if phrases else []
-    found: set[str] = set()
-    for phrase in phrases:
-        size = _LINK_NUM_CHARS if phrase in _READ_MORE else None
-        found.update(
-            line for line, lower in zip(lines, lower_lines, strict=True) if phrase in (lower[-size:] if size else lower)
-        )
+    Of spaced text only those that are not refused as it is; they are stripped before, and not again, as C4 does.
+    """
+    found = []
+    for idx, line in enumerate(lines):
+        if "[" not in line or not _CITATION.search(line):
+            continue
+        lines[idx] = ""
+        cut = _CITATION.sub("", line if unspaced else line.strip())
+        if unspaced or (cut.endswith(_SENTENCE_ENDS) and _has_enough_words(line)):
+            found.append(cut)
     return found
+
+
+def _has_enough_words(line: str) -> bool:
+    parts = line.split()
+    return len(parts) >= _MIN_LINE_WORDS and max(map(len, parts)) <= _MAX_WORD_NUM_CHARS
+
+
+def _line_states(lines: Sequence[str], *, unspaced: bool) -> npt.NDArray[np.uint8]:
+    """What a search finds in each line, for the compiled loops; those left empty are not to be counted."""
+    states = np.full(len(lines), REFUSED, np.uint8)
+    for idx, line in enumerate(lines):
+        if line:
+            lower = line.lower()
+            is_policy = _is_policy(lower.strip()) if unspaced else any(phrase in lower for phrase in _BOILERPLATE)
+            has_script = "javascript" in lower
+            states[idx] = ("lorem ipsum" in lower) * LOREM_IPSUM | has_script * JAVASCRIPT | is_policy * POLICY
+    return states
+
+
+def _policy_lines(text: str) -> list[str]:
+    return [line for line in text.split("\n") if _is_policy(line.strip().lower())]
+
+
+def has_policy_line(text: str) -> bool:
+    """Whether `policy_line_ratio` counts a line of a text."""
+    return bool(_policy_lines(text))
+
+
+def _is_policy(line: str) -> bool:
+    """Is it boilerplate? `line` is stripped and in lower case."""
+    return any(phrase in line for phrase in _PHRASES) or any(phrase in line[-_LINK_NUM_CHARS:] for phrase in _READ_MORE)
 
 
 @functools.cache
 def _phrase_finder() -> AhoCorasick:
-    return AhoCorasick((*_PHRASES, *_READ_MORE))
+    return AhoCorasick((*_PHRASES, *_READ_MORE, "lorem ipsum", "javascript"))
 
 
-def _fineweb(
-    text: str, words: Words, lines: Sequence[str], cores: Sequence[str]
-) -> dict[str, int | float | bool | None]:
-    short = SHORT_UNSPACED_LINE_NUM_CHARS if words.unspaced else SHORT_LINE_NUM_CHARS
-    num_newlines = text.count("\n")
-    sizes, distinct = [len(line) for line in lines], set(lines)
-    num_dup_chars = sum(sizes) - sum(map(len, distinct)) if len(distinct) < len(lines) else 0
+def _fineweb(words: Words, lines: LineCounts) -> dict[str, int | float | bool | None]:
     return {
-        "line_punctuation_ratio": _ratio(sum([core[-1:] in _TERMINALS for core in cores]), len(lines)),
-        "short_line_ratio": _ratio(sum([size <= short for size in sizes]), len(lines)),
-        "dup_char_ratio": _ratio(num_dup_chars, len(text) - num_newlines),
-        "newline_to_word_ratio": _ratio(num_newlines, words.num_words),
+        "line_punctuation_ratio": _ratio(lines.ended, lines.plain_lines),
+        "short_line_ratio": _ratio(lines.short, lines.plain_lines),
+        "dup_char_ratio": _ratio(lines.plain_duplicate_chars, words.num_chars - lines.line_feeds),
+        "newline_to_word_ratio": _ratio(lines.line_feeds, words.num_words),
     }

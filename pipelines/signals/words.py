@@ -1,180 +1,298 @@
-"""What a word is, and where each stands: one pass over the code points of a text, without a loop in Python.
+"""What a word is, and where each stands.
 
-- A run of letters, marks and digits is a word (Unicode general categories L, M, N and what joins them).
-- A full stop, comma, apostrophe or underscore between two such characters belongs to the word ("don't", "3.14",
-  "example.com"), as in Unicode Standard Annex 29, rules WB6, WB7, WB11 and WB12.
-- Every other run of punctuation or symbols is one word, a mark: Gopher's rules as others apply them count marks as
-  words, and so a ruled line weighs as one.
-- In a script without spaces between words (Han, kana, Thai, Lao, Khmer, Burmese, Tibetan) each character is a word.
-  A dictionary would say where words end, but is slow, and its versions and mistakes would move every measure.
-  Thresholds for such texts must be set for characters, and `unspaced` says when.
+In a text whose script puts spaces between words, words are the tokens of spaCy's English tokenizer, because published
+thresholds were set on these: marks are words of their own, "don't" is "do" and "n't", "U.S." and "e.g." are one word,
+an address is one (the rules: https://spacy.io/usage/linguistic-features#how-tokenizer-works). White space is no word.
+
+In a text of scripts without such spaces (Han, kana, Thai, Lao, Khmer, Burmese, Tibetan) a character is a word. A
+dictionary would say where words end, but is slow, and its versions and mistakes would move every measure. Thresholds
+for such texts must be set for characters, and `unspaced` says when. In these texts
+
+- a run of letters, marks and digits of other scripts is a word (Unicode general categories L, M, N and what joins them);
+- a full stop, comma, apostrophe or underscore between two such characters belongs to the word ("3.14", "example.com"),
+  as in Unicode Standard Annex 29, rules WB6, WB7, WB11 and WB12;
+- every other run of punctuation or symbols is one word, a mark.
 """
 
 import functools
-import unicodedata
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.signals.bits import BASE, HAS_GAP, MAX_SPECIAL_NUM_CHARS, NUM_FILTER_CODES, NUM_SPECIAL_PARTS
+from pipelines.signals.characters import class_table, currencies_and_units
+from pipelines.signals.contractions import special_cases
+from pipelines.signals.machine_code import kernels
+
+Codes = npt.NDArray[np.uint32]
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
-Flags = npt.NDArray[np.bool_]
+Flags = npt.NDArray[np.uint8]
 
 MAX_NUM_CHARS = 1 << 20
 """Far above the 100,000 words that Gopher's longest document has."""
-UNSPACED_RANGES = (
-    (0x0E00, 0x0F00),  # Thai, Lao
-    (0x0F40, 0x10A0),  # Tibetan, Burmese
-    (0x1780, 0x1800),  # Khmer
-    (0x3005, 0x3008),  # Han: iteration mark, zero
-    (0x3041, 0x30FB),  # Hiragana, Katakana
-    (0x30FC, 0x3130),  # prolonged sound mark, Bopomofo
-    (0x3400, 0x4DC0),  # Han
-    (0x4E00, 0xA000),
-    (0xF900, 0xFB00),
-    (0xFF66, 0xFF9E),  # half-width kana
-    (0x20000, 0x323B0),  # Han
-)
-"""Code points of scripts without spaces between words, end excluded."""
+
+_UNSPACED_LANGUAGES = frozenset(("zh", "yue", "wuu", "ja", "th", "lo", "km", "my", "bo", "dz"))
+
+
+class Scratch:
+    """Arrays that the compiled loops write to, kept from text to text: at most about 100 bytes a character of a text."""
+
+    __slots__ = ("_arrays", "_spare")
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, tuple[npt.NDArray[Any], int]] = {}
+        self._spare: Scratch | None = None
+
+    def spare(self) -> "Scratch":
+        """Another one, for a second text while the first is in use."""
+        if self._spare is None:
+            self._spare = Scratch()
+        return self._spare
+
+    def array(self, name: str, size: int, kind: type[np.generic]) -> tuple[npt.NDArray[Any], int]:
+        """An array of at least `size` numbers, of no particular values, and its address."""
+        found = self._arrays.get(name)
+        if found is None or not size <= found[0].size <= max(4 * size, _MAX_KEPT_SIZE):
+            array = np.empty(1 << max(size - 1, _MIN_SIZE - 1).bit_length(), kind)
+            found = self._arrays[name] = (array, array.ctypes.data)
+        return found
+
+    def powers(self, size: int) -> int:
+        """Address of the first `size` powers of `bits.BASE`, modulo 2^64."""
+        before = self._arrays.get("powers")
+        array, address = self.array("powers", size, np.uint64)
+        if before is None or before[0] is not array:
+            array[0] = 1
+            array[1:] = np.multiply.accumulate(np.full(array.size - 1, BASE, dtype=np.uint64))
+        return address
+
+
+_MIN_SIZE = 1 << 13
+_MAX_KEPT_SIZE = 1 << 18
+"""Longer arrays are given back when a text a quarter as long comes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words:
-    """The words of a text in order, as arrays of equal length W."""
+    """The words of a text in order, as arrays of equal length W, and its characters.
 
-    lengths: Ints
-    """Characters of each word."""
-    gaps: Flags
-    """White space stands right before the word."""
+    The arrays are those of a `Scratch`, and hold until it is used for another text.
+    """
+
+    codes: bytes
+    """Code points of the text, each a uint32 (UTF-32)."""
+    classes: Codes
+    """Bits of each character: see `characters.class_table`."""
+    starts: Ints
+    """Index of each word's first character."""
+    ends: Ints
+    """One more than the index of its last."""
     hashes: Hashes
     """Equal words have equal hashes; distinct ones do not, but for a chance of about W^2 / 2^65."""
-    is_mark: Flags
-    """Nothing but punctuation and symbols."""
-    has_letter: Flags
-    """At least one alphabetic character (category L)."""
+    flags: Flags
+    """Bits of each word: `bits.IS_MARK` and those below it."""
     unspaced: bool
-    """More than half of the words that are no marks are characters of an unspaced script."""
+    """Characters are words: there are more of unspaced scripts than other words, or the language is written in one."""
+    scratch: Scratch
+    """Whose arrays these are; in front of an array's name, `at_` is its address."""
+    at_classes: int
+    at_sums: int
+    """Sums of the polynomial hash up to each character, and the powers of its base."""
+    at_powers: int
+    at_starts: int
+    at_ends: int
+    at_hashes: int
+    at_flags: int
 
     @property
     def num_words(self) -> int:
         """W: marks included."""
-        return self.lengths.size
+        return self.starts.size
+
+    @property
+    def num_chars(self) -> int:
+        """Characters of the text."""
+        return self.classes.size
 
 
-def split_words(text: str) -> Words:
-    """Split a text of at most MAX_NUM_CHARS characters into its words. Takes about 60 bytes of memory a character."""
-    if len(text) > MAX_NUM_CHARS:
-        raise ValueError(f"got a text of {len(text)} characters, wanted at most {MAX_NUM_CHARS}: cut it first.")
-    if text.isascii():  # the same from a table of bytes, at a third of the cost
-        raw = text.encode("ascii")
-        classes = np.frombuffer(raw.translate(_ascii_classes()), dtype=np.uint8)
-        codes = np.frombuffer(raw, dtype=np.uint8).astype(np.uint64)
+def split_words(
+    text: str, language: str | None = None, *, scratch: Scratch | None = None, unspaced: bool | None = None
+) -> Words:
+    """Split a text of at most MAX_NUM_CHARS characters into its words.
+
+    `language` is an ISO 639 code: a page in Chinese is cut by characters also where most of it is numbers and code.
+    `unspaced` says by which definition, without a look at text or language.
+    """
+    size = len(text)
+    if size > MAX_NUM_CHARS:
+        raise ValueError(f"got a text of {size} characters, wanted at most {MAX_NUM_CHARS}: cut it first.")
+    code, rules = kernels(), _rules()
+    scratch = scratch or Scratch()
+    codes = text.encode("utf-32-le", "surrogatepass")
+    classes, at_classes = scratch.array("classes", size, np.uint32)
+    starts, at_starts = scratch.array("starts", size, np.int64)
+    ends, at_ends = scratch.array("ends", size, np.int64)
+    hashes, at_hashes = scratch.array("hashes", size, np.uint64)
+    flags, at_flags = scratch.array("flags", size, np.uint8)
+    if unspaced is None:
+        unspaced = not text.isascii() and (
+            language in _UNSPACED_LANGUAGES or bool(code.is_unspaced(codes, size, rules.table.at))
+        )
+    _, at_sums = scratch.array("sums", size + 1, np.uint64)
+    at_powers = scratch.powers(size + 1)
+    if unspaced:
+        num_words = code.split_unspaced(
+            *(codes, size, rules.table.at, at_classes, at_sums, at_starts, at_ends, at_hashes, at_flags)
+        )
     else:
-        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-        classes = _class_table().take(codes, mode="clip")
-    kinds = _kinds(classes)
-    visible = kinds != _SPACE
-    breaks = np.ones(kinds.size + 1, dtype=np.bool_)
-    np.not_equal(kinds[1:], kinds[:-1], out=breaks[1:-1])
-    if not text.isascii():
-        breaks[1:-1] |= kinds[1:] == _CHARACTER
-    starts = np.flatnonzero(visible & breaks[:-1])
-    if not starts.size:
-        return _NO_WORDS
-    ends = np.flatnonzero(visible & breaks[1:]) + 1
-    # sum of code * base^position over each word, modulo 2^64, then all brought to one position
-    powers = _powers()
-    sums = np.zeros(codes.size + 1, dtype=np.uint64)
-    np.cumsum(powers[: codes.size] * codes, out=sums[1:])
-    hashes = (sums[ends] - sums[starts]) * powers[powers.size - 1 - starts]
-    word_kinds = kinds[starts]
-    is_mark = word_kinds == _MARK
-    num_characters = 0 if text.isascii() else np.count_nonzero(word_kinds == _CHARACTER)
-    gaps = np.empty(starts.size, dtype=np.bool_)
-    gaps[0] = starts[0] > 0
-    np.greater(starts[1:], ends[:-1], out=gaps[1:])
+        _, at_cuts = scratch.array("cuts", size + 1, np.int64)
+        num_words = code.split_spaced(
+            *(codes, size, *rules.spaced, at_powers),
+            *(at_classes, at_sums, at_starts, at_ends, at_hashes, at_flags, at_cuts),
+        )
     return Words(
-        lengths=ends - starts,
-        gaps=gaps,
-        hashes=_mixed(hashes),
-        is_mark=is_mark,
-        has_letter=np.bitwise_or.reduceat(classes, starts) >= _LETTER,
-        unspaced=bool(2 * num_characters > starts.size - np.count_nonzero(is_mark)),
+        codes=codes,
+        classes=classes[:size],
+        starts=starts[:num_words],
+        ends=ends[:num_words],
+        hashes=hashes[:num_words],
+        flags=flags[:num_words],
+        unspaced=unspaced,
+        scratch=scratch,
+        at_classes=at_classes,
+        at_sums=at_sums,
+        at_powers=at_powers,
+        at_starts=at_starts,
+        at_ends=at_ends,
+        at_hashes=at_hashes,
+        at_flags=at_flags,
     )
 
 
 def hash_words(words: Iterable[str]) -> Hashes:
-    """The hashes `split_words` gives to these words; each must be one word by its rules."""
-    return split_words(" ".join(words)).hashes
+    """The hashes `split_words` gives to these words."""
+    return np.array([_hash(word) for word in words], np.uint64)
 
 
-_SPACE, _WORD, _CHARACTER, _MARK, _JOINER = 0, 1, 2, 3, 4
-_KIND = np.uint8(7)
-_LETTER = np.uint8(8)
-_JOINERS = ".,'’_"
-_TABLE_SIZE = 0x20001
-"""Code points above are clipped to U+20000, a Han character: nearly all assigned ones are."""
-_BASE = 0x9E3779B97F4A7C15  # odd, so that no power of it is 0 modulo 2^64
+@dataclass(frozen=True, slots=True)
+class Table:
+    """An array that the compiled loops read, and where it is."""
+
+    array: npt.NDArray[Any]
+    at: int
+
+    @property
+    def last(self) -> int:
+        """Its size less 1."""
+        return self.array.size - 1
 
 
-def _kinds(classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Kind of each character: a joiner is part of a word where it stands between two word characters, else a mark."""
-    kinds = classes & _KIND
-    joins = kinds == _JOINER
-    kinds[joins] = _MARK
-    is_word = kinds == _WORD
-    joins[:1] = joins[-1:] = False
-    joins[1:-1] &= is_word[:-2] & is_word[2:]
-    kinds[joins] = _WORD
-    return kinds
+def table_of(array: npt.NDArray[Any]) -> Table:
+    """An array with its address."""
+    return Table(array, array.ctypes.data)
 
 
-def _mixed(hashes: Hashes) -> Hashes:
-    """Spread a polynomial hash over all bits (the finaliser of SplitMix64), so that hashes may be combined again."""
-    hashes = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    hashes = (hashes ^ (hashes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return hashes ^ (hashes >> np.uint64(31))
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What the compiled loops read of characters and special cases."""
 
-
-@functools.cache
-def _powers() -> Hashes:
-    return np.multiply.accumulate(np.full(MAX_NUM_CHARS, _BASE, dtype=np.uint64))
+    table: Table
+    tables: tuple[Table, ...]
+    spaced: tuple[int, ...]
+    """Arguments of `split_spaced` from the table of characters to that of patterns."""
 
 
 @functools.cache
-def _class_table() -> npt.NDArray[np.uint8]:
-    """Kind of each code point, with a bit for letters."""
-    table = np.fromiter((_class_of(chr(code)) for code in range(_TABLE_SIZE)), dtype=np.uint8, count=_TABLE_SIZE)
-    for start, end in UNSPACED_RANGES:
-        part = table[start:end]
-        part[(part & _KIND) == _WORD] += np.uint8(_CHARACTER - _WORD)
-    return table
+def _rules() -> _Rules:
+    """Made once a process, in 60 ms."""
+    table, cases = table_of(class_table()), special_cases()
+    keys = [_hash(case) for case in cases]
+    specials = table_of(_hash_table(keys))
+    lengths = np.zeros((specials.array.size, NUM_SPECIAL_PARTS), np.int64)
+    filters = np.zeros((MAX_SPECIAL_NUM_CHARS, NUM_FILTER_CODES), np.uint32)
+    for case in cases:
+        filters[len(case) - 1, ord(case[0]) & (NUM_FILTER_CODES - 1)] |= np.uint32(1 << (ord(case[-1]) & 31))
+    slots = {key: slot for slot, key in enumerate(specials.array.tolist())}
+    for key, parts in zip(keys, cases.values(), strict=True):
+        lengths[slots[key], : len(parts)] = parts
+    units = table_of(_hash_table(map(_hash, currencies_and_units())))
+    patterns = [one for one in _cut_without_cases(" ".join(cases), table, units) if len(one) > 1]
+    tables = (
+        table,
+        table_of(filters),
+        specials,
+        table_of(lengths),
+        units,
+        table_of(_hash_table(_joined(one[:2]) for one in patterns)),
+        table_of(_hash_table(map(_joined, patterns))),
+    )
+    return _Rules(table, tables, _arguments(*tables))
 
 
-@functools.cache
-def _ascii_classes() -> bytes:
-    """The class of each byte below 128, for bytes.translate."""
-    return _class_table()[:256].tobytes()
+def _arguments(
+    table: Table, filters: Table, specials: Table, lengths: Table, units: Table, pairs: Table, patterns: Table
+) -> tuple[int, ...]:
+    return (
+        *(table.at, filters.at, specials.at, specials.last, lengths.at, units.at, units.last),
+        *(pairs.at, pairs.last, patterns.at, patterns.last),
+    )
 
 
-def _class_of(char: str) -> int:
-    category = unicodedata.category(char)
-    if char.isspace() or category == "Cc":
-        return _SPACE
-    if char in _JOINERS:
-        return _JOINER
-    if category[0] in "PS":
-        return _MARK
-    return _WORD | int(_LETTER) if char.isalpha() else _WORD
+def _cut_without_cases(text: str, table: Table, units: Table) -> list[list[int]]:
+    """Hashes of the tokens of each stretch between spaces, where nothing is a special case."""
+    size, scratch = len(text), Scratch()
+    nothing = [table_of(np.zeros(2, np.uint64)) for _ in range(4)]
+    no_filters = table_of(np.zeros(MAX_SPECIAL_NUM_CHARS * NUM_FILTER_CODES, np.uint32))
+    arguments = _arguments(table, no_filters, nothing[0], nothing[1], units, nothing[2], nothing[3])
+    kinds: tuple[type[np.generic], ...] = (np.uint32, np.uint64, np.int64, np.int64, np.uint64, np.uint8, np.int64)
+    arrays = [scratch.array(str(idx), size + 1, kind) for idx, kind in enumerate(kinds)]
+    num = kernels().split_spaced(
+        *(text.encode("utf-32-le"), size, *arguments, scratch.powers(size + 1)), *(address for _, address in arrays)
+    )
+    hashes, flags = arrays[4][0][:num].tolist(), arrays[5][0][:num]
+    bounds = [0, *np.flatnonzero(flags & HAS_GAP).tolist(), num]
+    return [hashes[start:end] for start, end in itertools.pairwise(bounds)]
 
 
-_NO_WORDS = Words(
-    lengths=np.zeros(0, dtype=np.int64),
-    gaps=np.zeros(0, dtype=np.bool_),
-    hashes=np.zeros(0, dtype=np.uint64),
-    is_mark=np.zeros(0, dtype=np.bool_),
-    has_letter=np.zeros(0, dtype=np.bool_),
-    unspaced=False,
-)
+_MASK = (1 << 64) - 1
+
+
+def _hash(word: str) -> int:
+    """The hash of a word, as the compiled loops have it."""
+    value = 0
+    for char in word:
+        value = (value * BASE + ord(char) + 1) & _MASK
+    return _mixed(value)
+
+
+def _joined(hashes: Sequence[int]) -> int:
+    """The hash of words in a row."""
+    value = 0
+    for one in hashes:
+        value = (value * BASE + one) & _MASK
+    return _mixed(value)
+
+
+def _mixed(value: int) -> int:
+    """The finaliser of SplitMix64."""
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
+    return value ^ (value >> 31)
+
+
+def _hash_table(keys: Iterable[int]) -> Hashes:
+    """An open-addressing table: its size a power of two, at most a quarter of it taken."""
+    distinct = sorted(set(keys))
+    size = 1 << (4 * len(distinct)).bit_length()
+    slots = [0] * size
+    for key in distinct:
+        slot = key & (size - 1)
+        while slots[slot]:
+            slot = (slot + 1) & (size - 1)
+        slots[slot] = key
+    return np.array(slots, np.uint64)

@@ -19,10 +19,10 @@ from pipelines.schemas import DOCUMENT
 from pipelines.signals.keywords import term_counter
 from pipelines.signals.language import identify
 from pipelines.signals.measure import SIGNALS_STAGE, SignalsConfig, measure_signals
-from pipelines.signals.minhash import TokenHashes, text_digest_and_minhash
-from pipelines.signals.quality import measure_quality
+from pipelines.signals.minhash import text_digest_and_minhash
+from pipelines.signals.quality import count_lines, measure_quality
 from pipelines.signals.repetition import measure_repetition
-from pipelines.signals.words import split_words
+from pipelines.signals.words import Scratch, split_words
 
 DOCUMENT_NUM_BYTES = 5000
 SEED = 7
@@ -74,16 +74,18 @@ def microseconds(texts: list[str], measure: Callable[[str], object]) -> float:
 
 def bench(texts: list[str]) -> dict[str, float]:
     language = identify(texts[0], 0.65).code
-    words = {text: split_words(text) for text in texts}
-    token_hashes = TokenHashes()
+    words = {text: split_words(text, language) for text in texts}
+    lines = {text: count_lines(words[text]) for text in texts}
+    scratch = Scratch()
     parts: dict[str, Callable[[str], object]] = {
         "language": lambda text: identify(text, 0.65),
-        "words": split_words,
-        "quality": lambda text: measure_quality(text, words[text], language),
-        "repetition": lambda text: measure_repetition(text, words[text]),
+        "words": lambda text: split_words(text, language, scratch=scratch),
+        "lines": lambda text: count_lines(words[text]),
+        "quality": lambda text: measure_quality(text, words[text], language, lines[text]),
+        "repetition": lambda text: measure_repetition(words[text], lines[text]),
         "terms": term_counter(()),
         "pii": lambda text: pii.find(text, language),
-        "digest_and_minhash": lambda text: text_digest_and_minhash(text, token_hashes),
+        "digest_and_minhash": lambda text: text_digest_and_minhash(text, scratch),
     }
     found = {name: microseconds(texts, part) for name, part in parts.items()}
     (schema,) = SIGNALS_STAGE.inputs

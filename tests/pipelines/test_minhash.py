@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pipelines.signals import minhash as module
 from pipelines.signals.minhash import estimate, minhash, normalize, text_digest, text_digest_and_minhash
+from pipelines.signals.words import Scratch
 
 ENGLISH = (
     "The general rule is that the namespace should describe everything the system might use, unless told otherwise."
@@ -62,12 +63,35 @@ def test_the_fast_path_for_ascii_agrees_with_the_other(text):
     assert normalize(text + " é") == (normalize(text) + " e").strip()
 
 
-@pytest.mark.parametrize("char", module._TYPOGRAPHY)
-def test_what_is_taken_out_early_is_a_space_to_the_slow_path_too(char, monkeypatch):
-    text = f"é{char}a{char}\u0338b"
-    early = normalize(text)
-    monkeypatch.setattr(module, "_TYPOGRAPHY", ())
-    assert early == normalize(text)
+JOINING = st.sampled_from(
+    "aé가각ᄀ\u1161\u11a8か\u3099\u0301\u0323\u0345が½ﷺ\u094d\u093cक०٣۔ ẞİ\u034f字😀\U000e0041\U00030000Ⅷ"
+)
+
+
+@given(st.text() | st.lists(JOINING, max_size=12).map("".join) | st.text(st.characters(max_codepoint=0x3100)))
+def test_the_compiled_pass_agrees_with_the_interpreter(text):
+    """The digest is of what the interpreter's normalisation gives, whichever way it was made; so is the signature."""
+    folded = module._fold(text)
+    digest, signature = text_digest_and_minhash(text)
+    assert digest == hashlib.blake2b((folded or text).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    if folded:
+        scratch = Scratch()
+        assert module._folded_and_signed(folded, module._tables().plain, scratch, is_folded=True)[0] > 0
+        np.testing.assert_array_equal(signature, scratch.array("minima", 112, np.uint32)[0][:112])
+
+
+def test_every_character_alone_becomes_what_the_interpreter_makes_of_it():
+    scratch = Scratch()
+    for code in (*range(0x3400), *range(0xA000, 0xAC10), *range(0xD700, 0x11000), *range(0x1D400, 0x1FB00)):
+        text = f"x{chr(code)}y"
+        digest, _ = text_digest_and_minhash(text, scratch)
+        folded = module._fold(text).encode("utf-8", "surrogatepass")
+        assert digest == hashlib.blake2b(folded, digest_size=16).digest(), hex(code)
+
+
+def test_a_text_that_grows_when_it_is_normalised_has_room():
+    text = "\ufdfa" * 50_000  # 18 characters each
+    assert text_digest(text) == text_digest(module._fold(text))
 
 
 @given(st.text())
@@ -97,7 +121,7 @@ def test_text_digest(a, b, equal):
 def test_signatures_are_what_they_always_were():
     """Stored signatures of another hash family compare with nothing: a change here raises the stage's version."""
     known = hashlib.sha256(np.concatenate([minhash(ENGLISH), minhash(CHINESE)]).astype("<u4").tobytes()).hexdigest()
-    assert known == "021150880f0a95095ddd946e7b323854144bb62cae4649c18972bf5e0d009701"
+    assert known == "a0d92c5c8e5c7d666ec6b8c80789f722dec962c4c409755212827ec0db52699a"
 
 
 @pytest.mark.parametrize("text", ["", " \n", "!!!", "……", "😀"])
@@ -120,13 +144,44 @@ def test_short_texts_are_compared_as_a_whole(a, b):
     assert estimate(minhash(a), minhash(a.upper() + "!")) == 1
 
 
-@pytest.mark.parametrize("unit", [ENGLISH + " ", CHINESE, CHINESE + " " + ENGLISH + " "])
-def test_neither_chunks_nor_pieces_show(monkeypatch, unit):
-    text = "".join(unit.replace("a", f"a{chr(0x4E00 + i)}x") for i in range(30))
-    whole = minhash(text)
-    monkeypatch.setattr(module, "_CHUNK_NUM_SHINGLES", 7)
-    monkeypatch.setattr(module, "_PIECE_NUM_CHARS", 211)
-    np.testing.assert_array_equal(minhash(text), whole)
+def slow_tokens(text: str) -> list[str]:
+    return module._CHARACTERS.sub(lambda match: " ".join(f" {match[0]} "), normalize(text)).split()
+
+
+def slow_minhash(text: str) -> np.ndarray:
+    """The definition: shingles of five tokens, 112 permutations of their hashes, the least of each."""
+    mask, base = (1 << 64) - 1, 0x9E3779B97F4A7C15
+
+    def mixed(value: int) -> int:
+        value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & mask
+        return value ^ (value >> 31)
+
+    def hashed(values: list[int]) -> int:
+        total = 0
+        for value in values:
+            total = (total * base + value) & mask
+        return mixed(total)
+
+    hashes = [hashed([ord(char) + 1 for char in token]) for token in slow_tokens(text)]
+    width = min(len(hashes), 5)
+    shingles = [hashed(hashes[start : start + width]) >> 32 for start in range(len(hashes) - width + 1)]
+    a, b = module._permutations()
+    return (a[:, None] * np.array(shingles, np.uint32)[None, :] + b[:, None]).min(axis=1)
+
+
+@pytest.mark.parametrize(
+    "unit", ["one ", "one two 12 ", ENGLISH + " ", CHINESE, CHINESE + " " + ENGLISH + " ", "हिन्दी "]
+)
+@pytest.mark.parametrize("count", [1, 30])
+def test_a_signature_is_that_of_the_slow_reading(unit, count):
+    text = "".join(unit.replace("a", f"a{chr(0x4E00 + i)}x") for i in range(count))
+    np.testing.assert_array_equal(minhash(text), slow_minhash(text))
+
+
+def test_the_buffer_of_shingles_does_not_show():
+    text = "".join(chr(0x4E00 + i * i % 20000) for i in range(3000))
+    np.testing.assert_array_equal(minhash(text), slow_minhash(text))
 
 
 def test_a_huge_text_without_spaces():
@@ -168,10 +223,10 @@ def test_the_estimate_has_no_bias_and_the_error_of_112_draws(language):
 @pytest.mark.real_data
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_real_page_pairs(language):
-    """Pages of two kernel versions, positive from a labelled Jaccard of 0.8.
+    """Pages of two kernel versions, positive from a Jaccard of 0.8: by our own definition, and as labelled.
 
     The label keeps digits apart and cuts Latin words in Chinese pages into letters, so it differs from ours in a few
-    of 890 pairs; by our own definition precision is 0.994 (en) and 1.0 (zh), recall 0.996 and 1.0.
+    of 890 pairs: over six hash families its precision is 0.979 to 0.985 (en) and 0.951 to 0.967 (zh).
     """
     if "CORPUSMILL_TEST_DATA" not in os.environ:
         pytest.skip("CORPUSMILL_TEST_DATA is not set")
@@ -180,7 +235,18 @@ def test_real_page_pairs(language):
     a, b = (np.array([minhash(pair[text]) for pair in pairs]) for text in ("text_a", "text_b"))
     is_candidate = (a == b).reshape(-1, 14, 8).all(axis=2).any(axis=1)
     found = is_candidate & ((a == b).mean(axis=1) >= 0.8)
-    positive = np.array([pair["jaccard5"] >= 0.8 for pair in pairs])
-    precision, recall = (found & positive).sum() / found.sum(), (found & positive).sum() / positive.sum()
-    assert precision >= (0.98 if language == "en" else 0.95)
-    assert recall >= 0.98
+    for positive, least in (
+        (np.array([own_jaccard(pair["text_a"], pair["text_b"]) >= 0.8 for pair in pairs]), 0.985),
+        (np.array([pair["jaccard5"] >= 0.8 for pair in pairs]), 0.975 if language == "en" else 0.95),
+    ):
+        precision, recall = (found & positive).sum() / found.sum(), (found & positive).sum() / positive.sum()
+        assert precision >= least
+        assert recall >= 0.98
+
+
+def own_jaccard(a: str, b: str) -> float:
+    def shingles(text: str) -> set[tuple[str, ...]]:
+        tokens = slow_tokens(text)
+        return {tuple(tokens[i : i + 5]) for i in range(len(tokens) - 4)}
+
+    return len(shingles(a) & shingles(b)) / max(len(shingles(a) | shingles(b)), 1)

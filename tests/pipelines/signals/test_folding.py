@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.signals.folding import fold
+from pipelines.signals.folding import fold, fold_to_text
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,7 @@ from pipelines.signals.folding import fold
 )
 def test_spellings_of_a_word_are_one(text, folded):
     assert fold(text).text == folded
+    assert fold_to_text(text) == folded
 
 
 CHARS = st.characters(exclude_categories=["Cs"])
@@ -47,6 +48,16 @@ def test_folding_is_compatible_normalisation_in_lower_case(text):
     plain = unicodedata.normalize("NFKC", text).lower()
     reference = "".join(fold(char).text for char in unicodedata.normalize("NFC", plain))
     assert _squeezed(ours) == _squeezed(reference)
+
+
+@given(st.text(TRICKY | st.characters(max_codepoint=0x30100), max_size=40) | st.text("女 .·-人a，。", max_size=20))
+def test_the_compiled_fold_is_the_other(text):
+    assert fold_to_text(text) == fold(text).text
+
+
+def test_every_character_folds_the_same_way_twice():
+    for code in (*range(0x3400), *range(0xF900, 0x10000), *range(0x1D400, 0x1D800), *range(0x2F800, 0x30010)):
+        assert fold_to_text(f"女{chr(code)}人") == fold(f"女{chr(code)}人").text, hex(code)
 
 
 def _squeezed(text: str) -> str:

@@ -1,47 +1,16 @@
-"""Words and repetition, each against a slow and literal reading of its definition."""
+"""Repetition against a slow and literal reading of its definition, over the words of words.py."""
 
 import random
 import re
-import unicodedata
 from collections import Counter
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.signals.bits import HAS_GAP
 from pipelines.signals.repetition import DUP_SIZES, TOP_SIZES, measure_repetition
-from pipelines.signals.words import MAX_NUM_CHARS, UNSPACED_RANGES, Words, hash_words, split_words
-
-
-def slow_words(text: str) -> list[tuple[str, bool]]:
-    """Each word, and whether white space stands right before it: one character after the other."""
-    kinds = [_kind(char) for char in text]
-    for idx, char in enumerate(text):
-        if char in ".,'’_":
-            between = 0 < idx < len(text) - 1 and _kind(text[idx - 1]) == _kind(text[idx + 1]) == "word"
-            kinds[idx] = "word" if between else "mark"
-    words: list[tuple[str, bool]] = []
-    for idx, char in enumerate(text):
-        if kinds[idx] == "space":
-            continue
-        if idx and kinds[idx] == kinds[idx - 1] and kinds[idx] != "character":
-            words[-1] = (words[-1][0] + char, words[-1][1])
-        else:
-            words.append((char, idx > 0 and kinds[idx - 1] == "space"))
-    return words
-
-
-def _kind(char: str) -> str:
-    category = unicodedata.category(char)
-    if char.isspace() or category == "Cc":
-        return "space"
-    if char in ".,'’_":
-        return "joiner"
-    if category[0] in "PS":
-        return "mark"
-    if any(start <= ord(char) < end for start, end in UNSPACED_RANGES):
-        return "character"
-    return "word"
+from pipelines.signals.words import Words, split_words
 
 
 def slow_repetition(text: str) -> dict[str, float | None]:
@@ -53,7 +22,9 @@ def slow_repetition(text: str) -> dict[str, float | None]:
         duplicates = [part for idx, part in enumerate(parts) if part in parts[:idx]]
         found[f"dup_{name}_ratio"] = len(duplicates) / len(parts) if parts else None
         found[f"dup_{name}_char_ratio"] = sum(map(len, duplicates)) / len(text)
-    words = slow_words(text)
+    split = split_words(text)
+    bounds = zip(split.starts.tolist(), split.ends.tolist(), split.flags.tolist(), strict=True)
+    words = [(text[start:end], not split.unspaced or bool(flag & HAS_GAP)) for start, end, flag in bounds]
     for n in TOP_SIZES:
         grams = [words[start : start + n] for start in range(len(words) - n + 1)]
         counts = Counter(tuple(word for word, _ in gram) for gram in grams)
@@ -78,39 +49,6 @@ def slow_repetition(text: str) -> dict[str, float | None]:
     return found
 
 
-def words_of(text: str) -> list[str]:
-    """The words of a text, put together from the arrays."""
-    words = split_words(text)
-    visible = [char for char in text if not char.isspace() and unicodedata.category(char) != "Cc"]
-    found, start = [], 0
-    for length in words.lengths.tolist():
-        found.append("".join(visible[start : start + length]))
-        start += length
-    assert start == len(visible)
-    return found
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("", []),
-        (" \n\t", []),
-        ("the cat", ["the", "cat"]),
-        ("Don't stop... at example.com!", ["Don't", "stop", "...", "at", "example.com", "!"]),
-        ("3.14, 1,000 foo_bar (x).", ["3.14", ",", "1,000", "foo_bar", "(", "x", ")."]),
-        ("----- a", ["-----", "a"]),
-        ("naïve हिन्दी слово", ["naïve", "हिन्दी", "слово"]),
-        ("学而时习之，不亦说乎？", list("学而时习之，不亦说乎？")),
-        ("2024年，用Python 3.11写", ["2024", "年", "，", "用", "Python", "3.11", "写"]),
-        ("カタカナ 今日は", list("カタカナ今日は")),
-        ("𠀀𠀁。", ["𠀀", "𠀁", "。"]),
-        ("a\x00b", ["a", "b"]),
-    ],
-)
-def test_words(text: str, expected: list[str]) -> None:
-    assert words_of(text) == expected
-
-
 TEXTS = st.lists(
     st.sampled_from(
         ["a", "b", "ab", "7", " ", " ", "\n", "\n\n", ",", ".", "'", "-", "。", "”", "的", "是", "は", "é", "्"]
@@ -119,40 +57,8 @@ TEXTS = st.lists(
 ).map("".join)
 
 
-@given(TEXTS | st.text(st.characters(max_codepoint=0x20000), max_size=60))
-def test_words_are_those_of_the_slow_reading(text: str) -> None:
-    slow = slow_words(text)
-    words = split_words(text)
-    assert words_of(text) == [word for word, _ in slow]
-    assert words.gaps.tolist() == [gap for _, gap in slow]
-    assert words.has_letter.tolist() == [any(char.isalpha() for char in word) for word, _ in slow]
-    assert words.is_mark.tolist() == [all(_kind(char) in {"mark", "joiner"} for char in word) for word, _ in slow]
-    hashes: dict[str, int] = {}
-    for (word, _), number in zip(slow, words.hashes.tolist(), strict=True):
-        assert hashes.setdefault(word, number) == number
-    assert len(set(hashes.values())) == len(hashes)
-
-
-def test_hashes_are_the_same_in_every_text_and_process() -> None:
-    the, cat = hash_words(["the", "cat"]).tolist()
-    assert split_words("a cat, the\ncat").hashes.tolist()[1:] == [cat, *hash_words([","]).tolist(), the, cat]
-    assert (the, cat) == (5629514816729784516, 11046454249470284087)
-
-
-@pytest.mark.parametrize(
-    ("text", "unspaced"), [("hello 世界", True), ("hello my 世", False), ("", False), ("12。", False)]
-)
-def test_unspaced(text: str, unspaced: bool) -> None:
-    assert split_words(text).unspaced is unspaced
-
-
-def test_too_long_a_text_is_refused() -> None:
-    with pytest.raises(ValueError, match="cut it first"):
-        split_words("a" * (MAX_NUM_CHARS + 1))
-
-
 def measured(text: str) -> dict[str, float | None]:
-    return measure_repetition(text, split_words(text))
+    return measure_repetition(split_words(text))
 
 
 @pytest.mark.parametrize(
@@ -166,8 +72,8 @@ def measured(text: str) -> dict[str, float | None]:
         ("of the a of the b of the", {"top_2_gram_char_ratio": 18 / 24}),
         # no bigram twice: the first one, "ab c"
         ("ab c def", {"top_2_gram_char_ratio": 4 / 8, "top_3_gram_char_ratio": 1.0, "top_4_gram_char_ratio": 0.0}),
-        # a mark takes no space that the text has not: "x," is 2 characters
-        ("x, y x, z", {"top_2_gram_char_ratio": 4 / 9}),
+        # words are joined by spaces, whether the text has them or not: "x ," is 3 characters
+        ("x, y x, z", {"top_2_gram_char_ratio": 6 / 9}),
         # Chinese: 中国 twice in 6 characters is 4 of them, not 6 as with joining spaces
         ("中国人中国话", {"top_2_gram_char_ratio": 4 / 6}),
         # occurrences overlap: 哈哈 three times in 4 characters
@@ -210,7 +116,7 @@ def test_a_text_twice_over_repeats_at_least_half_of_its_long_lines(text: str) ->
 def test_no_words() -> None:
     words: Words = split_words("   ")
     assert words.num_words == 0
-    assert measure_repetition("   ", words)["top_2_gram_char_ratio"] == 0.0
+    assert measure_repetition(words)["top_2_gram_char_ratio"] == 0.0
 
 
 @pytest.mark.parametrize("num_words", [300, 900])

@@ -1,0 +1,186 @@
+"""The functions of kernels.py as machine code: compiled by numba once a machine, loaded by llvmlite ever after.
+
+numba's own cache would do, but to read from it a process must import numba and set it up, a second of CPU time; a
+worker that lives for three seconds cannot pay that. So its optimised code is taken from it, compiled into object files
+and kept; llvmlite, numba's library below it, loads them in a tenth of a second and no numba is imported.
+
+Object files are kept by the digest of the sources, of the versions of numba, llvmlite and Python, and of the
+processor's name and features, so none is ever stale; each begins with the digest of the rest, so none that was cut off
+is used. They are kept in `__pycache__` beside this file, or where that cannot be written in the user's cache folder;
+$NUMBA_CACHE_DIR goes before both. Where no folder can be written each process compiles for itself: about ten seconds.
+"""
+
+import ctypes
+import functools
+import hashlib
+import importlib.metadata
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Function = Callable[..., int]
+
+SIGNATURES = {
+    "split_spaced": "u4* i8 u4* u4* u8* i8 i8* u8* i8 u8* i8 u8* i8 u8* u4* u8* i8* i8* u8* u1* i8*",
+    "split_unspaced": "u4* i8 u4* u4* u8* i8* i8* u8* u1*",
+    "is_unspaced": "u4* i8 u4*",
+    "count_words": "i8* i8* u8* u1* i8 u8* i8 i8 i8*",
+    "n_gram_chars": "i8* i8* u8* u1* i8 i8 i8 u8* i4* i4* i4* u8* i8*",
+    "count_lines": "u4* u4* u8* u8* i8 i8 i8 i8 u8* u8* u8* i8*",
+    "sentences_spaced": "u4* u4* i8 i8* i8* u1* i8 u1* i8 i8 i8*",
+    "sentences_unspaced": "u4* u4* i8 u1* i8 i8*",
+    "fold_and_sign": "u4* i8 u4* u4* i8 u1* i8 u8* u4* u4* u4* u4* i8",
+    "fold_text": "u4* i8 u4* u4* u4* i8",
+    "without_dots": "u4* i8 u1* i8",
+    "count_scripts": "u4* i8 u1* i8 i8* i8",
+    "scripts_of_lines": "u4* i8 u1* i8 i8* i8 u1* i8* i8* i8*",
+}
+"""Arguments of each function that is compiled: numbers by their bytes, u without sign, `*` a pointer to such. All return i8."""
+
+_FOLDER = Path(__file__).parent
+_SOURCES = ("bits.py", "kernels.py", "machine_code.py")
+_NUM_DIGEST_BYTES = 32
+_OPTIMISATION = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """The loaded functions: see kernels.py. A pointer is given as an address, or as bytes that are only read."""
+
+    split_spaced: Function
+    split_unspaced: Function
+    is_unspaced: Function
+    count_words: Function
+    n_gram_chars: Function
+    count_lines: Function
+    sentences_spaced: Function
+    sentences_unspaced: Function
+    fold_and_sign: Function
+    fold_text: Function
+    without_dots: Function
+    count_scripts: Function
+    scripts_of_lines: Function
+
+
+@functools.cache
+def kernels() -> Kernels:
+    """Loaded once a process; compiled where no cache has them."""
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    cpu, features = llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+    machine = llvm.Target.from_default_triple().create_target_machine(
+        cpu=cpu, features=features, opt=_OPTIMISATION, jit=True, codemodel="jitdefault"
+    )
+    name = f"kernels-{_key(cpu, features)}.o"
+    objects = _kept(name)
+    if objects is None:
+        objects = _compiled(machine)
+        _keep(name, objects)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+    for code in objects:
+        engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    return Kernels(**{field: _function(engine, field) for field in SIGNATURES})
+
+
+def _function(engine: Any, name: str) -> Function:
+    arguments = [ctypes.c_int64 if kind == "i8" else ctypes.c_void_p for kind in SIGNATURES[name].split()]
+    # as numba calls it: where the result goes, where an exception would go, the arguments; the status is always 0
+    prototype = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *arguments)
+    native, c_int64, byref = prototype(engine.get_function_address(_symbol(name))), ctypes.c_int64, ctypes.byref
+
+    def call(*values: object, _engine: Any = engine) -> int:  # the code lives as long as its engine
+        result = c_int64()
+        native(byref(result), None, *values)
+        return result.value
+
+    return call
+
+
+def _symbol(name: str) -> str:
+    return f"corpusmill_{name}"
+
+
+def _key(cpu: str, features: str) -> str:
+    digest = hashlib.sha256()
+    for source in _SOURCES:
+        digest.update((_FOLDER / source).read_bytes())
+    versions = [importlib.metadata.version(name) for name in ("numba", "llvmlite", "numpy")]
+    digest.update("\n".join((*versions, sys.version, cpu, features)).encode())
+    return digest.hexdigest()[:32]
+
+
+def _compiled(machine: Any) -> list[bytes]:
+    """An object file for each function, by numba."""
+    import llvmlite.binding as llvm
+    from numba import njit, types
+
+    from pipelines.signals import kernels as source
+
+    kinds = {"u1": types.uint8, "u4": types.uint32, "u8": types.uint64, "i4": types.int32, "i8": types.int64}
+    objects = []
+    for name, arguments in SIGNATURES.items():
+        given = [types.CPointer(kinds[kind[:2]]) if kind.endswith("*") else kinds[kind] for kind in arguments.split()]
+        compiler = njit(types.int64(*given), no_cpython_wrapper=True, no_cfunc_wrapper=True)
+        function = compiler(getattr(source, name))
+        (result,) = function.overloads.values()
+        code = str(result.library.get_llvm_str())
+        module = llvm.parse_assembly(code.replace(result.fndesc.llvm_func_name, _symbol(name)))
+        foreign = [one.name for one in module.functions if one.is_declaration and not one.name.startswith("llvm.")]
+        if foreign:
+            raise RuntimeError(
+                f"got {name} that calls {foreign[0]}, wanted a loop on its own: allocate and raise nothing."
+            )
+        objects.append(machine.emit_object(module))
+    return objects
+
+
+def _folders() -> Iterator[Path]:
+    """Where object files are looked for, and kept in the first that can be written."""
+    if folder := os.environ.get("NUMBA_CACHE_DIR"):
+        yield Path(folder)
+    yield _FOLDER / "__pycache__"
+    home = os.environ.get("XDG_CACHE_HOME")
+    try:
+        yield (Path(home) if home else Path.home() / ".cache") / "corpusmill"
+    except RuntimeError:  # nobody's home
+        return
+
+
+def _kept(name: str) -> list[bytes] | None:
+    for folder in _folders():
+        try:
+            content = (folder / name).read_bytes()
+        except OSError:
+            continue
+        digest, rest = content[:_NUM_DIGEST_BYTES], content[_NUM_DIGEST_BYTES:]
+        if hashlib.sha256(rest).digest() == digest:
+            return list(_split(rest))
+    return None
+
+
+def _split(content: bytes) -> Iterator[bytes]:
+    start = 0
+    while start < len(content):
+        size = int.from_bytes(content[start : start + 8], "little")
+        yield content[start + 8 : start + 8 + size]
+        start += 8 + size
+
+
+def _keep(name: str, objects: list[bytes]) -> None:
+    rest = b"".join(len(code).to_bytes(8, "little") + code for code in objects)
+    for folder in _folders():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{name}.", delete=False) as file:
+                file.write(hashlib.sha256(rest).digest() + rest)
+            Path(file.name).replace(folder / name)
+        except OSError:  # read-only, or full
+            continue
+        return
