@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.extract.blocks import BLANK, CODE, HEADING, Ints, Lines, article_text, lines_of
+from pipelines.extract.blocks import Ints, Lines, article_text, lines_of
 from pipelines.extract.naming import BODIES
 from pipelines.extract.scan import BODY, BODY_END, NUMBER_END, Scan
+from pipelines.extract.tags import KIND_BLANK, KIND_CODE, KIND_HEADING
 
 _SURE, _LIKELY = 0.7, 0.9
 """Share of the page's prose that a body must hold to make looking on needless."""
@@ -137,9 +138,9 @@ def _densest(lines: Lines, prose_weights: Ints) -> Ints:
     Pasternack and Roth, Extracting Article Text from the Web with Maximum Subsequence Segmentation (WWW 2009), with
     scores that are weights in place of learnt ones.
     """
-    costs = np.where(lines.kinds == HEADING, _HEADING_COST, _LINE_COST + lines.weights // 3)
-    costs[lines.kinds == BLANK] = 0
-    scores = np.where(lines.kinds == CODE, lines.weights, np.where(prose_weights > 0, prose_weights, -costs))
+    costs = np.where(lines.kinds == KIND_HEADING, _HEADING_COST, _LINE_COST + lines.weights // 3)
+    costs[lines.kinds == KIND_BLANK] = 0
+    scores = np.where(lines.kinds == KIND_CODE, lines.weights, np.where(prose_weights > 0, prose_weights, -costs))
     totals = np.concatenate(([0], np.cumsum(scores)))
     gains = totals[1:] - np.minimum.accumulate(totals)[:-1]
     if not gains.size or gains.max() <= 0:

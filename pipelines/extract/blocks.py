@@ -14,11 +14,20 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.extract.loops import kernels
+from pipelines.extract.tags import (
+    KIND_BLANK,
+    KIND_CODE,
+    KIND_HEADING,
+    KIND_ITEM,
+    KIND_OTHER,
+    KIND_PARAGRAPH,
+    KIND_ROW,
+    NUM_LINE_FIELDS,
+)
+
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
-
-BLANK, HEADING, PARAGRAPH, ITEM, ROW, CODE, OTHER = range(7)
-"""Kinds of a line: preformatted text is CODE, a row of a table ROW, a list item ITEM, text that is in no paragraph OTHER."""
 
 _MIN_PROSE_WEIGHT = 80
 """Weight from which a line with few links is taken for prose."""
@@ -73,7 +82,7 @@ class Lines:
     ends: Ints
     """First byte after it, line feed excluded."""
     kinds: Ints
-    """BLANK to OTHER."""
+    """KIND_BLANK to KIND_OTHER of tags.py: preformatted text is CODE, a row of a table ROW, text in no paragraph OTHER."""
     weights: Ints
     """Latin characters that a line is worth: a Han character, kana or syllable of Hangul counts as three."""
     num_chars: Ints
@@ -112,13 +121,13 @@ class Lines:
 
 def lines_of(marked: str, num_bodies: int = 0) -> Lines:
     """The lines of a text with marks. A line of nothing but marks is none."""
-    from pipelines.extract.blocks_kernel import NUM_FIELDS, measure_lines
-
-    source = np.frombuffer(marked.encode("utf-8", "replace"), dtype=np.uint8)
-    clean = np.empty(source.size + 1, dtype=np.uint8)
-    fields = np.empty((int(np.count_nonzero(source == ord("\n"))) + 1, NUM_FIELDS), dtype=np.int64)
-    bodies = np.zeros((num_bodies, 2), dtype=np.int64)
-    num_lines, num_bytes = measure_lines(source, clean, fields, bodies)
+    source = marked.encode("utf-8", "replace")
+    clean = np.empty(len(source) + 1, dtype=np.uint8)
+    fields = np.empty((source.count(b"\n") + 1, NUM_LINE_FIELDS), dtype=np.int64)
+    bodies, sizes = np.zeros((num_bodies, 2), dtype=np.int64), np.zeros(2, dtype=np.int64)
+    addresses = (array.ctypes.data for array in (clean, fields, bodies))
+    kernels().measure_lines(source, len(source), *addresses, num_bodies, sizes.ctypes.data)
+    num_lines, num_bytes = sizes.tolist()
     columns = np.ascontiguousarray(fields[:num_lines].T)
     return Lines(
         clean=clean[:num_bytes].tobytes(),
@@ -136,10 +145,10 @@ def lines_of(marked: str, num_bodies: int = 0) -> Lines:
 def page_text(lines: Lines) -> str:
     """The text of a page that is no article: all but the rows of links above and below it, and the headings of these."""
     is_link_row = lines.is_linked & (lines.weights < _MAX_PROMPT_WEIGHT)
-    is_link_row &= (lines.kinds == ITEM) | (lines.kinds == PARAGRAPH) | (lines.kinds == OTHER)
-    stands = np.flatnonzero(lines.kinds != BLANK)
+    is_link_row &= (lines.kinds == KIND_ITEM) | (lines.kinds == KIND_PARAGRAPH) | (lines.kinds == KIND_OTHER)
+    stands = np.flatnonzero(lines.kinds != KIND_BLANK)
     is_content = ~is_link_row[stands]
-    headings = np.flatnonzero(lines.kinds[stands] == HEADING)
+    headings = np.flatnonzero(lines.kinds[stands] == KIND_HEADING)
     for row in headings[::-1].tolist():  # from below, so that a heading above another takes what that one has taken
         is_content[row] = row + 1 == stands.size or is_content[row + 1]
     content = stands[is_content]
@@ -156,8 +165,8 @@ def article_text(lines: Lines, body: Ints, titles: Sequence[str]) -> str:
     is_prose = lines.prose_weights[body] > 0
     kinds = lines.kinds[body]
     is_short = lines.weights[body] < _MIN_PROSE_WEIGHT
-    is_prose &= ~((kinds == HEADING) | (is_short & (kinds != PARAGRAPH)))
-    is_prose |= kinds == CODE
+    is_prose &= ~((kinds == KIND_HEADING) | (is_short & (kinds != KIND_PARAGRAPH)))
+    is_prose |= kinds == KIND_CODE
     prose = [row for row in np.flatnonzero(is_prose).tolist() if reader.kept[row] and not reader.is_meta(row)]
     if not prose:
         return lines.joined(body)
@@ -182,7 +191,9 @@ class _Reader:
             lines.text_of(line) if weight <= _MAX_PROMPT_WEIGHT else ""
             for line, weight in zip(body.tolist(), self.weights, strict=True)
         ]
-        self.kept = [kind in (BLANK, CODE) or not self._is_boilerplate(row) for row, kind in enumerate(self.kinds)]
+        self.kept = [
+            kind in (KIND_BLANK, KIND_CODE) or not self._is_boilerplate(row) for row, kind in enumerate(self.kinds)
+        ]
 
     def _is_boilerplate(self, row: int) -> bool:
         if self.weights[row] > _MAX_PROMPT_WEIGHT:
@@ -190,14 +201,14 @@ class _Reader:
         if _PROMPT.match(self.texts[row]):
             return True
         return (
-            self.kinds[row] in (PARAGRAPH, OTHER)
+            self.kinds[row] in (KIND_PARAGRAPH, KIND_OTHER)
             and self.link_ratios[row] >= _MIN_LINK_RATIO
             and self.weights[row] < _MAX_PROMPT_WEIGHT
             and "://" not in self.texts[row]
         )
 
     def is_meta(self, row: int) -> bool:
-        if self.weights[row] > _MAX_META_WEIGHT or self.kinds[row] == CODE:
+        if self.weights[row] > _MAX_META_WEIGHT or self.kinds[row] == KIND_CODE:
             return False
         text = self.texts[row]
         return _BYLINE.match(text) is not None or (not self.ends_sentence[row] and _DATE.search(text) is not None)
@@ -214,7 +225,7 @@ class _Reader:
         """Titles, bylines, dates and what is neither a paragraph nor a heading, above the first prose."""
         is_content = self._is_content(rows, total)
         for row in rows:
-            is_trifle = self.kinds[row] in (OTHER, ITEM) and not is_content
+            is_trifle = self.kinds[row] in (KIND_OTHER, KIND_ITEM) and not is_content
             if is_trifle or self.is_meta(row) or _is_title(self.texts[row], names):
                 self.kept[row] = False
 
@@ -224,25 +235,25 @@ class _Reader:
             return
         for row in rows:
             kind = self.kinds[row]
-            if kind in (OTHER, HEADING) or (kind in (ITEM, ROW) and self.link_ratios[row] >= 0.3):
+            if kind in (KIND_OTHER, KIND_HEADING) or (kind in (KIND_ITEM, KIND_ROW) and self.link_ratios[row] >= 0.3):
                 self.kept[row] = False
 
     def drop_link_lists(self) -> None:
         """Runs of list items that are links, with the heading above them."""
         run: list[int] = []
         heading: int | None = None
-        for row, kind in enumerate([*self.kinds, OTHER]):
+        for row, kind in enumerate([*self.kinds, KIND_OTHER]):
             is_last = row == len(self.kinds)
-            if not is_last and (kind == BLANK or not self.kept[row]):
+            if not is_last and (kind == KIND_BLANK or not self.kept[row]):
                 continue
-            if kind == ITEM:
+            if kind == KIND_ITEM:
                 run.append(row)
                 continue
             if sum(self.link_ratios[item] >= _MIN_LINK_RATIO for item in run) > _MAX_LISTED_LINK_RATIO * len(run):
                 for item in (*run, *(() if heading is None else (heading,))):
                     self.kept[item] = False
             run = []
-            heading = row if kind == HEADING and not is_last else None
+            heading = row if kind == KIND_HEADING and not is_last else None
 
 
 def _name(text: str) -> str:

@@ -19,11 +19,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Bytes = npt.NDArray[np.uint8]
+from pipelines.extract.loops import kernels
+from pipelines.extract.tags import (
+    MARK_BODY,
+    MARK_BODY_END,
+    MARK_NUMBER_END,
+    NUM_FOUND,
+    NUM_STACKS,
+    known_names,
+)
+
 Ints = npt.NDArray[np.int64]
 
-LINK, LINK_END, HEADING, PARAGRAPH, CODE, CODE_END = "\x01", "\x02", "\x03", "\x04", "\x05", "\x06"
-BODY, BODY_END, NUMBER_END = "\x0e", "\x0f", "\x10"
+BODY, BODY_END, NUMBER_END = map(chr, (MARK_BODY, MARK_BODY_END, MARK_NUMBER_END))
 """Around the number of an element, set by article.py."""
 
 ATTRIBUTES = ("cm-skip", "cm-talk", "cm-trim", "cm-body", "cm-post")
@@ -34,6 +42,7 @@ _WHITE_SPACE = b"\n\t\r\f"
 _CONTROLS = bytes(byte for byte in range(32) if byte not in b"\n\t\r\f")
 _MAX_NAMES = 4096
 _MAX_NAME_BYTES = 200
+_NUM_SEEN = 4 * _MAX_NAMES  # a power of two
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,16 +70,14 @@ class Scan:
     names: tuple[tuple[str, bool], ...]
     """Distinct `class` attributes and, where True stands with them, `id` attributes of elements that hold others: at most
     4,096 of at most 200 bytes, in order."""
-    source: Bytes
+    source: bytes
     """The page in UTF-8."""
     edits: Ints
-    """Where the marks go: see scan_kernel.py."""
+    """Where the marks go, and how the source goes on: see kernels.py."""
 
 
 def scan_source(html: str) -> Scan:
     """Scan the source of a page. Time is linear in the page; memory is about five times its bytes."""
-    from pipelines.extract.scan_kernel import NUM_FIELDS, scan
-
     raw = html.encode("utf-8", "replace")
     source = np.frombuffer(raw, dtype=np.uint8)
     if np.count_nonzero(source < ord(" ")) > sum(np.count_nonzero(source == byte) for byte in _WHITE_SPACE):
@@ -79,8 +86,29 @@ def scan_source(html: str) -> Scan:
     num_tags = int(np.count_nonzero(source == ord("<")))
     edits = np.empty((4 * num_tags + 1, 3), dtype=np.int64)
     names = np.empty((_MAX_NAMES, 3), dtype=np.int64)
-    found = np.zeros(NUM_FIELDS, dtype=np.int64)
-    scan(source, num_tags, edits, names, found, _MAX_NAME_BYTES)
+    found = np.zeros(NUM_FOUND, dtype=np.int64)
+    known, facts = known_names()
+    num_slots = 1 << (2 * num_tags + 2).bit_length()
+    rooms = (
+        np.full(NUM_STACKS, -1, dtype=np.int64),
+        np.empty(2 * num_tags + 2, dtype=np.int64),
+        np.empty(num_tags + 1, dtype=np.uint64),
+        np.zeros(num_slots, dtype=np.uint64),
+        np.zeros(num_slots, dtype=np.int32),
+    )
+    seen, numbers = np.zeros(_NUM_SEEN, dtype=np.uint64), np.zeros(_NUM_SEEN, dtype=np.int32)
+    kernels().scan(
+        raw,
+        len(raw),
+        *(array.ctypes.data for array in (known, facts, edits, names)),
+        _MAX_NAMES,
+        *(array.ctypes.data for array in (found, *rooms)),
+        num_slots - 1,
+        seen.ctypes.data,
+        numbers.ctypes.data,
+        _NUM_SEEN - 1,
+        _MAX_NAME_BYTES,
+    )
     num_edits, num_names, num_elements, work, block_depth, list_depth, article, items, rel, scripts = found.tolist()
     return Scan(
         num_tags=num_tags,
@@ -93,17 +121,25 @@ def scan_source(html: str) -> Scan:
         has_license=bool(rel),
         has_scripts=bool(scripts),
         names=tuple([(raw[start:end].decode(), kind == 1) for start, end, kind in names[:num_names].tolist()]),
-        source=source,
+        source=raw,
         edits=edits[:num_edits],
     )
 
 
 def marked_source(scan: Scan, kinds: Sequence[int]) -> str:
     """The page with marks, and with the attributes ATTRIBUTES on elements whose class or id has flags in `kinds`."""
-    from pipelines.extract.scan_kernel import apply_edits
-
-    attributes = np.array([list(f" {name}".encode()) for name in ATTRIBUTES], dtype=np.uint8)
-    flags = np.array(kinds, dtype=np.uint8)
-    out = np.empty(scan.source.size + scan.edits.shape[0] * max(2, attributes.size), dtype=np.uint8)
-    size = apply_edits(scan.source, scan.edits, flags, attributes, out)
-    return out[:size].tobytes().decode()
+    attributes = "".join(f" {name}" for name in ATTRIBUTES).encode()
+    size = len(scan.source) + len(scan.edits) * max(2, len(attributes))
+    out = np.empty(size, dtype=np.uint8)
+    num_bytes = kernels().apply_edits(
+        scan.source,
+        len(scan.source),
+        scan.edits.ctypes.data,
+        len(scan.edits),
+        bytes(kinds) or b"\0",
+        attributes,
+        len(ATTRIBUTES),
+        len(attributes) // len(ATTRIBUTES),
+        out.ctypes.data,
+    )
+    return out[:num_bytes].tobytes().decode()

@@ -25,7 +25,7 @@ from pipelines.signals.bits import (
     FOLDED_UNSAFE,
     NUM_FOLDED_CODES,
 )
-from pipelines.signals.machine_code import kernels
+from pipelines.signals.loops import kernels
 from pipelines.signals.words import Table, table_of
 
 Ints = npt.NDArray[np.int64]

@@ -1,12 +1,12 @@
 """Loops over the code points of a text, to be compiled: see machine_code.py, which does that and keeps the result.
 
-Only machine_code.py imports this module, and only where nothing is kept yet, since numba takes half a second to import.
+Only loops.py imports this module, and only where nothing is kept yet, since numba takes half a second to import.
 Integers alone, no exceptions, no memory of its own: the same result on every machine. Arguments are pointers without
 bounds: who calls these functions gives them room enough, and no array twice. Indices are in code points.
 """
 
 # mypy: ignore-errors
-# Types are those of machine_code.SIGNATURES and what follows from them; a type checker has no words for pointers.
+# Types are those of loops.SIGNATURES and what follows from them; a type checker has no words for pointers.
 
 import numba
 import numpy as np

@@ -32,7 +32,7 @@ import numpy as np
 from langdetect.detector_factory import PROFILES_DIRECTORY, DetectorFactory
 from langdetect.lang_detect_exception import LangDetectException
 
-from pipelines.signals.machine_code import kernels
+from pipelines.signals.loops import kernels
 from pipelines.signals.words import Table, table_of
 
 FASTTEXT = "fasttext"

@@ -37,7 +37,7 @@ from pipelines.signals.bits import (
     SHINGLE_BUFFER,
     SHINGLE_NUM_TOKENS,
 )
-from pipelines.signals.machine_code import kernels
+from pipelines.signals.loops import kernels
 from pipelines.signals.words import Scratch, Table, table_of
 
 Signature = npt.NDArray[np.uint32]

@@ -48,7 +48,7 @@ import numpy.typing as npt
 from ahocorasick_rs import AhoCorasick
 
 from pipelines.signals.bits import JAVASCRIPT, LOREM_IPSUM, POLICY, REFUSED
-from pipelines.signals.machine_code import kernels
+from pipelines.signals.loops import kernels
 from pipelines.signals.words import Table, Words, hash_words, split_words, table_of
 
 _CHINESE_STOP_WORDS = tuple("的一是不在了和有我这這为為与與之也而于於就都被从從到他對对")

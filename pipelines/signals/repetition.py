@@ -21,7 +21,7 @@ The characters of a duplicate n-gram are its words' alone.
 
 import numpy as np
 
-from pipelines.signals.machine_code import kernels
+from pipelines.signals.loops import kernels
 from pipelines.signals.quality import LineCounts, count_lines
 from pipelines.signals.words import Words
 

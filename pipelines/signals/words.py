@@ -26,7 +26,7 @@ import numpy.typing as npt
 from pipelines.signals.bits import BASE, HAS_GAP, MAX_SPECIAL_NUM_CHARS, NUM_FILTER_CODES, NUM_SPECIAL_PARTS
 from pipelines.signals.characters import class_table, currencies_and_units
 from pipelines.signals.contractions import special_cases
-from pipelines.signals.machine_code import kernels
+from pipelines.signals.loops import kernels
 
 Codes = npt.NDArray[np.uint32]
 Ints = npt.NDArray[np.int64]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.signals import machine_code
-from pipelines.signals.machine_code import SIGNATURES, kernels
+from pipelines import machine_code
+from pipelines.signals.loops import SIGNATURES, kernels
 
 OBJECTS = [b"\x7fELF one", b"", b"two" * 1000]
 
@@ -42,8 +42,13 @@ def test_without_a_folder_nothing_is_kept_and_nothing_fails(monkeypatch: pytest.
 
 
 def test_the_key_is_of_the_sources_and_of_the_processor() -> None:
-    assert machine_code._key("a", "+avx2") == machine_code._key("a", "+avx2")
-    assert len({machine_code._key("a", "+avx2"), machine_code._key("b", "+avx2"), machine_code._key("a", "")}) == 3
+    files = (Path(machine_code.__file__),)
+    keys = [
+        machine_code._key(files, {"f": "i8"}, *host)
+        for host in (("a", "+avx2"), ("b", "+avx2"), ("a", ""), ("a", "+avx2"))
+    ]
+    assert len(set(keys)) == 3
+    assert keys[0] == keys[3] != machine_code._key(files, {"f": "i8 i8"}, "a", "+avx2")
 
 
 def test_every_function_is_loaded_and_the_worker_imports_no_numba() -> None:

@@ -1,4 +1,4 @@
-"""The functions of kernels.py as machine code: compiled by numba once a machine, loaded by llvmlite ever after.
+"""Functions as machine code: compiled by numba once a machine, loaded by llvmlite ever after.
 
 numba's own cache would do, but to read from it a process must import numba and set it up, a second of CPU time; a
 worker that lives for three seconds cannot pay that. So its optimised code is taken from it, compiled into object files
@@ -11,64 +11,32 @@ $NUMBA_CACHE_DIR goes before both. Where no folder can be written each process c
 """
 
 import ctypes
-import functools
 import hashlib
 import importlib.metadata
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 Function = Callable[..., int]
 
-SIGNATURES = {
-    "split_spaced": "u4* i8 u4* u4* u8* i8 i8* u8* i8 u8* i8 u8* i8 u8* u4* u8* i8* i8* u8* u1* i8*",
-    "split_unspaced": "u4* i8 u4* u4* u8* i8* i8* u8* u1*",
-    "is_unspaced": "u4* i8 u4*",
-    "count_words": "i8* i8* u8* u1* i8 u8* i8 i8 i8*",
-    "n_gram_chars": "i8* i8* u8* u1* i8 i8 i8 u8* i4* i4* i4* u8* i8*",
-    "count_lines": "u4* u4* u8* u8* i8 i8 i8 i8 u8* u8* u8* i8*",
-    "sentences_spaced": "u4* u4* i8 i8* i8* u1* i8 u1* i8 i8 i8*",
-    "sentences_unspaced": "u4* u4* i8 u1* i8 i8*",
-    "fold_and_sign": "u4* i8 u4* u4* i8 u1* i8 u8* u4* u4* u4* u4* i8",
-    "fold_text": "u4* i8 u4* u4* u4* i8",
-    "without_dots": "u4* i8 u1* i8",
-    "count_scripts": "u4* i8 u1* i8 i8* i8",
-    "scripts_of_lines": "u4* i8 u1* i8 i8* i8 u1* i8* i8* i8*",
-}
+Signatures = Mapping[str, str]
 """Arguments of each function that is compiled: numbers by their bytes, u without sign, `*` a pointer to such. All return i8."""
 
 _FOLDER = Path(__file__).parent
-_SOURCES = ("bits.py", "kernels.py", "machine_code.py")
 _NUM_DIGEST_BYTES = 32
 _OPTIMISATION = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Kernels:
-    """The loaded functions: see kernels.py. A pointer is given as an address, or as bytes that are only read."""
+def load(source: Callable[[], ModuleType], files: Sequence[Path], signatures: Signatures) -> dict[str, Function]:
+    """The functions of a module as machine code; compiled where no cache has them.
 
-    split_spaced: Function
-    split_unspaced: Function
-    is_unspaced: Function
-    count_words: Function
-    n_gram_chars: Function
-    count_lines: Function
-    sentences_spaced: Function
-    sentences_unspaced: Function
-    fold_and_sign: Function
-    fold_text: Function
-    without_dots: Function
-    count_scripts: Function
-    scripts_of_lines: Function
-
-
-@functools.cache
-def kernels() -> Kernels:
-    """Loaded once a process; compiled where no cache has them."""
+    `source` imports the module, which is done only to compile it; `files` are its source and what it is made of beside.
+    A pointer is given as an address, or as bytes that are only read.
+    """
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
@@ -77,20 +45,20 @@ def kernels() -> Kernels:
     machine = llvm.Target.from_default_triple().create_target_machine(
         cpu=cpu, features=features, opt=_OPTIMISATION, jit=True, codemodel="jitdefault"
     )
-    name = f"kernels-{_key(cpu, features)}.o"
+    name = f"{files[0].stem}-{_key(files, signatures, cpu, features)}.o"
     objects = _kept(name)
     if objects is None:
-        objects = _compiled(machine)
+        objects = _compiled(machine, source(), signatures)
         _keep(name, objects)
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
     for code in objects:
         engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    return Kernels(**{field: _function(engine, field) for field in SIGNATURES})
+    return {field: _function(engine, field, arguments) for field, arguments in signatures.items()}
 
 
-def _function(engine: Any, name: str) -> Function:
-    arguments = [ctypes.c_int64 if kind == "i8" else ctypes.c_void_p for kind in SIGNATURES[name].split()]
+def _function(engine: Any, name: str, signature: str) -> Function:
+    arguments = [ctypes.c_int64 if kind == "i8" else ctypes.c_void_p for kind in signature.split()]
     # as numba calls it: where the result goes, where an exception would go, the arguments; the status is always 0
     prototype = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *arguments)
     native, c_int64, byref = prototype(engine.get_function_address(_symbol(name))), ctypes.c_int64, ctypes.byref
@@ -107,25 +75,23 @@ def _symbol(name: str) -> str:
     return f"corpusmill_{name}"
 
 
-def _key(cpu: str, features: str) -> str:
-    digest = hashlib.sha256()
-    for source in _SOURCES:
-        digest.update((_FOLDER / source).read_bytes())
+def _key(files: Sequence[Path], signatures: Signatures, cpu: str, features: str) -> str:
+    digest = hashlib.sha256(repr(sorted(signatures.items())).encode())
+    for file in (*files, Path(__file__)):
+        digest.update(file.read_bytes())
     versions = [importlib.metadata.version(name) for name in ("numba", "llvmlite", "numpy")]
     digest.update("\n".join((*versions, sys.version, cpu, features)).encode())
     return digest.hexdigest()[:32]
 
 
-def _compiled(machine: Any) -> list[bytes]:
+def _compiled(machine: Any, source: ModuleType, signatures: Signatures) -> list[bytes]:
     """An object file for each function, by numba."""
     import llvmlite.binding as llvm
     from numba import njit, types
 
-    from pipelines.signals import kernels as source
-
     kinds = {"u1": types.uint8, "u4": types.uint32, "u8": types.uint64, "i4": types.int32, "i8": types.int64}
     objects = []
-    for name, arguments in SIGNATURES.items():
+    for name, arguments in signatures.items():
         given = [types.CPointer(kinds[kind[:2]]) if kind.endswith("*") else kinds[kind] for kind in arguments.split()]
         compiler = njit(types.int64(*given), no_cpython_wrapper=True, no_cfunc_wrapper=True)
         function = compiler(getattr(source, name))

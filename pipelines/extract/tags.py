@@ -1,0 +1,74 @@
+"""What the compiled loops over a page (kernels.py) and those who call them share: names of tags, marks, kinds of lines."""
+
+import functools
+
+import numpy as np
+import numpy.typing as npt
+
+
+def packed(name: str) -> int:
+    """A short name as one number: its first seven bytes, and its length."""
+    raw = name.encode()
+    return int.from_bytes(raw[:7].ljust(7, b"\0"), "little") | min(len(raw), 255) << 56
+
+
+NAME_A, NAME_P, NAME_PRE, NAME_PLAINTEXT, NAME_ARTICLE_TAG = map(packed, ("a", "p", "pre", "plaintext", "article"))
+NAME_CLASS, NAME_ID, NAME_HREF, NAME_REL, NAME_TYPE = map(packed, ("class", "id", "href", "rel", "type"))
+NAME_ITEMPROP, NAME_ITEMTYPE = map(packed, ("itemprop", "itemtype"))
+WORD_LICENSE, WORD_LD, WORD_RSL = (int.from_bytes(word, "little") for word in (b"icens", b"ld+json", b"rsl+xml"))
+
+_FORMATTING = ("a", "b", "big", "code", "em", "font", "i", "nobr", "s", "small", "strike", "strong", "tt", "u")
+_NESTED = ("div", "article", "ul", "ol", "menu", "dir")
+_RAW = ("script", "style", "textarea", "title", "xmp", "iframe", "noembed", "noframes")
+_BARRIERS = (
+    *("applet", "object", "marquee", "template", "td", "th", "caption", "select", "noscript", "svg", "math"),
+    *("plaintext", *_RAW),
+)
+"""Elements in which an end tag may not end what was opened outside them."""
+_HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
+_CONTAINERS = (
+    *("html", "body", "div", "section", "main", "article", "aside", "nav", "header", "footer", "form", "ul", "ol"),
+    *("table", "tbody", "tr", "td", "center", "dl", "fieldset", "figure", "blockquote"),
+)
+"""Elements whose id is worth knowing; that of a heading or a term is where a link leads to."""
+NUM_FORMATTING, NUM_BLOCKS, NUM_STACKS = len(_FORMATTING), 2, len(_FORMATTING) + len(_NESTED)
+STACK, IS_BARRIER, IS_RAW, IS_HEADING, IS_CONTAINER = 31, 32, 64, 128, 256
+"""What is known of a name: a number of its stack less than 31, and flags."""
+TABLE_SIZE, SLOT_FACTOR, SLOT_SHIFT = 256, 0x9E3779B97F4A7C15, 56
+
+NUM_FOUND = 10
+FOUND_NUM_EDITS, FOUND_NUM_NAMES, FOUND_ELEMENTS, FOUND_WORK, FOUND_BLOCK_DEPTH, FOUND_LIST_DEPTH = range(6)
+FOUND_ARTICLE, FOUND_ITEMS, FOUND_LICENSE, FOUND_SCRIPTS = range(6, NUM_FOUND)
+MAX_IDENTICAL = 3
+"""Formatting elements with the same attributes that the standard opens anew (the Noah's Ark clause)."""
+MAX_BOUND = 1 << 60
+
+MARK_LINK, MARK_LINK_END, MARK_HEADING, MARK_PARAGRAPH, MARK_CODE, MARK_CODE_END = 1, 2, 3, 4, 5, 6
+MARK_BODY, MARK_BODY_END, MARK_NUMBER_END = 14, 15, 16
+SPACE, SPACED_LINK, FIRST_NAME = 32, 33, 64
+"""What an edit inserts: a mark, these, or the attributes of a name, by its number from FIRST_NAME."""
+
+NUM_LINE_FIELDS = 7
+KIND_BLANK, KIND_HEADING, KIND_PARAGRAPH, KIND_ITEM, KIND_ROW, KIND_CODE, KIND_OTHER = range(7)
+MAX_CLOSERS = 3
+MAX_DIGITS = 7
+
+
+@functools.cache
+def known_names() -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+    """An open-addressing table of packed names, and what is known of each."""
+    names = np.zeros(TABLE_SIZE, dtype=np.uint64)
+    facts = np.full(TABLE_SIZE, STACK, dtype=np.int64)
+    flags = (
+        *((_BARRIERS, IS_BARRIER), (_RAW, IS_RAW), (_HEADINGS, IS_HEADING)),
+        (_CONTAINERS, IS_CONTAINER),
+    )
+    stacks = [*_FORMATTING, *_NESTED]
+    for text in sorted({*stacks, *_BARRIERS, *_HEADINGS, *_CONTAINERS}):
+        slot = (packed(text) * SLOT_FACTOR & (1 << 64) - 1) >> SLOT_SHIFT
+        while names[slot]:
+            slot = (slot + 1) % TABLE_SIZE
+        names[slot] = packed(text)
+        facts[slot] = stacks.index(text) if text in stacks else STACK
+        facts[slot] += sum(flag for group, flag in flags if text in group)
+    return names, facts
