@@ -19,7 +19,7 @@ from typing import Any
 
 from pipelines.errors import ConfigError
 from pipelines.pii.addresses import find_emails, find_ips, find_macs
-from pipelines.pii.documents import find_passports, find_plates, find_travel_permits
+from pipelines.pii.documents import MIN_PASSPORT_DIGITS, find_passports, find_plates, find_travel_permits
 from pipelines.pii.entities import ENTITY_KINDS, as_findings, joined, with_echoes
 from pipelines.pii.findings import Finding
 from pipelines.pii.numbers import (
@@ -52,7 +52,7 @@ _DETECTORS: dict[str, Callable[[Scan], Spans]] = {
     "cn_id": lambda at: find_chinese_ids(at.text, at.digits),
     "uscc": lambda at: find_organisation_codes(at.text, at.digits),
     "imei": lambda at: find_imeis(at.text, at.digits),
-    "passport": lambda at: find_passports(at.text) if at.num_digits else [],
+    "passport": lambda at: find_passports(at.text) if at.num_digits >= MIN_PASSPORT_DIGITS else [],
     "travel_permit": lambda at: find_travel_permits(at.text) if at.digits else [],
     "card": lambda at: find_cards(at.text, at.digits),
     "ssn": lambda at: find_social_security_numbers(at.text, at.digits),

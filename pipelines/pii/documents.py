@@ -4,6 +4,8 @@ import re
 
 # Between the word and the number: marks of any kind, and words that say no more than "number".
 _FILLER = r"(?:[^\w<>]|_|\b(?i:numbers?|num|no|id|is|was)\b|号码|号|號碼|號|编号|編號|码|碼|为|為|是){0,12}?"
+MIN_PASSPORT_DIGITS = 6
+"""A text with fewer digits holds no passport's number."""
 _PASSPORT = re.compile(
     r"(?:护照|護照|[Pp]assport|PASSPORT)" + _FILLER + r"(?<![0-9A-Za-z])"
     r"((?=(?:[A-Z]{0,2}[0-9]){6})[A-Z0-9]{8,9})(?![0-9A-Za-z]|[.-][0-9])",
