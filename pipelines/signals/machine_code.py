@@ -36,10 +36,11 @@ SIGNATURES = {
     "fold_and_sign": "u4* i8 u4* u4* i8 u1* i8 u8* u4* u4* u4* u4* i8",
     "fold_text": "u4* i8 u4* u4* u4* i8",
     "without_dots": "u4* i8 u1* i8",
+    "language_scores": ("u1* i8 u8* i8 i4* u8* i8 i4* i8 i8 i8 i8 i8 i8 u1* u1* f4* f4* f4* i4* f4* f4* f4*"),
     "count_scripts": "u4* i8 u1* i8 i8* i8",
     "scripts_of_lines": "u4* i8 u1* i8 i8* i8 u1* i8* i8* i8*",
 }
-"""Arguments of each function that is compiled: numbers by their bytes, u without sign, `*` a pointer to such. All return i8."""
+"""Arguments of each function that is compiled: numbers by their bytes, u without sign, f with a point, `*` a pointer to such. All return i8."""
 
 _FOLDER = Path(__file__).parent
 _SOURCES = ("bits.py", "kernels.py", "machine_code.py")
@@ -62,6 +63,7 @@ class Kernels:
     fold_and_sign: Function
     fold_text: Function
     without_dots: Function
+    language_scores: Function
     count_scripts: Function
     scripts_of_lines: Function
 
@@ -123,7 +125,14 @@ def _compiled(machine: Any) -> list[bytes]:
 
     from pipelines.signals import kernels as source
 
-    kinds = {"u1": types.uint8, "u4": types.uint32, "u8": types.uint64, "i4": types.int32, "i8": types.int64}
+    kinds = {
+        "u1": types.uint8,
+        "u4": types.uint32,
+        "u8": types.uint64,
+        "i4": types.int32,
+        "i8": types.int64,
+        "f4": types.float32,
+    }
     objects = []
     for name, arguments in SIGNATURES.items():
         given = [types.CPointer(kinds[kind[:2]]) if kind.endswith("*") else kinds[kind] for kind in arguments.split()]
