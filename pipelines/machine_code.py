@@ -24,7 +24,7 @@ from typing import Any
 Function = Callable[..., int]
 
 Signatures = Mapping[str, str]
-"""Arguments of each function that is compiled: numbers by their bytes, u without sign, `*` a pointer to such. All return i8."""
+"""Arguments of each function that is compiled: numbers by their bytes, u without sign, f with a point, `*` a pointer to such. All return i8."""
 
 _FOLDER = Path(__file__).parent
 _NUM_DIGEST_BYTES = 32
@@ -89,7 +89,14 @@ def _compiled(machine: Any, source: ModuleType, signatures: Signatures) -> list[
     import llvmlite.binding as llvm
     from numba import njit, types
 
-    kinds = {"u1": types.uint8, "u4": types.uint32, "u8": types.uint64, "i4": types.int32, "i8": types.int64}
+    kinds = {
+        "u1": types.uint8,
+        "u4": types.uint32,
+        "u8": types.uint64,
+        "i4": types.int32,
+        "i8": types.int64,
+        "f4": types.float32,
+    }
     objects = []
     for name, arguments in signatures.items():
         given = [types.CPointer(kinds[kind[:2]]) if kind.endswith("*") else kinds[kind] for kind in arguments.split()]

@@ -730,7 +730,8 @@ def _numbers(
 def is_single_precision(signal: str) -> bool:
     """Whether a signal is stored as a 32-bit float, so that thresholds for it are rounded to one."""
     return signal.startswith(_CLASSIFIER) or any(
-        signal in schema.names and schema.field(signal).type == pa.float32() for schema in (SIGNALS, TOXICITY, PERPLEXITY)
+        signal in schema.names and schema.field(signal).type == pa.float32()
+        for schema in (SIGNALS, TOXICITY, PERPLEXITY)
     )
 
 

@@ -1,12 +1,15 @@
 """Loops over the code points of a text, to be compiled: see machine_code.py, which does that and keeps the result.
 
 Only loops.py imports this module, and only where nothing is kept yet, since numba takes half a second to import.
-Integers alone, no exceptions, no memory of its own: the same result on every machine. Arguments are pointers without
+No exceptions, no memory of its own; integers alone, but for `language_scores`, whose sums are in one order and whose
+logarithms are those of the C library: the same result on every machine. Arguments are pointers without
 bounds: who calls these functions gives them room enough, and no array twice. Indices are in code points.
 """
 
 # mypy: ignore-errors
 # Types are those of loops.SIGNATURES and what follows from them; a type checker has no words for pointers.
+
+import math
 
 import numba
 import numpy as np
@@ -1134,3 +1137,113 @@ def scripts_of_lines(codes, size, table, last_code, weights, num_scripts, mains,
         mains[number] = main
         number += 1
     return number
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Language
+
+
+@_helper
+def _row_of(keys, last, rows, key):
+    """The value of a key that is hashed once more, -1: none."""
+    slot = _I64(_mixed(key) & _U64(last))
+    while keys[slot] != key:
+        if keys[slot] == _ZERO:
+            return -1
+        slot = (slot + 1) & last
+    return _I64(rows[slot])
+
+
+@_helper
+def _add_row(row, codes, norm_codes, centroids, norms, hidden):
+    norm = norms[_I64(norm_codes[row])]
+    for part in range(8):
+        at = (part * 256 + _I64(codes[row * 8 + part])) * 2
+        hidden[2 * part] += norm * centroids[at]
+        hidden[2 * part + 1] += norm * centroids[at + 1]
+
+
+@_helper
+def _byte_of_word(text, start, end, place):
+    """A byte of a word between angle brackets; `place` counts from the first bracket."""
+    if place == 0:
+        return 60
+    return 62 if place > end - start else _I64(text[start + place - 1])
+
+
+@_helper
+def _add_word(
+    text, start, end, word_keys, words_last, word_rows, pruned_keys, pruned_last, pruned_rows, num_words, bucket, minn,
+    maxn, codes, norm_codes, centroids, norms, hidden,
+):  # fmt: skip
+    """Add a word that the model knows, and its n-grams that it knows; how many there are."""
+    num, key = 0, _ZERO
+    for at in range(start, end):
+        key = key * _B + _U64(text[at]) + _ONE
+    row = _row_of(word_keys, words_last, word_rows, key)
+    if row >= 0:
+        _add_row(row, codes, norm_codes, centroids, norms, hidden)
+        num += 1
+    size = end - start + 2
+    for first in range(size):
+        byte = _byte_of_word(text, start, end, first)
+        if byte & 0xC0 == 0x80:
+            continue
+        value, place, length = 2166136261, first, 1
+        while place < size and length <= maxn:
+            byte = _byte_of_word(text, start, end, place)
+            value = ((value ^ (byte | (0xFFFFFF00 if byte & 0x80 else 0))) * 16777619) & 0xFFFFFFFF
+            place += 1
+            while place < size and _byte_of_word(text, start, end, place) & 0xC0 == 0x80:
+                byte = _byte_of_word(text, start, end, place)
+                value = ((value ^ (byte | 0xFFFFFF00)) * 16777619) & 0xFFFFFFFF
+                place += 1
+            if length >= minn and not (length == 1 and (first == 0 or place == size)):
+                row = _row_of(pruned_keys, pruned_last, pruned_rows, _U64(value % bucket) + _ONE)
+                if row >= 0:
+                    _add_row(num_words + row, codes, norm_codes, centroids, norms, hidden)
+                    num += 1
+            length += 1
+    return num
+
+
+def language_scores(
+    text, size, word_keys, words_last, word_rows, pruned_keys, pruned_last, pruned_rows, end_of_line, num_words,
+    num_labels, bucket, minn, maxn, codes, norm_codes, centroids, norms, output, tree, hidden, nodes, scores,
+):  # fmt: skip
+    """The logarithm of the probability of each label, for one line that ends in a line feed: see lid.py.
+
+    `hidden` (16) and `nodes` (twice the labels) are scratch.
+    """
+    for idx in range(16):
+        hidden[idx] = np.float32(0)
+    num, start = 0, 0
+    for at in range(size):
+        byte = text[at]
+        if not (byte == 32 or 9 <= byte <= 13 or byte == 0):
+            continue
+        if at > start:
+            num += _add_word(
+                text, start, at, word_keys, words_last, word_rows, pruned_keys, pruned_last, pruned_rows, num_words,
+                bucket, minn, maxn, codes, norm_codes, centroids, norms, hidden,
+            )  # fmt: skip
+        start = at + 1
+        if byte == 10:
+            break
+    _add_row(end_of_line, codes, norm_codes, centroids, norms, hidden)
+    share = np.float32(1.0 / (num + 1))
+    for idx in range(16):
+        hidden[idx] *= share
+    root = 2 * num_labels - 2
+    nodes[root] = np.float32(0)
+    for node in range(root, num_labels - 1, -1):
+        product = np.float32(0)
+        for idx in range(16):
+            product += output[(node - num_labels) * 16 + idx] * hidden[idx]
+        right = np.float32(1.0 / np.float64(np.float32(1) + math.exp(-product)))
+        left = np.float32(1.0 - np.float64(right))
+        nodes[_I64(tree[2 * node])] = nodes[node] + np.float32(math.log(np.float64(left) + 1e-5))
+        nodes[_I64(tree[2 * node + 1])] = nodes[node] + np.float32(math.log(np.float64(right) + 1e-5))
+    for label in range(num_labels):
+        scores[label] = nodes[label]
+    return num + 1

