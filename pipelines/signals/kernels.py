@@ -1211,7 +1211,7 @@ def language_scores(
     text, size, word_keys, words_last, word_rows, pruned_keys, pruned_last, pruned_rows, end_of_line, num_words,
     num_labels, bucket, minn, maxn, codes, norm_codes, centroids, norms, output, tree, hidden, nodes, scores,
 ):  # fmt: skip
-    """The logarithm of the probability of each label, for one line that ends in a line feed: see lid.py.
+    """The probability of each label, 0 below 1e-5, for one line that ends in a line feed: see lid.py.
 
     `hidden` (16) and `nodes` (twice the labels) are scratch.
     """
@@ -1244,6 +1244,8 @@ def language_scores(
         left = np.float32(1.0 - np.float64(right))
         nodes[_I64(tree[2 * node])] = nodes[node] + np.float32(math.log(np.float64(left) + 1e-5))
         nodes[_I64(tree[2 * node + 1])] = nodes[node] + np.float32(math.log(np.float64(right) + 1e-5))
-    for label in range(num_labels):
-        scores[label] = nodes[label]
+    least = math.log(1e-5)
+    for label in range(num_labels):  # logarithms are of a little more than the value, so it may exceed 1
+        probability = math.exp(np.float64(nodes[label])) if nodes[label] >= least else 0.0
+        scores[label] = np.float32(min(probability, 1.0))
     return num + 1

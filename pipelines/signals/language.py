@@ -52,7 +52,19 @@ _MAX_NUM_PARTS = 32
 _MIN_PART_CHARS = 200  # what is left over at the end says too little
 _MIN_PART_PROBABILITY = 0.65
 _MIN_LETTER_SHARE = 0.6  # prose has three in four, code and tables one in two
-_ENGLISH_WORDS = (" the ", " of ", " and ", " to ")
+_ENGLISH_WORDS = (
+    " the ",
+    " of ",
+    " and ",
+    " to ",
+    " that ",
+    " with ",
+    " from ",
+    " this ",
+    " they ",
+    " have ",
+    " which ",
+)
 _MIN_ENGLISH_WORDS = 6
 """What a part of English prose has, and one of another language has not: spares nine of ten predictions there."""
 _MIN_ARBITER_CHARS = 20  # below that both guess
@@ -157,15 +169,18 @@ def _share(text: str, code: str) -> float | None:
 
 def _language_of_part(part: str, code: str) -> str:
     """The language of a part, "" where it cannot be told."""
-    if code == "en" and _ENGLISH_WORDS[0] in part and sum(map(part.count, _ENGLISH_WORDS)) >= _MIN_ENGLISH_WORDS:
-        return code
+    if code == "en" and _ENGLISH_WORDS[0] in part:
+        num_words = 0
+        for word in _ENGLISH_WORDS:
+            num_words += part.count(word)
+            if num_words >= _MIN_ENGLISH_WORDS:
+                return code
     sample = part[:_WINDOW_NUM_CHARS]
     letters = _letters(sample)
     if len(letters) - letters.count(" ") < _MIN_LETTER_SHARE * len(sample):
         return ""
-    opinion = _fasttext_opinion(letters)
-    name = _best(opinion) if opinion else ""
-    return name if opinion.get(name, 0.0) >= _MIN_PART_PROBABILITY else ""
+    ((name, probability),) = language_probabilities(letters, 1).items()
+    return name if probability >= _MIN_PART_PROBABILITY else ""
 
 
 def _parts(text: str) -> list[tuple[str, str, int]]:

@@ -6,7 +6,6 @@ in a chained table. The model is the compressed one that ships in the fast-langd
 
 import functools
 import importlib.metadata
-import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from pipelines.signals.words import Table, table_of
 
 _LABEL_PREFIX = len("__label__")
 _END_OF_LINE = b"</s>"
-_MIN_SCORE = math.log(1e-5)
 _MAGIC, _HIERARCHICAL_SOFTMAX, _DIM = 793712314, 1, 16
 
 
@@ -46,18 +44,12 @@ def language_probabilities(sample: str, num_candidates: int) -> dict[str, float]
     kernels().language_scores(
         text, len(text), *model.arguments, address, address + 4 * 16, address + 4 * (16 + 2 * num)
     )
-    best = np.argsort(-scores, kind="stable")[:num_candidates].tolist()
+    if num_candidates == 1:
+        idx = int(scores.argmax())
+        return {model.codes[idx]: float(scores[idx])}
     values = scores.tolist()
-    return {model.codes[idx]: _probability(values[idx]) for idx in best if values[idx] >= _MIN_SCORE}
-
-
-def _probability(score: float) -> float:
-    """With 24 bits, as fastText has it; its logarithms are of a little more than the value, so it may exceed 1."""
-    (rounded,) = _FLOAT.unpack(_FLOAT.pack(math.exp(score)))
-    return min(float(rounded), 1.0)
-
-
-_FLOAT = struct.Struct("<f")
+    best = np.argsort(-scores, kind="stable")[:num_candidates].tolist()
+    return {model.codes[idx]: values[idx] for idx in best if values[idx] > 0}
 
 
 @functools.cache
