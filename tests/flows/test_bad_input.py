@@ -312,7 +312,11 @@ def test_a_run_killed_in_every_part_ends_as_one_that_was_not(
         assert len([path for path in site.requests if path != "/robots.txt"]) == 24 - num_archived
         num_requests = len(site.requests)
         records = {path: path.stat().st_mtime_ns for path in (workspace / "store" / "records").glob("*/*/*")}
-        assert len(records) == 8
+        extracted = [
+            path for path in records if path.parts[-3] == "extract"
+        ]  # in a process beside, where nothing counts
+        assert len(extracted) >= 5
+        assert len(records) == len(extracted) + 8
 
         assert_killed(stop(TRAINING, 2, *run))
         assert records == {path: path.stat().st_mtime_ns for path in records}, "finished shards are reused"
