@@ -25,7 +25,7 @@ _PERMIT = re.compile(
     + _FILLER
     + r"(?<![0-9A-Za-z])([HM][0-9]{8}(?:[0-9]{2})?|[CWTL][0-9A-Z][0-9]{7}|[0-9]{8}(?:[0-9]{2})?)(?![0-9A-Za-z])"
 )
-_PERMIT_WORDS = ("证", "證", "ermit")
+_PERMIT_WORDS = ("证", "證", "ravel permit", "ravel Permit", "eturn permit", "eturn Permit")
 
 
 def find_travel_permits(text: str) -> list[tuple[int, int]]:
@@ -52,6 +52,13 @@ _ENGLISH_PLATE = re.compile(
 )
 
 
+_ENGLISH_PLATE_WORDS = tuple(
+    f"{word} {plate}"
+    for word in ("icense", "icence", "umber", "egistration", "ehicle")
+    for plate in ("plate", "Plate")
+)
+
+
 def find_plates(text: str) -> list[tuple[int, int]]:
     """Spans of vehicle number plates: the Chinese form where a word for vehicles stands near, others after 'plate'."""
     spans: list[tuple[int, int]] = []
@@ -59,7 +66,7 @@ def find_plates(text: str) -> list[tuple[int, int]]:
         spans += [
             (match.start() - 1, match.end()) for match in _CHINESE_PLATE.finditer(text) if _is_of_vehicle(match, text)
         ]
-    if "plate" in text or "Plate" in text:
+    if any(word in text for word in _ENGLISH_PLATE_WORDS):
         spans += [match.span(1) for match in _ENGLISH_PLATE.finditer(text)]
     return sorted(spans)
 

@@ -129,6 +129,8 @@ def find_phones(text: str, clusters: Spans, language: str | None) -> list[tuple[
         is_long_enough = "+" in number or is_named or num_digits >= _MIN_DIGITS
         if not is_long_enough or not _is_worth_a_look(number, before, has_context=has_context):
             continue
+        if not has_context and _YEARS.fullmatch(number):
+            continue
         near_han = bool(_HAN.search(text, max(0, start - _HAN_NUM_CHARS), end + _HAN_NUM_CHARS))
         window = text[start : end + _EXTENSION_NUM_CHARS]
         found = _by_form(window, language, is_named=is_named, near_han=near_han)

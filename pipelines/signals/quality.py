@@ -204,7 +204,10 @@ def _c4(text: str, words: Words, num_lines: int) -> dict[str, int | float | bool
     if has_phrases or ("[" in text and _CITATION.search(text)):
         lines = text.split("\n") if words.unspaced else text.splitlines()
         cut = _without_citations(lines, unspaced=words.unspaced)
-        states = _line_states(lines, unspaced=words.unspaced)
+        if has_phrases:
+            states = _line_states(lines, unspaced=words.unspaced)
+        else:
+            states = np.array([0 if line else REFUSED for line in lines], np.uint8)
     counts = _sentences(words, states, is_cut=False)
     if cut:
         again = split_words("\n".join(cut), scratch=words.scratch.spare(), unspaced=words.unspaced)

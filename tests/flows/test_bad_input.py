@@ -28,7 +28,7 @@ ARTICLES = article_records()
 def outcomes(workspace: Path, out: Path, recipe: str = "small") -> list[dict[str, Any]]:
     """Every document of the newest build, dropped ones too."""
     store = Store(workspace / "store")
-    names = ("extract", "signals", "dedup")
+    names = ("extract", "signals", "toxicity", "dedup")
     done = {name: manifest for name in names if (manifest := store.ref(recipe, name)) is not None}
     path, _ = export_documents(store, done, out, file_format="jsonl", with_dropped=True, redact=None)
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
