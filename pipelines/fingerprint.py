@@ -50,18 +50,19 @@ def _source_path(name: str) -> Path:
 
 @functools.cache
 def _tree(name: str) -> ast.Module:
-    return ast.parse(_source_path(name).read_bytes())
-
-
-@functools.cache
-def _module_digest(name: str) -> str:
+    """A module's syntax tree without docstrings."""
     tree = ast.parse(_source_path(name).read_bytes())
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
             # A bare string is a docstring, of a module, function or field: it has no effect.
             node.body = [item for item in body if not _is_bare_string(item)]  # type: ignore[attr-defined]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return tree
+
+
+@functools.cache
+def _module_digest(name: str) -> str:
+    return hashlib.sha256(ast.dump(_tree(name)).encode()).hexdigest()
 
 
 def _is_bare_string(node: ast.AST) -> bool:

@@ -12,7 +12,7 @@ _REMOVED = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ufdd0-\ufdef\ufeff\ufffe
 _ASCII_REMOVED = bytes(byte for byte in range(128) if byte not in b"\t\n" and (byte < 32 or byte == 127))
 _TRAILING = (" \n", "\t\n")
 _NO_BREAK_SPACES = ("\xa0", "\u202f")
-_LINE_END, _UNWANTED, _MARK, _SPACE = 1, 2, 4, 8
+_LINE_END, _UNWANTED, _MARK, _SPACE, _ODD_SPACE = 1, 2, 4, 8, 16
 _END_OF_MARKS = 0x20000  # the planes above hold ideographs and what combines with nothing
 _MAX_COMBINING = 30
 """Marks on one character (the Stream-Safe Text Format, UAX 15): `unicodedata` sorts a run of n marks in n squared."""
@@ -20,8 +20,8 @@ _MAX_COMBINING = 30
 
 def normalize(text: str) -> str:
     """`text` in NFC without control characters, trailing spaces, and more than one blank line in a row."""
-    text = _plain(text) if text.isascii() else _composed(text)
-    if any(ending in text for ending in _TRAILING) or not text.isascii():
+    text, has_odd_space = (_plain(text), False) if text.isascii() else _composed(text)
+    if has_odd_space or any(ending in text for ending in _TRAILING):
         text = "\n".join([line.rstrip() for line in text.split("\n")])
     else:
         text = text.rstrip()
@@ -38,7 +38,8 @@ def _plain(text: str) -> str:
     return raw.translate(None, _ASCII_REMOVED).decode("ascii")
 
 
-def _composed(text: str) -> str:
+def _composed(text: str) -> tuple[str, bool]:
+    """The text in NFC, and whether white space that is neither ASCII nor a no-break space may be left in it."""
     # One look at all characters says which of the steps below have anything to do: for most texts, none.
     codes = np.frombuffer(text.encode("utf-16-le", "surrogatepass"), dtype="<u2")
     held = int(np.bitwise_or.reduce(_classes().take(codes)))
@@ -52,7 +53,7 @@ def _composed(text: str) -> str:
     if held & _SPACE:
         for space in _NO_BREAK_SPACES:
             text = text.replace(space, " ")
-    return unicodedata.normalize("NFC", text)
+    return unicodedata.normalize("NFC", text), bool(held & _ODD_SPACE)
 
 
 def one_line(text: str, max_num_chars: int) -> str:
@@ -77,4 +78,5 @@ def _classes() -> npt.NDArray[np.uint8]:
     table[[unicodedata.combining(char) != 0 for char in chars]] |= _MARK
     table[0xD800:0xE000] |= _MARK
     table[[char in _NO_BREAK_SPACES for char in chars]] |= _SPACE
+    table[[char.isspace() and char not in (" ", "\t", "\n", *_NO_BREAK_SPACES) for char in chars]] |= _ODD_SPACE
     return table

@@ -40,7 +40,7 @@ that are posts of a forum: one for each flag of naming.py, all of one length."""
 
 _WHITE_SPACE = b"\n\t\r\f"
 _CONTROLS = bytes(byte for byte in range(32) if byte not in b"\n\t\r\f")
-_MAX_NAMES = 4096
+_MAX_NAMES = 1024
 _MAX_NAME_BYTES = 200
 _NUM_SEEN = 4 * _MAX_NAMES  # a power of two
 
@@ -69,7 +69,7 @@ class Scan:
     """JSON-LD, or an RSL document."""
     names: tuple[tuple[str, bool], ...]
     """Distinct `class` attributes and, where True stands with them, `id` attributes of elements that hold others: at most
-    4,096 of at most 200 bytes, in order."""
+    1,024 of at most 200 bytes, in order."""
     source: bytes
     """The page in UTF-8."""
     edits: Ints

@@ -53,9 +53,7 @@ _ENGLISH_PLATE = re.compile(
 
 
 _ENGLISH_PLATE_WORDS = tuple(
-    f"{word} {plate}"
-    for word in ("icense", "icence", "umber", "egistration", "ehicle")
-    for plate in ("plate", "Plate")
+    f"{word} {plate}" for word in ("icense", "icence", "umber", "egistration", "ehicle") for plate in ("plate", "Plate")
 )
 
 
