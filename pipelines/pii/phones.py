@@ -191,10 +191,25 @@ def _regions(language: str | None, nearby: str, *, near_han: bool) -> tuple[str 
     return regions or (None,)
 
 
+# What the library can take for a number of these countries when it is written without a country code: ten digits that
+# do not begin with 0 or 1; a 0, or the 00 before a country code, and more. Looking for that costs a hundredth of asking.
+_NATIONAL = {
+    "US": re.compile(r"(?<![0-9])[2-9](?:[ ()./-]{0,3}[0-9]){9}(?![0-9])|1[ ()./-]{0,3}[2-9](?:[ ()./-]{0,3}[0-9]){9}"),
+    "GB": re.compile(r"(?<![0-9])0(?:[ ()./-]{0,3}[0-9]){7}"),
+}
+
+
+def _can_match(window: str, region: str | None) -> bool:
+    pattern = _NATIONAL.get(region or "")
+    return pattern is None or "+" in window or pattern.search(window) is not None
+
+
 def _matches(window: str, regions: tuple[str | None, ...]) -> list[PhoneNumberMatch]:
     """The library's matches in a window, the first region's where two overlap."""
     taken: list[PhoneNumberMatch] = []
     for region in regions:
+        if not _can_match(window, region):
+            continue
         for match in PhoneNumberMatcher(window, region, leniency=Leniency.STRICT_GROUPING):
             if all(match.end <= other.start or other.end <= match.start for other in taken):
                 taken.append(match)
