@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA ?= $(CORPUSMILL_TEST_DATA)
 
-.PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity real-pages lock clean
+.PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords real-pages lock clean
 
 run: $(READY)
 	$(BIN)/corpusmill run
@@ -42,8 +42,24 @@ format: $(READY)
 
 bench: bench-build bench-memory bench-crawl bench-frontier
 
+# PEER=/path/to/python of an environment with datatrove[io,processing] and spacy measures the peer beside ours.
 bench-build: $(READY)
-	$(BIN)/python tests/benchmarks/bench_build.py
+	$(BIN)/python tests/benchmarks/bench_build.py $(if $(PEER),--peer-python $(PEER))
+
+bench-agreement: $(READY)
+	$(BIN)/python tests/benchmarks/bench_agreement.py $(PEER) pages $(TEXTS)
+
+bench-extract: $(READY)
+	$(BIN)/python tests/benchmarks/bench_extract.py "$(DATA)/extraction/scrapinghub"
+
+bench-signals: $(READY)
+	$(BIN)/python tests/benchmarks/bench_signals.py $(TEXTS)
+
+bench-pii: $(READY)
+	CORPUSMILL_TEST_DATA="$(DATA)" $(BIN)/python tests/benchmarks/bench_pii.py $(TEXTS)
+
+bench-keywords: $(READY)
+	$(BIN)/python tests/benchmarks/bench_keywords.py
 
 bench-memory: $(READY)
 	$(BIN)/python tests/benchmarks/bench_memory.py
