@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.extract.blocks import Ints, Lines, article_text, lines_of
+from pipelines.extract.blocks import Ints, Lines, article_lines, lines_of
 from pipelines.extract.naming import BODIES
 from pipelines.extract.scan import BODY, BODY_END, NUMBER_END, Scan
 from pipelines.extract.tags import KIND_BLANK, KIND_CODE, KIND_HEADING
@@ -86,7 +86,7 @@ def article_main_text(
     if not titles and prose_weights.sum() < _MIN_PROSE_SHARE * lines.weights[~lines.is_linked].sum():
         return "", ""
     # what is cut short, as teasers of other articles are, says little of where the body is
-    prose_weights = np.maximum(prose_weights - _TEASER_WEIGHT, prose_weights // 4)
+    full_weights, prose_weights = prose_weights, np.maximum(prose_weights - _TEASER_WEIGHT, prose_weights // 4)
     wanted = int(prose_weights.sum())
     best, best_prose = np.zeros(0, dtype=np.int64), 0
     for agreement, numbers in bodies.groups:
@@ -102,17 +102,17 @@ def article_main_text(
     if not best.size:
         best = _densest(lines, prose_weights)
         best_prose = int(prose_weights[best].sum())
-    kept = article_text(lines, best, titles)
-    kept_prose = int(lines_of(kept).prose_weights.sum())
+    kept = article_lines(lines, best, full_weights, titles)
+    kept_prose = int(full_weights[kept].sum())
     if (
         best_prose < _MIN_AGREEMENT * wanted
         or kept_prose < _MIN_KEPT * wanted
-        or len(kept.encode()) < _MIN_KEPT * int((lines.ends[best] - lines.starts[best]).sum())
+        or lines.num_bytes(kept) < _MIN_KEPT * lines.num_bytes(best)
     ):
         text = careful()
         if int(lines_of(text).prose_weights.sum()) >= _MIN_KEPT * kept_prose:
             return text, "careful"
-    return kept, "article"
+    return lines.joined(kept), "article"
 
 
 def _lines_of_bodies(lines: Lines, numbers: range) -> tuple[Ints, bool]:

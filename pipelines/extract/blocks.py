@@ -113,6 +113,10 @@ class Lines:
         is_prose &= (self.weights >= _MIN_PROSE_WEIGHT) | self.ends_sentence
         return np.where(is_prose, self.weights, 0)
 
+    def num_bytes(self, lines: Ints) -> int:
+        """UTF-8 bytes of the given lines, line feeds left out."""
+        return int((self.ends[lines] - self.starts[lines]).sum())
+
     def joined(self, kept: Sequence[int] | Ints) -> str:
         """The text of the given lines."""
         starts, ends = self.starts.tolist(), self.ends.tolist()
@@ -155,27 +159,28 @@ def page_text(lines: Lines) -> str:
     return lines.clean[lines.starts[content[0]] : lines.ends[content[-1]]].decode() if content.size else ""
 
 
-def article_text(lines: Lines, body: Ints, titles: Sequence[str]) -> str:
+def article_lines(lines: Lines, body: Ints, prose_weights: Ints, titles: Sequence[str]) -> Ints:
     """The lines of an article page that are the article.
 
-    `body` are the lines of the element that holds it, `titles` what the page calls itself: a heading of these words
-    above the text is not repeated in it.
+    `body` are the lines of the element that holds it, `prose_weights` those of all lines, `titles` what the page calls
+    itself: a heading of these words above the text is not repeated in it.
     """
     reader = _Reader(lines, body)
-    is_prose = lines.prose_weights[body] > 0
+    is_prose = prose_weights[body] > 0
     kinds = lines.kinds[body]
     is_short = lines.weights[body] < _MIN_PROSE_WEIGHT
     is_prose &= ~((kinds == KIND_HEADING) | (is_short & (kinds != KIND_PARAGRAPH)))
     is_prose |= kinds == KIND_CODE
     prose = [row for row in np.flatnonzero(is_prose).tolist() if reader.kept[row] and not reader.is_meta(row)]
     if not prose:
-        return lines.joined(body)
+        return body
     names = {_name(title) for title in titles}
     total = reader.kept_weight(range(body.size))
     reader.trim_head(range(prose[0]), names, total)
     reader.trim_tail(range(prose[-1] + 1, body.size), total)
     reader.drop_link_lists()
-    return lines.joined(body[np.array(reader.kept, dtype=np.bool_)])
+    kept: Ints = body[np.array(reader.kept, dtype=np.bool_)]
+    return kept
 
 
 class _Reader:
