@@ -145,7 +145,7 @@ SUITES = Stage(
     inputs=(),
     output=SUITE_INDEX,
     transform=index_suites,
-    libraries=("numpy",),
+    libraries=("llvmlite", "numba", "numpy"),
     package_data=_PACKAGE_DATA,
     tally=tally_items,
     compressed=False,
@@ -156,7 +156,7 @@ CONTAMINATION_STAGE = Stage(
     inputs=(select(DOCUMENT, "doc_id", "text"),),
     output=CONTAMINATION,
     transform=find_contamination,
-    libraries=("numpy",),
+    libraries=("llvmlite", "numba", "numpy"),
     package_data=_PACKAGE_DATA,
     tally=tally_contamination,
 )

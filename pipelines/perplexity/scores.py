@@ -121,5 +121,5 @@ PERPLEXITY_STAGE = Stage(
     inputs=(select(DOCUMENT, "doc_id", "text"), select(SIGNALS, "doc_id", "language", "text_digest", "minhash")),
     output=PERPLEXITY,
     transform=score_documents,
-    libraries=("gigatoken", "numpy", "tokenizers"),
+    libraries=("gigatoken", "llvmlite", "numba", "numpy", "tokenizers"),
 )

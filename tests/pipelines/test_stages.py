@@ -16,6 +16,7 @@ from pipelines.dedup import DedupConfig
 from pipelines.digest import digest_file
 from pipelines.executor import InlineExecutor
 from pipelines.extract import ExtractConfig
+from pipelines.fingerprint import import_closure
 from pipelines.materialize import materialize, works_of
 from pipelines.perplexity.language_models import LanguageModelsConfig
 from pipelines.perplexity.reference import ReferenceConfig
@@ -175,3 +176,9 @@ def test_paths_and_places_enter_no_key(built, name):
     stage, config, units, _ = built[1][name]
     for work in works_of(stage, config, units):
         assert not re.search(r"(^|[\"' ])/[a-z]+/", str(work.key_fields)), "a path in the key"
+
+
+def test_what_compiles_a_stages_loops_is_in_its_key() -> None:
+    for node in corpus_nodes(CONFIG):
+        if "pipelines.machine_code" in import_closure({node.stage.transform.__module__}):
+            assert {"llvmlite", "numba"} <= set(node.stage.libraries), node.name
