@@ -102,7 +102,7 @@ def build_corpus(recipe: str | None = None, workspace: str | None = None, worker
         collected = tasks.collect_sources(wanted, place, crawls, unfinished, report)
         tasks.fetch_needed_lists(wanted, place, report)
         config = wanted.corpus_config(store)
-        results = tasks.run_stages(store, collected, config, executor, report)
+        results = tasks.run_stages(wanted.name, store, collected, config, executor, report)
         done = {name: result.manifest for name, result in results.items()}
         for manifest in done.values():
             store.set_ref(wanted.name, manifest)

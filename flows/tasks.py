@@ -31,7 +31,15 @@ from flows.sources import Collected, collect, run_crawl
 from flows.workspace import Workspace
 from pipelines.bias.disparity import AuditConfig
 from pipelines.bias.report import BIAS_REPORT_VERSION, DisparityError, bias_facts, broken_bounds
-from pipelines.corpus import CorpusConfig, Node, corpus_nodes, run_node, tokenizer_json, tokenizer_resource
+from pipelines.corpus import (
+    CorpusConfig,
+    Node,
+    corpus_nodes,
+    last_manifests,
+    run_node,
+    tokenizer_json,
+    tokenizer_resource,
+)
 from pipelines.crawl import CrawlProgress, CrawlResult
 from pipelines.crawl.report import crawl_report, crawl_report_markdown
 from pipelines.digest import canonical, digest_value
@@ -187,13 +195,15 @@ def _crawls(recipe: Recipe, place: Workspace) -> list[dict[str, Any]]:
 
 
 def run_stages(
-    store: Store, collected: Collected, config: CorpusConfig, executor: Executor, report: console.Report
+    recipe: str, store: Store, collected: Collected, config: CorpusConfig, executor: Executor, report: console.Report
 ) -> dict[str, StageResult]:
-    """Every stage of the corpus, each as one task."""
+    """Every stage of the corpus, each as one task. What the recipe's last build left saves work."""
     results: dict[str, StageResult] = {}
-    for node in corpus_nodes(config):
+    nodes = corpus_nodes(config)
+    last = last_manifests(store, recipe, nodes)
+    for node in nodes:
         done = {name: result.manifest for name, result in results.items()}
-        results[node.name] = _run_stage(node, store, collected, config, done, executor, report)
+        results[node.name] = _run_stage(node, store, collected, config, done, last, executor, report)
     return results
 
 
@@ -203,6 +213,7 @@ def _run_stage(
     collected: Collected,
     config: CorpusConfig,
     done: Mapping[str, Manifest],
+    last: Mapping[str, Manifest],
     executor: Executor,
     report: console.Report,
 ) -> StageResult:
@@ -216,7 +227,7 @@ def _run_stage(
         artifact.show(seen.num_done / max(seen.num_shards, 1), note)
 
     def run() -> tuple[str, StageResult]:
-        result = run_node(node, config, collected.files, done, store, executor, show)
+        result = run_node(node, config, collected.files, done, store, executor, show, last)
         return result.manifest.digest, result
 
     return run_as_task(node.name, run)

@@ -1,17 +1,18 @@
 """The corpus as a graph of stages: one declaration that build, plan and the flows all walk.
 
-source files -> extract -> signals -> policy -> sources -> dedup -> tokenize
-                   |          |         ^                    |          ^
-                   +----------+-> toxicity                   |          |
-                   +-> contamination ---+                    |          |
-                   +-----------------------------------------+-> sample -> tokenizer
+source files -> extract -> signals -> policy -> sources -> near -> dedup -> tokenize
+                   |          |         ^                   ^        |         ^
+                   |          +---------)-> bands -> index -+        |         |
+                   +----------+-> toxicity                           |         |
+                   +-> contamination ---+                            |         |
+                   +-------------------------------------------------+-> sample -> tokenizer
 
 Where the recipe asks for them: entities (of names, read by what counts or redacts), labelled files -> toxicity_model ->
 toxicity, suites -> contamination, and reference -> ngrams -> perplexity, which the policy reads too.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import pyarrow as pa
@@ -19,12 +20,22 @@ import pyarrow as pa
 from pipelines import schemas
 from pipelines.bias.toxicity_stage import TOXICITY_MODEL_STAGE, TOXICITY_STAGE, ToxicityConfig, ToxicityModelConfig
 from pipelines.decontaminate import CONTAMINATION_STAGE, SUITES, ContaminationConfig, SuitesConfig
-from pipelines.dedup import DEDUP, DedupConfig
+from pipelines.dedup import (
+    BANDS_STAGE,
+    DEDUP,
+    INDEX_STAGE,
+    NEAR_STAGE,
+    BandsConfig,
+    DedupConfig,
+    IndexConfig,
+    NearConfig,
+    OutcomesConfig,
+)
 from pipelines.entities import ENTITIES_STAGE, EntityConfig, with_entities
 from pipelines.errors import ConfigError, EmptyCorpusError
-from pipelines.executor import Executor
+from pipelines.executor import Executor, InlineExecutor
 from pipelines.extract import EXTRACT, ExtractConfig
-from pipelines.materialize import OnProgress, StageResult, materialize
+from pipelines.materialize import LastBuild, OnProgress, StageResult, materialize
 from pipelines.perplexity.language_models import LANGUAGE_MODELS_STAGE, LanguageModelsConfig
 from pipelines.perplexity.reference import GIVEN_REFERENCE_STAGE, REFERENCE_STAGE, ReferenceConfig
 from pipelines.perplexity.scores import PERPLEXITY_STAGE, ScoresConfig
@@ -33,7 +44,7 @@ from pipelines.refusal import SOURCES, RefusalConfig
 from pipelines.signals.measure import SIGNALS_STAGE, SignalsConfig
 from pipelines.sources.text import TextOptions
 from pipelines.stage import Resource, Stage
-from pipelines.store import Manifest, Store
+from pipelines.store import Manifest, Shard, Store
 from pipelines.tokenize import TOKENIZE, TokenizeConfig
 from pipelines.tokenizer import SAMPLE_STAGE, TOKENIZER_STAGE, SampleConfig, TokenizerConfig
 from pipelines.work import SourceFile, Unit, align
@@ -99,11 +110,14 @@ class Node:
     """Names of the stages whose shards it reads, unit by unit; empty for source files, or where the stage has no input."""
     needs: tuple[str, ...] = ()
     """Names of the stages that its config depends on."""
+    aside: str | None = None
+    """Name of the stage whose rows it may look up beside its inputs: they enter no key, since its inputs name them."""
     configure: Callable[[CorpusConfig, Manifests, Store], Any]
     files: tuple[SourceFile, ...] = ()
     """Where there is nothing upstream: files of its own in place of the corpus's sources."""
     is_cheap: bool = False
-    """Whether `plan` may run it, in a scratch folder, to predict what follows exactly."""
+    """Whether it costs less than starting a worker: it is run in this process, and `plan` may run it, in a scratch folder,
+    to predict what follows exactly."""
 
     @property
     def name(self) -> str:
@@ -154,11 +168,25 @@ def corpus_nodes(config: CorpusConfig) -> tuple[Node, ...]:
         configure=lambda config, _done, _store: config.refusal,
         is_cheap=True,
     )
-    dedup = Node(
-        stage=DEDUP,
-        upstream=("signals", "sources"),
-        configure=lambda config, _done, _store: config.dedup,
+    bands = Node(
+        stage=BANDS_STAGE,
+        upstream=("signals",),
+        configure=lambda config, _done, _store: likeness_configs(config.dedup)[0],
         is_cheap=True,
+    )
+    index = Node(
+        stage=INDEX_STAGE, upstream=("bands",), configure=lambda _config, _done, _store: IndexConfig(), is_cheap=True
+    )
+    near = Node(
+        stage=NEAR_STAGE,
+        upstream=("signals", "sources"),
+        needs=("index",),
+        aside="extract",
+        configure=_configure_near,
+        is_cheap=True,
+    )
+    dedup = Node(
+        stage=DEDUP, upstream=("signals", "sources"), needs=("near",), configure=_configure_dedup, is_cheap=True
     )
     sample = Node(
         stage=reading(SAMPLE_STAGE),
@@ -187,7 +215,8 @@ def corpus_nodes(config: CorpusConfig) -> tuple[Node, ...]:
         *((suites, contamination) if config.suites is not None else ()),
         *perplexity,
     )
-    return (extract, *measures, policy, sources, dedup, *((sample, tokenizer) if trains else ()), tokenize)
+    judged = (policy, sources, bands, index, near, dedup)
+    return (extract, *measures, *judged, *((sample, tokenizer) if trains else ()), tokenize)
 
 
 def _perplexity_nodes(config: PerplexityConfig | None) -> tuple[Node, ...]:
@@ -221,25 +250,57 @@ def _perplexity_nodes(config: PerplexityConfig | None) -> tuple[Node, ...]:
 
 def scores_config(done: Manifests, store: Store) -> ScoresConfig:
     """Which models a build's documents are judged by."""
-    shard = done["ngrams"].entries[0].shard
-    return ScoresConfig(models=Resource(shard.digest, str(store.shard_path(shard.digest))))
+    return ScoresConfig(models=_resource(done["ngrams"].entries[0].shard, store))
 
 
 def tokenizer_resource(config: CorpusConfig, done: Manifests, store: Store) -> Resource:
     """The shard that holds the corpus's tokenizer, trained or given."""
     if isinstance(config.tokenizer, Resource):
         return config.tokenizer
-    shard = done["tokenizer"].entries[0].shard
-    return Resource(shard.digest, str(store.shard_path(shard.digest)))
+    return _resource(done["tokenizer"].entries[0].shard, store)
 
 
 def toxicity_config(config: CorpusConfig, done: Manifests, store: Store) -> ToxicityConfig:
     """How documents are looked into, with the classifiers that were trained for the corpus."""
     model = None
     if config.toxicity_model is not None:
-        shard = done["toxicity_model"].entries[0].shard
-        model = Resource(shard.digest, str(store.shard_path(shard.digest)))
+        model = _resource(done["toxicity_model"].entries[0].shard, store)
     return ToxicityConfig(keyword_lexicons=config.signals.keyword_lexicons, model=model, scan=config.toxicity_scan)
+
+
+def likeness_configs(
+    config: DedupConfig,
+) -> tuple[BandsConfig, Callable[[tuple[Resource, ...]], NearConfig], Callable[[Resource], OutcomesConfig]]:
+    """The parts of a dedup config: of `bands`; of `near`, given the index; of `dedup`, given what `near` left."""
+
+    def near(index: tuple[Resource, ...]) -> NearConfig:
+        return NearConfig(
+            index=index,
+            superseded=config.superseded,
+            withdrawn=config.withdrawn,
+            near=config.near,
+            min_similarity=config.min_similarity,
+        )
+
+    def outcomes(near_pairs: Resource) -> OutcomesConfig:
+        names = [item.name for item in fields(OutcomesConfig) if item.name != "near_pairs"]
+        return OutcomesConfig(near_pairs=near_pairs, **{name: getattr(config, name) for name in names})
+
+    return BandsConfig(num_bands=config.num_bands, rows_per_band=config.rows_per_band), near, outcomes
+
+
+def _configure_near(config: CorpusConfig, done: Manifests, store: Store) -> NearConfig:
+    _, near, _ = likeness_configs(config.dedup)
+    return near(tuple(_resource(entry.shard, store) for entry in done["index"].entries))
+
+
+def _configure_dedup(config: CorpusConfig, done: Manifests, store: Store) -> OutcomesConfig:
+    _, _, outcomes = likeness_configs(config.dedup)
+    return outcomes(_resource(done["near"].entries[0].shard, store))
+
+
+def _resource(shard: Shard, store: Store) -> Resource:
+    return Resource(shard.digest, str(store.shard_path(shard.digest)))
 
 
 def _configure_tokenize(config: CorpusConfig, done: Manifests, store: Store) -> TokenizeConfig:
@@ -247,8 +308,7 @@ def _configure_tokenize(config: CorpusConfig, done: Manifests, store: Store) -> 
 
 
 def _configure_contamination(_config: CorpusConfig, done: Manifests, store: Store) -> ContaminationConfig:
-    shard = done["suites"].entries[0].shard
-    return ContaminationConfig(index=Resource(shard.digest, str(store.shard_path(shard.digest))))
+    return ContaminationConfig(index=_resource(done["suites"].entries[0].shard, store))
 
 
 def contamination_part(done: Manifests) -> tuple[tuple[Manifest, Sequence[str]], ...]:
@@ -264,7 +324,28 @@ def units_of(node: Node, sources: Sequence[SourceFile], done: Manifests) -> list
         by_unit = {source.unit: source for source in node.files or sources}  # the same bytes twice are one input
         return [Unit(name, (by_unit[name],)) for name in sorted(by_unit)]
     entries = [done[name].by_unit() for name in node.upstream]
-    return [Unit(name, tuple(by_unit[name].shard for by_unit in entries)) for name in entries[0]]
+    aside = done[node.aside].by_unit() if node.aside is not None else None
+    return [
+        Unit(
+            name,
+            tuple(by_unit[name].shard for by_unit in entries),
+            (aside[name].shard,) if aside is not None else (),
+        )
+        for name in entries[0]
+    ]
+
+
+def last_manifests(store: Store, recipe: str, nodes: Sequence[Node]) -> dict[str, Manifest]:
+    """The manifests of a recipe's last build, by stage; of a stage that it did not have there is none."""
+    found = {node.name: store.ref(recipe, node.name) for node in nodes}
+    return {name: manifest for name, manifest in found.items() if manifest is not None}
+
+
+def last_build(node: Node, last: Manifests) -> LastBuild | None:
+    """What the recipe's last build left of a node's stage and of those it reads; None where it has none of it."""
+    if node.name not in last or not all(name in last for name in node.upstream):
+        return None
+    return LastBuild(last[node.name], tuple(last[name] for name in node.upstream))
 
 
 def run_node(
@@ -275,8 +356,9 @@ def run_node(
     store: Store,
     executor: Executor,
     on_progress: OnProgress,
+    last: Manifests | None = None,
 ) -> StageResult:
-    """Run one stage of the corpus, given the manifests of those before it.
+    """Run one stage of the corpus, given the manifests of those before it, and of the recipe's `last` build.
 
     Raises EmptyCorpusError where no document is kept: nothing after dedup could go on.
     """
@@ -284,28 +366,35 @@ def run_node(
         for entry in done[name].entries:
             store.expect(entry.shard)  # a config names it by path, so no reader of the store will check its bytes
     units = units_of(node, sources, done)
-    result = materialize(store, node.stage, node.configure(config, done, store), units, executor, on_progress)
+    known = last_build(node, last or {})
+    stage_config = node.configure(config, done, store)
+    runner = InlineExecutor() if node.is_cheap else executor
+    result = materialize(store, node.stage, stage_config, units, runner, on_progress, known)
     if node.name == DEDUP.name and not result.manifest.counts().get("keep"):
         raise EmptyCorpusError(_why_empty(result.manifest))
     return result
 
 
 def build(
-    store: Store, sources: Sequence[SourceFile], config: CorpusConfig, executor: Executor, on_progress: OnProgress
+    store: Store,
+    sources: Sequence[SourceFile],
+    config: CorpusConfig,
+    executor: Executor,
+    on_progress: OnProgress,
+    last: Manifests | None = None,
 ) -> dict[str, StageResult]:
-    """Run every stage of the corpus, in order; returns what each did, by name."""
+    """Run every stage of the corpus, in order; returns what each did, by name. What the `last` build left saves work."""
     results: dict[str, StageResult] = {}
     for node in corpus_nodes(config):
         done = {name: result.manifest for name, result in results.items()}
-        results[node.name] = run_node(node, config, sources, done, store, executor, on_progress)
+        results[node.name] = run_node(node, config, sources, done, store, executor, on_progress, last)
     return results
 
 
 def given_tokenizer_resource(store: Store, tokenizer_json: str) -> Resource:
     """Put a given tokenizer into the store as the shard that tokenize reads."""
     batch = pa.record_batch([pa.array([tokenizer_json], pa.large_string())], schema=schemas.TOKENIZER)
-    shard = store.write(schemas.TOKENIZER, [batch])
-    return Resource(shard.digest, str(store.shard_path(shard.digest)))
+    return _resource(store.write(schemas.TOKENIZER, [batch]), store)
 
 
 def tokenizer_json(resource: Resource) -> str:

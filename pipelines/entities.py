@@ -100,6 +100,7 @@ ENTITIES_STAGE = Stage(
     inputs=(select(DOCUMENT, "doc_id", "text"),),
     output=ENTITIES,
     transform=find_entities,
+    is_row_wise=True,
     libraries=("ahocorasick_rs", "numpy", "onnxruntime", "tokenizers"),
 )
 

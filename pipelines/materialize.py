@@ -10,7 +10,7 @@ import importlib.metadata
 import importlib.util
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ from pipelines.fingerprint import code_fingerprint
 from pipelines.sources import READERS
 from pipelines.stage import Kind, Stage
 from pipelines.store import Entry, Manifest, Record, Store
-from pipelines.work import SourceFile, Unit, Work
+from pipelines.work import Base, SourceFile, Unit, Work
 
-_KEY_SCHEMA = 1
+_KEY_SCHEMA = 2
 """Raised when the meaning of a key changes; old records are then never found."""
 ALL_UNITS = "all"
+_GROUP_NUM_UNITS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,17 +53,92 @@ class StageResult:
 OnProgress = Callable[[Progress], None]
 
 
+@dataclass(frozen=True, slots=True)
+class LastBuild:
+    """What the recipe's last build left of a stage, and of those that it reads. A hint: it saves work."""
+
+    output: Manifest
+    inputs: tuple[Manifest, ...]
+
+
+def with_aids(store: Store, work: Work, last: LastBuild) -> Work:
+    """A work that knows what its stage made of another version of its unit, if it can be of use."""
+    if work.stage.uses_aids:
+        return replace(work, last=tuple(entry.shard for entry in last.output.entries))
+    if not work.stage.is_row_wise or work.stage.kind is not Kind.MAP:
+        return work
+    name = work.units[0].name
+    entry = last.output.by_unit().get(name)
+    record = store.recorded(work.stage.name, entry.key) if entry is not None else None
+    if entry is None or record is None:
+        return work
+    changed = {field for field, value in work.key_fields.items() if record.key_fields.get(field) != value}
+    inputs = [manifest.by_unit().get(name) for manifest in last.inputs]
+    shards = tuple(each.shard for each in inputs if each is not None)
+    if changed != {"inputs"} or [[shard.digest for shard in shards]] != record.key_fields["inputs"]:
+        return work
+    return replace(work, base=Base(shards, entry.shard))
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Units that are worked on together, and the names of the shards that are made of them."""
+
+    names: tuple[str, ...]
+    units: tuple[Unit, ...]
+
+
+def pieces_of(stage: Stage, units: Sequence[Unit]) -> list[Piece]:
+    """How a stage's units are worked on: each by itself, in groups, or all together."""
+    match stage.kind:
+        case Kind.MAP:
+            return [Piece((unit.name,), (unit,)) for unit in units]
+        case Kind.GROUPED:
+            return _groups(units)
+        case Kind.GLOBAL_ALIGNED:
+            return [Piece(tuple(unit.name for unit in units), tuple(units))]
+        case Kind.GLOBAL:
+            return [Piece((ALL_UNITS,), tuple(units))]
+
+
+def _groups(units: Sequence[Unit]) -> list[Piece]:
+    """Groups by the first bits of a digest of the unit's name; their number doubles, so that about 32 to 64 are in each."""
+    num_bits = max(0, (len(units) - 1) // _GROUP_NUM_UNITS).bit_length()
+    members: dict[str, list[Unit]] = {}
+    for unit in units:
+        place = int(digest_value(unit.name)[:8], 16) >> (32 - num_bits)
+        members.setdefault(f"group {place} of {1 << num_bits}", []).append(unit)
+    return [Piece((name,), tuple(members[name])) for name in sorted(members)]
+
+
 def works_of(stage: Stage, config: Any, units: Sequence[Unit]) -> list[Work]:
-    """The pieces of work of a stage: one for each unit of a map stage, one in all for a global stage."""
-    if stage.kind is Kind.MAP:
-        return [_work(stage, config, (unit,)) for unit in units]
-    return [_work(stage, config, tuple(units))]
+    """The pieces of work of a stage."""
+    return works_of_pieces(stage, config, pieces_of(stage, units))
+
+
+def works_of_pieces(stage: Stage, config: Any, pieces: Sequence[Piece]) -> list[Work]:
+    """Works under their keys. What all keys have in common is worked out once."""
+    common = {
+        "schema": _KEY_SCHEMA,
+        "stage": stage.name,
+        "version": stage.version,
+        "config": canonical(config),
+        "libraries": _library_versions(("pyarrow", *stage.libraries)),
+        "package_data": {name: _package_data_digest(name) for name in stage.package_data},
+    }
+    return [_work(stage, config, piece, common, digest_value(common)) for piece in pieces]
 
 
 def materialize(
-    store: Store, stage: Stage, config: Any, units: Sequence[Unit], executor: Executor, on_progress: OnProgress
+    store: Store,
+    stage: Stage,
+    config: Any,
+    units: Sequence[Unit],
+    executor: Executor,
+    on_progress: OnProgress,
+    last: LastBuild | None = None,
 ) -> StageResult:
-    """Run what is missing of a stage and return its manifest.
+    """Run what is missing of a stage and return its manifest. What the `last` build left may save work.
 
     Raises StageError (or TransientError, where every failure may pass) naming the shards that failed;
     the finished ones stay, and the next call goes on from there.
@@ -72,6 +148,8 @@ def materialize(
     records, missing = look_up(store, works)
     num_pieces = len(records) + len(missing)
     num_rows = 0
+    if last is not None:
+        missing = [with_aids(store, work, last) for work in missing]
 
     def report() -> None:
         on_progress(
@@ -133,29 +211,21 @@ def manifest_of(stage: Stage, works: Sequence[Work], records: Mapping[str, Recor
             continue
         entries += [
             Entry(unit=name, key=work.key, shard=shard, counts=counts)
-            for name, shard, counts in zip(output_names(stage, work.units), record.shards, record.counts, strict=True)
+            for name, shard, counts in zip(work.names, record.shards, record.counts, strict=True)
         ]
     return Manifest(stage.name, tuple(entries))
 
 
-def output_names(stage: Stage, units: Sequence[Unit]) -> list[str]:
-    """The names that the shards made of some units go by in a manifest."""
-    return [ALL_UNITS] if stage.kind is Kind.GLOBAL else [unit.name for unit in units]
-
-
-def _work(stage: Stage, config: Any, units: tuple[Unit, ...]) -> Work:
-    fields = {
-        "schema": _KEY_SCHEMA,
-        "stage": stage.name,
-        "version": stage.version,
-        "config": canonical(config),
-        "inputs": [unit.digests for unit in units],
-        "reading": sorted({item.reading for unit in units for item in unit.inputs if isinstance(item, SourceFile)}),
-        "libraries": _library_versions(("pyarrow", *stage.libraries)),
-        "package_data": {name: _package_data_digest(name) for name in stage.package_data},
-        "code": _stage_fingerprint(stage, frozenset(_reader_modules(units))),
+def _work(stage: Stage, config: Any, piece: Piece, common: Mapping[str, Any], common_digest: str) -> Work:
+    own = {
+        "inputs": [unit.digests for unit in piece.units],
+        "reading": sorted(
+            {item.reading for unit in piece.units for item in unit.inputs if isinstance(item, SourceFile)}
+        ),
+        "code": _stage_fingerprint(stage, frozenset(_reader_modules(piece.units))),
     }
-    return Work(stage=stage, config=config, units=units, key=digest_value(fields), key_fields=fields)
+    key = digest_value([common_digest, own])
+    return Work(stage=stage, config=config, units=piece.units, names=piece.names, key=key, key_fields={**common, **own})
 
 
 def _reader_modules(units: Sequence[Unit]) -> set[str]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from pipelines.corpus import CorpusConfig, Node, corpus_nodes, units_of
 from pipelines.executor import InlineExecutor
-from pipelines.materialize import look_up, manifest_of, output_names, works_of
+from pipelines.materialize import Piece, look_up, manifest_of, pieces_of, works_of_pieces
 from pipelines.stage import Kind
 from pipelines.store import Entry, Manifest, Record, Shard, Store
 from pipelines.work import SourceFile, Work
@@ -71,19 +71,20 @@ def _plan_node(
     last = manifest.by_unit() if manifest is not None else {}
     awaited = [name for name in node.needs if not all(_is_known(entry.shard) for entry in done[name].entries)]
     stage_config = None if awaited else node.configure(config, done, scratch)
-    pieces = [(unit,) for unit in units] if stage.kind is Kind.MAP else [tuple(units)]
-    works: list[Work] = []
+    pieces = pieces_of(stage, units)
+    known: list[Piece] = []
     reasons: Counter[str] = Counter()
     num_new = 0
     for piece in pieces:
-        inputs = [item for unit in piece for item in unit.inputs]
+        inputs = [item for unit in piece.units for item in unit.inputs]
         if not awaited and all(_is_known(item) for item in inputs):
-            works += works_of(stage, stage_config, piece)
+            known.append(piece)
         elif _NEW in inputs:
             num_new += 1
             reasons["its input will be computed"] += 1
         else:
             reasons[f"the {awaited[0]} may change" if awaited else "its input may change"] += 1
+    works = works_of_pieces(stage, stage_config, known) if known else []
     records, missing = look_up(scratch, works)
     num_open = reasons.total()
     reasons.update(_why(work, _last_made(work, last), scratch) for work in missing)
@@ -98,9 +99,10 @@ def _plan_node(
     )
     records |= _foreseen(node, missing, last, scratch)
     entries = manifest_of(stage, works, records).by_unit()
-    for name in output_names(stage, units):
+    names = [name for piece in pieces for name in piece.names]
+    for name in names:
         entries.setdefault(name, Entry(unit=name, key="", shard=_OPEN if name in last else _NEW))
-    return plan, Manifest(node.name, tuple(entries[name] for name in output_names(stage, units)))
+    return plan, Manifest(node.name, tuple(entries[name] for name in names))
 
 
 def _is_known(item: Shard | SourceFile) -> bool:
@@ -126,7 +128,7 @@ def _foreseen(node: Node, missing: Sequence[Work], last: Mapping[str, Entry], sc
 def _made_before(work: Work, last: Mapping[str, Entry], scratch: Store) -> Record | None:
     """What the same work left, of which something is now damaged or gone: it will be the same again."""
     record = scratch.recorded(work.stage.name, work.key)
-    entries = [last.get(name) for name in output_names(work.stage, work.units)]
+    entries = [last.get(name) for name in work.names]
     known = [entry for entry in entries if entry is not None and entry.key == work.key]
     if record is not None or not known or len(known) < len(entries):
         return record
@@ -140,8 +142,8 @@ def _made_before(work: Work, last: Mapping[str, Entry], scratch: Store) -> Recor
 
 
 def _last_made(work: Work, last: Mapping[str, Entry]) -> Entry | None:
-    if work.stage.kind is Kind.MAP:
-        return last.get(work.units[0].name)
+    if work.stage.kind in (Kind.MAP, Kind.GROUPED):
+        return last.get(work.names[0])
     return next(iter(last.values()), None)  # the shards of a global stage were made together
 
 

@@ -392,6 +392,7 @@ CHINESE_THRESHOLDS: Mapping[str, float | None] = {
 """Where Chinese differs from QualityRules. The top n-gram limits stay: MAP-NEO uses the same for Chinese."""
 
 _CHINESE = ("zh", "yue", "wuu")
+_BATCH_NUM_ROWS = 4096
 _DENSE_CATEGORIES = ("adult", "abuse", "spam")
 _CLASSIFIER = "classifier_scores."
 """A signal with this beginning is the score of the classifier named after it."""
@@ -522,7 +523,7 @@ def decide(batches: Iterable[pa.RecordBatch], config: PolicyConfig) -> Iterator[
     A document with a problem is dropped with the problem as its reason, whatever the config: it has
     no text, and none of the other figures means anything.
     """
-    for batch in (_with_blocked_by(signals, config) for signals in batches):
+    for batch in (_with_blocked_by(signals, config) for signals in _joined(batches)):
         parts: list[pa.RecordBatch] = []
         row_idxs: list[npt.NDArray[np.int64]] = []
         for rules, rows in _rows_by_rules(batch, config).items():
@@ -533,6 +534,18 @@ def decide(batches: Iterable[pa.RecordBatch], config: PolicyConfig) -> Iterator[
         if parts:
             order = np.argsort(np.concatenate(row_idxs), kind="stable")
             yield pa.Table.from_batches(parts, DECISION).take(pa.array(order)).combine_chunks().to_batches()[0]
+
+
+def _joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same rows in batches of at least `_BATCH_NUM_ROWS`, but for the last: each costs as much as a thousand rows."""
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(each.num_rows for each in held) >= _BATCH_NUM_ROWS:
+            yield pa.concat_batches(held)
+            held = []
+    if held:
+        yield pa.concat_batches(held)
 
 
 def evaluate(row: Mapping[str, Any], config: PolicyConfig) -> list[RuleResult]:
@@ -583,7 +596,7 @@ POLICY_INPUT = pa.schema([*_INPUT, *(field for field in _TOXICITY_INPUT if field
 
 POLICY = Stage(
     name="policy",
-    version=4,
+    version=5,
     inputs=(_INPUT, _TOXICITY_INPUT),
     output=DECISION,
     transform=decide,
@@ -623,13 +636,17 @@ Flags = npt.NDArray[np.bool_]
 
 def _rows_by_rules(batch: pa.RecordBatch, config: PolicyConfig) -> dict[tuple[Rule, ...] | None, list[int]]:
     """Row numbers by the rules that judge them; None: rows with a problem."""
-    rules_of: dict[str | None, tuple[Rule, ...]] = {}
-    rows: dict[tuple[Rule, ...] | None, list[int]] = {}
+    rows_of: dict[str | None, list[int]] = {}
+    broken: list[int] = []
     languages, problems = batch["language"].to_pylist(), batch["problem"].to_pylist()
     for row, (language, problem) in enumerate(zip(languages, problems, strict=True)):
-        if language not in rules_of:
-            rules_of[language] = rules_for(language, config)
-        rows.setdefault(rules_of[language] if problem is None else None, []).append(row)
+        if problem is None:
+            rows_of.setdefault(language, []).append(row)
+        else:
+            broken.append(row)
+    rows: dict[tuple[Rule, ...] | None, list[int]] = {None: broken} if broken else {}
+    for language, idxs in rows_of.items():
+        rows.setdefault(rules_for(language, config), []).extend(idxs)
     return rows
 
 

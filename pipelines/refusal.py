@@ -6,8 +6,10 @@ is a site, the registrable domain of the public suffix list, where the hosts of 
 Memory holds the decisions and a number for each document's site: about 100 bytes a document.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -30,6 +32,7 @@ Ints = npt.NDArray[np.int64]
 
 _MAX_REMEMBERED_HOSTS = 100_000
 _MAX_URL_CHARS = 16 << 10
+_BEFORE_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,22 +119,34 @@ def site_finder() -> Callable[[str | None], str]:
     known: dict[str, str] = {}
 
     def site(url: str | None) -> str:
-        try:
-            host = (urlsplit(url[:_MAX_URL_CHARS]).hostname or "").rstrip(".") if url else ""
-        except ValueError:
-            host = ""
-        found = known.get(host)
+        if not url:
+            return ""
+        # What goes before the path says the host, so an address is taken apart once for each of those.
+        start = _BEFORE_PATH.match(url)
+        place = start[0] if start is not None else url
+        found = known.get(place)
         if found is None:
-            found = host
-            if "." in host and not is_address(host):
-                # A suffix that is not on the list counts as one label, as the list's own default rule has it.
-                found = extract(host).top_domain_under_public_suffix or ".".join(host.split(".")[-2:])
             if len(known) >= _MAX_REMEMBERED_HOSTS:
                 known.clear()
-            known[host] = found
+            found = known[place] = _site(_host(url), extract)
         return found
 
     return site
+
+
+def _host(url: str) -> str:
+    try:
+        return (urlsplit(url[:_MAX_URL_CHARS]).hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def _site(host: str, extract: Callable[[str], Any]) -> str:
+    if "." not in host or is_address(host):
+        return host
+    # A suffix that is not on the list counts as one label, as the list's own default rule has it.
+    found: str = extract(host).top_domain_under_public_suffix or ".".join(host.split(".")[-2:])
+    return found
 
 
 def _violates(failed_rules: pa.ListArray, names: tuple[str, ...]) -> Flags:

@@ -273,14 +273,34 @@ DECISION = pa.schema(
 )
 """The policy's verdict on each document."""
 
+BANDS = pa.schema(
+    [
+        _required("key", pa.uint64()),  # hash of a band and its minima
+        _required("text", pa.uint64()),  # the first bytes of the text's digest
+    ]
+)
+"""The index of near-duplicates: which texts share a band, sorted by key, then text."""
+
+NEAR = pa.schema(
+    [
+        _required("text", pa.binary(16)),  # digests of two texts, the later one first
+        _required("other", pa.binary(16)),
+        _required("similarity", pa.float32()),  # Jaccard similarity of their shingles
+        _required("containment", pa.float32()),  # share of the later one's shingles that are in the earlier one
+        _required("leads", pa.bool_()),  # whether the later one is a near-duplicate of the earlier one
+    ]
+)
+"""What was counted of pairs of texts that share a band."""
+
 OUTCOME = pa.schema(
     [
         _required("doc_id", pa.string()),
         _required("decision", pa.string()),  # keep or drop, final
         pa.field("reason", pa.string()),
         pa.field("duplicate_of", pa.string()),  # doc_id of the document that stays
-        pa.field("similarity", pa.float32()),  # estimated Jaccard similarity to it
-        _required("split", pa.string()),  # train or validation
+        pa.field("similarity", pa.float32()),  # Jaccard similarity to it, counted
+        pa.field("containment", pa.float32()),  # share of its shingles that are in the document that stays
+        _required("split", pa.string()),  # train, validation or test
     ]
 )
 """The final outcome of each page: the policy's drop, or a duplicate's, or keep."""

@@ -5,7 +5,8 @@ order that depends on content alone. Running a stage, and deciding whether it mu
 not done here: see materialize.py.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -13,8 +14,11 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.digest import EXECUTION_ONLY
+from pipelines.errors import CorpusmillError
+from pipelines.store import Shard
 
-Transform = Callable[[Iterable[pa.RecordBatch], Any], Iterator[pa.RecordBatch]]
+Transform = Callable[..., Iterator[pa.RecordBatch]]
+"""(Iterable[RecordBatch], config) -> Iterator[RecordBatch]; with a third argument, Aids, where the stage `uses_aids`."""
 Tally = Callable[[pa.RecordBatch], dict[str, int]]
 """Counts of one output batch; they are summed and kept in the record, so reused shards count too."""
 
@@ -28,6 +32,26 @@ class Kind(StrEnum):
     """Sees all shards; yields one row for each input row, in order, cut into shards like the input."""
     GLOBAL = "global"
     """Sees all shards; yields one shard."""
+    GROUPED = "grouped"
+    """One output shard for a group of about 64 input shards, grouped by a digest of their names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aids:
+    """What may save a stage work, or brings what its inputs only name. It never shapes what comes out."""
+
+    read: Callable[[Shard, Sequence[str]], Iterator[pa.RecordBatch]]
+    """Verified rows of a shard, the named columns."""
+    aside: tuple[Shard, ...] = ()
+    """A shard for each unit, with a row for each of its rows: of `Node.aside`."""
+    last: tuple[Shard, ...] = ()
+    """What this stage left in the recipe's last build."""
+
+    def last_batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows of the last build; none of a shard that is gone, damaged or of another schema."""
+        for shard in self.last:
+            with contextlib.suppress(CorpusmillError, KeyError):
+                yield from self.read(shard, ())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +89,11 @@ class Stage:
     """From the config, what a row may cost. Given, no row can stop the stage: one on which its process dies or stalls is
     put in with a `problem` instead. So the input has that column, and the transform takes a row when it is done with the
     one before. None: a row that kills its process fails the shard."""
+    is_row_wise: bool = False
+    """Whether an output row depends on its own input row alone, is known by its `doc_id`, and comes in the batch of it;
+    a row may come to nothing. Then rows that did not change since the last build are not worked on again."""
+    uses_aids: bool = False
+    """Whether the transform takes Aids, too."""
     compressed: bool = True
     """False for shards that are memory-mapped and read without a copy."""
 

@@ -14,6 +14,11 @@ def tally_decisions(batch: pa.RecordBatch) -> dict[str, int]:
     return _value_counts(batch.column("decision"), "") | _value_counts(batch.column("reason"), "drop:")
 
 
+def tally_pairs(batch: pa.RecordBatch) -> dict[str, int]:
+    """NEAR -> pairs of texts that were compared, and those of which one is a near-duplicate of the other."""
+    return {"compared": batch.num_rows, "near": pc.sum(batch.column("leads")).as_py() or 0}
+
+
 def tally_languages(batch: pa.RecordBatch) -> dict[str, int]:
     """SIGNALS -> documents by language, and how often each identifier decided."""
     return _value_counts(batch.column("language"), "language:") | _value_counts(

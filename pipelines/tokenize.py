@@ -85,6 +85,7 @@ TOKENIZE = Stage(
     inputs=(select(DOCUMENT, "doc_id", "text"), select(OUTCOME, "doc_id", "decision", "split")),
     output=TOKENS,
     transform=tokenize_documents,
+    is_row_wise=True,
     libraries=("tokenizers", "gigatoken", "phonenumbers", "tldextract"),
     compressed=False,
     tally=tally_tokens,

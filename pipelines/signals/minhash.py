@@ -1,11 +1,12 @@
 """The two signals that dedup compares: a digest of the normalised text, and its MinHash signature.
 
 MinHash: Broder, "On the resemblance and containment of documents" (1997). 112 permutations, for 14
-bands of 8 rows, over 5-grams of tokens as in FineWeb (arXiv:2406.17557, datatrove). Ours differ in three ways:
+bands of 8 rows, over 5-grams of tokens as in FineWeb (arXiv:2406.17557, datatrove). Ours differ in four ways:
 
 - A token is a word where a script puts spaces between words, and a single character where it does
   not (Han, kana, Thai, Lao, Burmese, Khmer, Tibetan, ...). So a Chinese page is compared by its
   character 5-grams, and a page that mixes scripts needs no language to be known.
+- Traditional Chinese characters are folded to simplified ones.
 - A text of fewer than five tokens is one shingle, so two short texts match only if they are equal.
 - A permutation is `a * x + b` modulo 2**32 of a 32-bit shingle hash x, with a odd: a true permutation
   in one SIMD multiplication. x is well mixed, and tests hold the estimate to its binomial error.
@@ -37,6 +38,7 @@ from pipelines.signals.bits import (
     SHINGLE_BUFFER,
     SHINGLE_NUM_TOKENS,
 )
+from pipelines.signals.folding import simplified_characters
 from pipelines.signals.loops import kernels
 from pipelines.signals.words import Scratch, Table, table_of
 
@@ -60,16 +62,16 @@ _UNSPACED = (
     "\u3400-\u4dbf\u4e00-\u9fff\ua9e0-\ua9fe\uaa60-\uaa7f\uf900-\ufaff\U00016fe0-\U00018cff\U0001aff0-\U0001b16f\U00020000-\U000323af"
 )
 _PUNCTUATION = re.compile(rf"[^\w{_MARKS}{_UNSPACED}]+")
-_CHARACTERS = re.compile(f"[{_UNSPACED}]+")
+UNSPACED_RUN = re.compile(f"[{_UNSPACED}]+")
 _DIACRITICS = re.compile("[\u0300-\u036f]+")
 _DIGITS = re.compile(r"\d")
 
 
 def normalize(text: str) -> str:
-    """Fold what does not make two texts different: form, case, diacritics, digits, punctuation, white space.
+    """Fold what does not make two texts different: form, case, diacritics, variants, digits, punctuation, white space.
 
     NFKC and case folding; combining diacritics (U+0300 to U+036F) taken off, while the vowel signs of
-    other scripts stay; every digit becomes 0; a run of anything but letters, digits, marks and "_" becomes one space.
+    other scripts stay; traditional Chinese characters to simplified; every digit becomes 0; a run of anything but letters, digits, marks and "_" becomes one space.
     """
     return _DIGITS.sub("0", _fold(text))
 
@@ -89,14 +91,23 @@ def minhash(text: str) -> Signature | None:
 
 def text_digest_and_minhash(text: str, scratch: Scratch | None = None) -> tuple[bytes, Signature | None]:
     """Both at once: they share the normalisation."""
-    scratch, tables = scratch or Scratch(), _tables()
-    length, folded = _folded_and_signed(text, tables.folding, scratch, is_folded=False)
-    if length < 0:
-        length, folded = _folded_and_signed(_fold(text), tables.plain, scratch, is_folded=True)
-    if length == 0:
+    scratch = scratch or Scratch()
+    folded = _normalised(text, scratch)
+    if not len(folded):
         return _digest(text.encode("utf-8", "surrogatepass")), None
     minima, _ = scratch.array("minima", MINHASH_NUM_PERMUTATIONS, np.uint32)
-    return _digest(folded[:length].data), minima[:MINHASH_NUM_PERMUTATIONS].copy()
+    return _digest(folded.data), minima[:MINHASH_NUM_PERMUTATIONS].copy()
+
+
+def word_shingles(text: str) -> npt.NDArray[np.uint64]:
+    """The distinct shingles that a signature is made of, but with their digits, as sorted 64-bit hashes; at least one."""
+    folded = _normalised(text, Scratch()).tobytes().decode("utf-8", "surrogatepass")
+    codes = np.frombuffer(folded.encode("utf-32-le", "surrogatepass"), np.uint32)
+    found, tokens = np.empty(len(codes) + 1, np.uint64), np.empty(SHINGLE_NUM_TOKENS, np.uint64)
+    num = kernels().shingle_hashes(
+        *(codes.ctypes.data, len(codes), _tables().plain.at, tokens.ctypes.data, found.ctypes.data)
+    )
+    return np.unique(found[:num])
 
 
 def estimate(a: Signature, b: Signature) -> float:
@@ -109,6 +120,15 @@ def estimate(a: Signature, b: Signature) -> float:
 
 def _digest(folded: bytes | memoryview) -> bytes:
     return hashlib.blake2b(folded, digest_size=16).digest()
+
+
+def _normalised(text: str, scratch: Scratch) -> npt.NDArray[np.uint8]:
+    """The normalised text, digits kept, in UTF-8; its signature is in `scratch`."""
+    tables = _tables()
+    length, folded = _folded_and_signed(text, tables.folding, scratch, is_folded=False)
+    if length < 0:
+        length, folded = _folded_and_signed(_fold(text), tables.plain, scratch, is_folded=True)
+    return folded[:length]
 
 
 def _folded_and_signed(
@@ -137,7 +157,7 @@ def _decomposed(text: str) -> str:
 
 
 def _composed(text: str) -> str:
-    return unicodedata.normalize("NFKC", text)
+    return unicodedata.normalize("NFKC", text).translate(simplified_characters())
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +207,14 @@ def _tables() -> _Tables:
 def _plain_table() -> npt.NDArray[np.uint32]:
     table = np.arange(NUM_FOLDED_CODES, dtype=np.uint32)
     chars = "".join(map(chr, range(NUM_FOLDED_CODES)))
-    for match in _CHARACTERS.finditer(chars):
+    for match in UNSPACED_RUN.finditer(chars):
         table[match.start() : match.end()] |= np.uint32(FOLDED_CHARACTER)
     for match in _DIGITS.finditer(chars):
         table[match.start()] |= np.uint32(FOLDED_DIGIT)
     for match in _PUNCTUATION.finditer(chars):
         table[match.start() : match.end()] = 0
+    for variant, char in simplified_characters().items():
+        table[variant] = table[ord(char)] if ord(char) < NUM_FOLDED_CODES else ord(char) | FOLDED_CHARACTER
     return table
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -30,6 +30,13 @@ def english_pages(folder: Path, num_pages: int) -> list[tuple[str, bytes]]:
             f"got no English page in {folder}, wanted those of Debian's documentation: run infra/fetch_debian_docs.sh {folder}."
         )
     return [(f"https://docs.example/{name}", (folder / name).read_bytes()) for name in names]
+
+
+def all_pages(folders: Sequence[Path], num_pages: int) -> list[tuple[str, bytes]]:
+    """At most `num_pages` (URL, bytes) of all sites and languages, mixed in an order that is always the same."""
+    named = {path.relative_to(folder).as_posix(): path for folder in folders for path in folder.rglob("*.html")}
+    names = sorted((name for name, path in named.items() if path.is_file()), key=_digest)[:num_pages]
+    return [(f"https://docs.example/{name}", named[name].read_bytes()) for name in names]
 
 
 def write_warc(path: Path, pages: Iterable[tuple[str, bytes]]) -> None:

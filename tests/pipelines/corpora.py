@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.corpus import CorpusConfig, PerplexityConfig, build
+from pipelines.corpus import CorpusConfig, PerplexityConfig, build, corpus_nodes, last_manifests
 from pipelines.dedup import DedupConfig
 from pipelines.digest import digest_file
 from pipelines.executor import Executor, InlineExecutor
@@ -101,6 +101,7 @@ def _row(page: Page) -> dict[str, Any]:
     return {"text": text_of(page.text, page.variant), "url": _url(page), "fetched_at": _moment(page)}
 
 
+RECIPE = "recipe"
 _STATUS = {"gone": "404 Not Found", "failed": "503 Service Unavailable"}
 
 
@@ -159,8 +160,12 @@ def run(
     executor: Executor | None = None,
     on_progress: OnProgress = lambda _progress: None,
 ) -> dict[str, StageResult]:
-    """Build a corpus, in this process unless told otherwise."""
-    return build(store, sources, wanted, executor or InlineExecutor(), on_progress)
+    """Build a corpus, in this process unless told otherwise; what the last one left may save work."""
+    last = last_manifests(store, RECIPE, corpus_nodes(wanted))
+    results = build(store, sources, wanted, executor or InlineExecutor(), on_progress, last)
+    for result in results.values():
+        store.set_ref(RECIPE, result.manifest)
+    return results
 
 
 def content(store: Store, results: Mapping[str, StageResult]) -> dict[str, list[tuple[Entry, bytes]]]:

@@ -416,7 +416,7 @@ def test_a_given_tokenizer_is_an_input_by_content(store, tmp_path):
     assert same.digest == given.digest
     results = run(store, sources, replace(wanted, tokenizer=same))
     assert computed(results) == dict.fromkeys(
-        ("extract", "signals", "toxicity", "policy", "sources", "dedup", "tokenize"), 0
+        ("extract", "signals", "toxicity", "policy", "sources", "bands", "index", "near", "dedup", "tokenize"), 0
     )
     assert content(store, results)["tokenize"] == content(store, trained)["tokenize"]
     smaller = run(other, sources, config(vocab_size=257))
@@ -424,7 +424,9 @@ def test_a_given_tokenizer_is_an_input_by_content(store, tmp_path):
     assert computed(run(store, sources, replace(wanted, tokenizer=resource)))["tokenize"] == 2
 
 
-@pytest.mark.parametrize("stage", ["extract", "signals", "toxicity", "policy", "dedup", "sample", "tokenizer"])
+@pytest.mark.parametrize(
+    "stage", ["extract", "signals", "toxicity", "policy", "bands", "index", "near", "dedup", "sample", "tokenizer"]
+)
 def test_rot_that_keeps_the_time_is_found_by_who_reads_and_then_mended(store, tmp_path, stage):
     sources = files(tmp_path, "a.warc.gz", "b.jsonl")
     first = run(store, sources, config())

@@ -25,7 +25,21 @@ PARTS = [
     [Page(text=8, url=8, day=10), Page(text=9, url=9, day=10, fate="opt_out"), Page(text=10, url=10, day=10)],
 ]
 LATER = [Page(text=12, url=30, day=40), Page(text=13, url=31, day=40), Page(text=3, url=32, day=40)]
-STAGES = ("extract", "signals", "toxicity", "policy", "sources", "dedup", "sample", "tokenizer", "tokenize")
+MAPS = ("extract", "signals", "toxicity", "policy", "bands", "tokenize")
+STAGES = (
+    "extract",
+    "signals",
+    "toxicity",
+    "policy",
+    "sources",
+    "bands",
+    "index",
+    "near",
+    "dedup",
+    "sample",
+    "tokenizer",
+    "tokenize",
+)
 
 
 class Corpus:
@@ -96,11 +110,7 @@ def reasons(plans: Mapping[str, StagePlan]) -> dict[str, dict[str, int]]:
 
 def test_an_empty_store(corpus):
     plans, real = corpus.check(config())
-    assert (
-        exact(plans)
-        == real
-        == {**dict.fromkeys(STAGES, 1), "extract": 3, "signals": 3, "toxicity": 3, "policy": 3, "tokenize": 3}
-    )
+    assert exact(plans) == real == {**dict.fromkeys(STAGES, 1), **dict.fromkeys(MAPS, 3)}
     assert reasons(plans)["extract"] == {"new input": 3}
 
 
@@ -141,6 +151,9 @@ def test_a_new_file_with_later_pages(built):
         "toxicity": 1,
         "policy": 1,
         "sources": 1,
+        "bands": 1,
+        "index": 1,
+        "near": 1,
         "dedup": 1,
         "sample": 1,
     }
@@ -151,7 +164,7 @@ def test_a_new_file_with_later_pages(built):
 
 
 def test_a_file_less_is_exact(built):
-    del built.sources[2]
+    del built.sources[0]
     plans, real = built.check(config())
     expected = {
         "extract": 0,
@@ -159,6 +172,9 @@ def test_a_file_less_is_exact(built):
         "toxicity": 0,
         "policy": 0,
         "sources": 1,
+        "bands": 0,
+        "index": 1,
+        "near": 1,
         "dedup": 1,
         "sample": 1,
         "tokenizer": 1,
@@ -176,7 +192,7 @@ def test_a_file_that_comes_back_is_known(built):
 
 def test_a_changed_vocabulary(built):
     plans, real = built.check(config(vocab_size=320))
-    assert exact(plans) == real == {**dict.fromkeys(STAGES[:7], 0), "tokenizer": 1, "tokenize": 3}
+    assert exact(plans) == real == {**dict.fromkeys(STAGES[:-2], 0), "tokenizer": 1, "tokenize": 3}
     assert plans["tokenizer"].reasons == {"config changed: vocab_size 300 -> 320": 1}
     (reason,) = plans["tokenize"].reasons
     assert reason.startswith("config changed: tokenizer.digest ")
@@ -191,7 +207,7 @@ def test_a_vocabulary_larger_than_the_text_yields_changes_no_token(corpus):
 
 def test_personal_data_left_in(built):
     plans, real = built.check(config(redact=None))
-    assert exact(plans) == real == {**dict.fromkeys(STAGES[:6], 0), "sample": 1, "tokenizer": 1, "tokenize": 3}
+    assert exact(plans) == real == {**dict.fromkeys(STAGES[:-3], 0), "sample": 1, "tokenizer": 1, "tokenize": 3}
     assert plans["sample"].reasons == {"config changed: redact ['email'] -> None": 1}
 
 
@@ -200,7 +216,7 @@ def test_a_changed_extraction_may_change_all_or_nothing(built):
     assert real == {**dict.fromkeys(STAGES, 0), "extract": 3}
     assert {name: plan.at_most for name, plan in plans.items()} == {
         **dict.fromkeys(STAGES, 1),
-        **dict.fromkeys(("extract", "signals", "toxicity", "policy", "tokenize"), 3),
+        **dict.fromkeys(MAPS, 3),
     }
     assert plans["extract"].reasons == {"config changed: min_main_chars 200 -> 199": 3}
     assert plans["signals"].reasons == {"its input may change": 3}
@@ -229,7 +245,7 @@ def test_a_damaged_shard_that_others_need(built):
     entry = built.build(config())["signals"].manifest.entries[0]
     built.store.shard_path(entry.shard.digest).unlink()
     plans, _ = built.check(config(min_words=130))
-    assert exact(plans) == {"extract": 0, "signals": 1, "toxicity": 0, "policy": 3}
+    assert exact(plans) == {"extract": 0, "signals": 1, "toxicity": 0, "policy": 3, "bands": 0, "index": 0}
 
 
 def test_a_touched_store_stays_touched(built):

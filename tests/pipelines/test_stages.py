@@ -10,7 +10,7 @@ import pytest
 from flows.demo.site import render_site
 from pipelines import schemas
 from pipelines.bias.toxicity_stage import ToxicityModelConfig
-from pipelines.corpus import CorpusConfig, PerplexityConfig, corpus_nodes
+from pipelines.corpus import CorpusConfig, PerplexityConfig, corpus_nodes, units_of
 from pipelines.decontaminate import SuitesConfig
 from pipelines.dedup import DedupConfig
 from pipelines.digest import digest_file
@@ -24,10 +24,10 @@ from pipelines.pii import KINDS
 from pipelines.policy import EvaluationRules, PolicyConfig
 from pipelines.signals.measure import SignalsConfig
 from pipelines.stage import Kind, Resource
-from pipelines.store import Store
+from pipelines.store import Shard, Store
 from pipelines.suites import Suite
 from pipelines.tokenizer import SampleConfig, TokenizerConfig
-from pipelines.work import Unit
+from pipelines.work import Base, Unit, run_work
 
 SUITE = Path(__file__).parent / "suite_items.jsonl"
 CONFIG = CorpusConfig(
@@ -64,6 +64,11 @@ def demo_pages(num_pages: int = 24) -> pa.RecordBatch:
         }
         for idx, (url, answer) in enumerate(answers)
     ]
+    for row in rows[:: len(rows) // 5]:
+        paragraphs = row["payload"].split(b"</p>")
+        paragraphs[5] += b" One more remark."
+        altered = {"payload": b"</p>".join(paragraphs), "url": f"{row['url']}?copy", "record_offset": len(rows)}
+        rows.append({**row, **altered})
     return pa.RecordBatch.from_pylist(rows, schema=schemas.PAGE)
 
 
@@ -76,13 +81,9 @@ def built(tmp_path_factory):
     page_shards = [store.write(schemas.PAGE, [part]) for part in (pages.slice(0, half), pages.slice(half))]
     done, found = {}, {}
     for name, node in NODES.items():
-        if node.upstream:
-            entries = [done[upstream].by_unit() for upstream in node.upstream]
-            units = [Unit(unit, tuple(by_unit[unit].shard for by_unit in entries)) for unit in entries[0]]
-        elif not node.stage.inputs:
-            units = []
-        else:
-            units = [Unit(shard.digest, (shard,)) for shard in page_shards] if node.stage.inputs else []
+        units = units_of(node, (), done)
+        if not node.upstream and node.stage.inputs:
+            units = [Unit(shard.digest, (shard,)) for shard in page_shards]
         config = node.configure(CONFIG, done, store)
         done[name] = materialize(store, node.stage, config, units, InlineExecutor(), lambda _: None).manifest
         found[name] = (node.stage, config, units, done[name])
@@ -139,7 +140,10 @@ def test_how_rows_are_batched_changes_no_row(built, name, size):
     assert cut.equals(whole)
 
 
-@pytest.mark.parametrize("name", [name for name in MAPS if name != "tokenize"])
+ONE_FOR_ONE = [name for name in MAPS if "one row for each row" in (NODES[name].stage.transform.__doc__ or "")]
+
+
+@pytest.mark.parametrize("name", ONE_FOR_ONE)
 def test_a_map_gives_one_row_for_each_row_in_order(built, name):
     store, found = built
     stage, _, units, manifest = found[name]
@@ -166,7 +170,56 @@ def test_what_is_counted_adds_up(built, name):
         assert sum(count for key, count in counts.items() if key.startswith("drop:")) == counts["drop"]
     if stage.name == "tokenize":
         assert counts["documents"] == manifest.num_rows
-        assert counts["tokens"] == counts.get("tokens:train", 0) + counts.get("tokens:validation", 0)
+        splits = ("train", "validation", "test")
+        assert counts["tokens"] == sum(counts.get(f"tokens:{split}", 0) for split in splits)
+
+
+ROW_WISE = [name for name, node in NODES.items() if node.stage.is_row_wise]
+
+
+@pytest.mark.parametrize("name", ROW_WISE)
+@pytest.mark.parametrize("changed", [(), (0,), (2, 3, 7), tuple(range(12))])
+def test_rows_that_did_not_change_are_taken_over_to_the_byte(built, name, changed):
+    """Another version of the unit, in which some rows were other rows, is what there was before."""
+    store, found = built
+    stage, config, units, manifest = found[name]
+    unit = units[0]
+    old_inputs = []
+    for shard, schema in zip(unit.inputs, stage.inputs, strict=True):
+        table = pa.Table.from_batches(store.read(shard, schema.names)).combine_chunks()
+        rows = [(row + 5) % table.num_rows if row in changed else row for row in range(table.num_rows)]
+        old_inputs.append(store.write(table.schema, table.take(rows).to_batches()))
+    (old,) = works_of(stage, config, [Unit("unit", tuple(old_inputs))])
+    before = run_work(store, old, lambda _num_rows: None)
+    (work,) = works_of(stage, config, [unit])
+    seen = []
+
+    def watched(batches, config):
+        return stage.transform((seen.append(batch.num_rows) or batch for batch in batches), config)
+
+    work = dataclasses.replace(
+        work, stage=dataclasses.replace(stage, transform=watched), base=Base(tuple(old_inputs), before.shards[0])
+    )
+    record = run_work(store, work, lambda _num_rows: None)
+    assert record.shards == (manifest.entries[0].shard,)
+    assert record.counts == (manifest.entries[0].counts,)
+    is_ambiguous = name == "tokenize" and len(changed) > 0  # a document twice among the rows before
+    assert sum(seen) == len(changed) or is_ambiguous
+
+
+@pytest.mark.parametrize("num_rows", [0, 5])
+def test_a_base_that_is_shorter_or_gone_costs_work_and_changes_nothing(built, num_rows):
+    store, found = built
+    stage, config, units, manifest = found["signals"]
+    (shard,) = units[0].inputs[:1]
+    table = pa.Table.from_batches(store.read(shard, stage.inputs[0].names)).combine_chunks()
+    part = store.write(table.schema, table.slice(0, num_rows).to_batches())
+    whole = pa.Table.from_batches(store.read(manifest.entries[0].shard)).combine_chunks()
+    output = store.write(stage.output, whole.slice(0, num_rows).to_batches())
+    (work,) = works_of(stage, config, [dataclasses.replace(units[0], inputs=units[0].inputs[:1])])
+    for base in (Base((part,), output), Base((Shard("0" * 64, 1, 1),), output), Base((part,), Shard("0" * 64, 1, 1))):
+        record = run_work(store, dataclasses.replace(work, base=base), lambda _num_rows: None)
+        assert record.shards == (manifest.entries[0].shard,)
 
 
 @pytest.mark.parametrize("name", NODES)

@@ -1,0 +1,118 @@
+"""What a change costs against a fresh build: `python tests/benchmarks/bench_incremental.py FOLDER [FOLDER ...]`.
+
+The folders hold what `infra/fetch_debian_docs.sh FOLDER [PACKAGE ...]` unpacked. Their pages, mixed, go into WARC files, and
+the corpus is built, each time by a process of its own with two workers: fresh; again with nothing changed; with 1 % more
+pages; with one threshold changed; with one page taken down. CPU time is that of the process and its workers from start to
+end; what a no-op run takes is subtracted from each, the fresh build too. Every end is compared with a fresh build of it.
+Ends with one JSON line; exits 1 above a bar.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bench_build import cpu_seconds, default_config, sources_in
+from page_files import all_pages, write_warc
+
+from pipelines.corpus import CorpusConfig, build, corpus_nodes, last_manifests
+from pipelines.executor import open_executor
+from pipelines.policy import QualityRules
+from pipelines.store import Store
+
+BARS = {"add": 0.03, "threshold": 0.05, "takedown": 0.02}
+RECIPE = "bench"
+
+
+def config_of(step: str) -> CorpusConfig:
+    config = default_config()
+    if step != "threshold":
+        return config
+    quality = replace(config.policy.quality or QualityRules(), min_words=75)
+    return replace(config, policy=replace(config.policy, quality=quality))
+
+
+def run_step(step: str, warcs: Path, store: Path) -> None:
+    """One build in this process; prints its figures."""
+    started, opened = time.monotonic(), Store(store)
+    config = config_of(step)
+    with open_executor(2) as executor:
+        last = last_manifests(opened, RECIPE, corpus_nodes(config))
+        results = build(opened, sources_in(warcs), config, executor, lambda _: None, last)
+        for result in results.values():
+            opened.set_ref(RECIPE, result.manifest)
+        cpu = cpu_seconds()
+    print(
+        json.dumps(
+            {
+                "cpu_seconds": cpu,
+                "wall_seconds": time.monotonic() - started,
+                "digests": {name: result.manifest.digest for name, result in results.items()},
+                "computed": {name: result.num_computed for name, result in results.items() if result.num_computed},
+                "kept": results["dedup"].manifest.counts()["keep"],
+                "rows": results["extract"].manifest.num_rows,
+                "stage_seconds": {name: round(result.seconds, 2) for name, result in results.items()},
+            }
+        )
+    )
+
+
+def measured(step: str, warcs: Path, store: Path) -> dict[str, Any]:
+    """The figures of one build in a process of its own."""
+    command = [sys.executable, __file__, "--step", step, str(warcs), str(store)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    seconds = {name: value for name, value in figures["stage_seconds"].items() if value >= 0.1}
+    print(
+        f"{step}: {figures['cpu_seconds']:.1f} CPU s, {figures['wall_seconds']:.1f} s, computed {figures['computed']}, {seconds}"
+    )
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folders", nargs="*", type=Path, default=[Path("pages")])
+    parser.add_argument("--num-pages", type=int, default=20_000)
+    parser.add_argument("--pages-per-file", type=int, default=1000)
+    parser.add_argument("--step", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.step:
+        run_step(options.step, *options.folders)
+        return
+    num_new = options.num_pages // 100
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        warcs, store = scratch / "warc", scratch / "store"
+        warcs.mkdir()
+        pages = all_pages(options.folders, options.num_pages + num_new)
+        if len(pages) < options.num_pages + num_new:
+            print(f"got {len(pages)} pages, wanted {options.num_pages + num_new}: the corpus is smaller")
+            num_new = len(pages) // 101
+        first = pages[num_new:]
+        for start in range(0, len(first), options.pages_per_file):
+            write_warc(warcs / f"{start:06d}.warc.gz", first[start : start + options.pages_per_file])
+        fresh, no_op = measured("fresh", warcs, store), measured("no-op", warcs, store)
+        steps: dict[str, dict[str, Any]] = {"threshold": measured("threshold", warcs, store)}
+        measured("back", warcs, store)
+        write_warc(warcs / "new.warc.gz", pages[:num_new])
+        steps["add"] = measured("add", warcs, store)
+        whole = fresh["cpu_seconds"] - no_op["cpu_seconds"]
+        for step, figures in steps.items():
+            figures["share"] = (figures["cpu_seconds"] - no_op["cpu_seconds"]) / whole
+            figures["bar"] = BARS[step]
+            again = measured(step, warcs, scratch / f"fresh-{step}") if step == "add" else None
+            figures["equals_fresh"] = None if again is None else again["digests"] == figures["digests"]
+            print(
+                f"{step}: {figures['share']:.2%} of a fresh build (bar {BARS[step]:.0%}), equals a fresh one: {figures['equals_fresh']}"
+            )
+    print(json.dumps({"fresh": fresh, "no_op": no_op, **steps}))
+    sys.exit(any(figures["share"] > figures["bar"] or figures["equals_fresh"] is False for figures in steps.values()))
+
+
+if __name__ == "__main__":
+    main()
