@@ -46,6 +46,7 @@ from pipelines.policy import (
     QualityRules,
 )
 from pipelines.refusal import RefusalConfig
+from pipelines.sample import SampleConfig
 from pipelines.signals.classifiers import Classifier
 from pipelines.signals.fasttext_file import labels_of
 from pipelines.signals.measure import SignalsConfig
@@ -55,7 +56,7 @@ from pipelines.sources.text import TextOptions
 from pipelines.stage import Resource
 from pipelines.store import Store
 from pipelines.suites import SUITE_SUFFIXES, Suite, suite_names
-from pipelines.tokenizer import SampleConfig, TokenizerConfig, given_tokenizer, gpt2_tokenizer
+from pipelines.tokenizer import TokenizerConfig, given_tokenizer, gpt2_tokenizer
 
 _COMPLIANCE_REST = (
     "lexicons",

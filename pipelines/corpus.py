@@ -41,12 +41,13 @@ from pipelines.perplexity.reference import GIVEN_REFERENCE_STAGE, REFERENCE_STAG
 from pipelines.perplexity.scores import PERPLEXITY_STAGE, ScoresConfig
 from pipelines.policy import PolicyConfig, policy_reading
 from pipelines.refusal import SOURCES, RefusalConfig
+from pipelines.sample import SAMPLE_STAGE, SampleConfig
 from pipelines.signals.measure import SIGNALS_STAGE, SignalsConfig
 from pipelines.sources.text import TextOptions
 from pipelines.stage import Resource, Stage
 from pipelines.store import Manifest, Shard, Store
 from pipelines.tokenize import TOKENIZE, TokenizeConfig
-from pipelines.tokenizer import SAMPLE_STAGE, TOKENIZER_STAGE, SampleConfig, TokenizerConfig
+from pipelines.tokenizer import TOKENIZER_STAGE, TokenizerConfig
 from pipelines.work import SourceFile, Unit, align
 
 
@@ -190,7 +191,8 @@ def corpus_nodes(config: CorpusConfig) -> tuple[Node, ...]:
     )
     sample = Node(
         stage=reading(SAMPLE_STAGE),
-        upstream=("extract", "dedup", *named),
+        upstream=("signals", "dedup", *named),
+        aside="extract",
         configure=lambda config, _done, _store: config.sample,
         is_cheap=True,
     )

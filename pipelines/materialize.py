@@ -63,16 +63,16 @@ class LastBuild:
 
 def with_aids(store: Store, work: Work, last: LastBuild) -> Work:
     """A work that knows what its stage made of another version of its unit, if it can be of use."""
-    if work.stage.uses_aids:
-        return replace(work, last=tuple(entry.shard for entry in last.output.entries))
-    if not work.stage.is_row_wise or work.stage.kind is not Kind.MAP:
+    if not (work.stage.uses_aids or work.stage.is_row_wise):
         return work
-    name = work.units[0].name
+    name = work.names[0]
     entry = last.output.by_unit().get(name)
     record = store.recorded(work.stage.name, entry.key) if entry is not None else None
     if entry is None or record is None:
         return work
     changed = {field for field, value in work.key_fields.items() if record.key_fields.get(field) != value}
+    if work.stage.uses_aids:
+        return replace(work, last=(entry.shard,)) if changed <= {"inputs", "config"} else work
     inputs = [manifest.by_unit().get(name) for manifest in last.inputs]
     shards = tuple(each.shard for each in inputs if each is not None)
     if changed != {"inputs"} or [[shard.digest for shard in shards]] != record.key_fields["inputs"]:

@@ -45,7 +45,7 @@ class Aids:
     aside: tuple[Shard, ...] = ()
     """A shard for each unit, with a row for each of its rows: of `Node.aside`."""
     last: tuple[Shard, ...] = ()
-    """What this stage left in the recipe's last build."""
+    """What this stage, of the same version and code, left in the recipe's last build, under whatever config."""
 
     def last_batches(self) -> Iterator[pa.RecordBatch]:
         """The rows of the last build; none of a shard that is gone, damaged or of another schema."""

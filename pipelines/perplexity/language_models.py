@@ -113,6 +113,6 @@ LANGUAGE_MODELS_STAGE = Stage(
     inputs=(REFERENCE,),
     output=LANGUAGE_MODEL,
     transform=train_language_models,
-    libraries=("gigatoken", "numpy", "tokenizers"),
+    libraries=("gigatoken", "llvmlite", "numba", "numpy", "tokenizers"),
     compressed=False,
 )

@@ -31,11 +31,12 @@ from pipelines.extract import ExtractConfig
 from pipelines.materialize import StageResult
 from pipelines.pii import DEFAULT_KINDS
 from pipelines.policy import PolicyConfig
+from pipelines.sample import SampleConfig
 from pipelines.signals.measure import SignalsConfig
 from pipelines.sources.warc import WarcOptions
 from pipelines.stage import Resource
 from pipelines.store import Store
-from pipelines.tokenizer import SampleConfig, TokenizerConfig
+from pipelines.tokenizer import TokenizerConfig
 from pipelines.work import SourceFile
 
 BAR_PAGES_PER_CPU_SECOND = 40

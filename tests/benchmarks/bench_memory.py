@@ -24,8 +24,8 @@ from page_files import english_pages, write_warc
 from pipelines.corpus import corpus_nodes, run_node
 from pipelines.executor import open_executor
 from pipelines.materialize import StageResult
+from pipelines.sample import SampleConfig
 from pipelines.store import Store
-from pipelines.tokenizer import SampleConfig
 
 BAR_WORKER_BYTES = 3 << 29
 MAX_GROWTH_BYTES = 2 * SampleConfig().max_sample_bytes

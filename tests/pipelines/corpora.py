@@ -19,11 +19,12 @@ from pipelines.extract import ExtractConfig
 from pipelines.materialize import OnProgress, StageResult
 from pipelines.perplexity.language_models import LanguageModelsConfig
 from pipelines.policy import PolicyConfig, QualityRules
+from pipelines.sample import SampleConfig
 from pipelines.signals.measure import SignalsConfig
 from pipelines.sources.text import TextOptions
 from pipelines.sources.warc import WarcOptions
 from pipelines.store import Entry, Store
-from pipelines.tokenizer import SampleConfig, TokenizerConfig
+from pipelines.tokenizer import TokenizerConfig
 from pipelines.work import SourceFile
 
 SMALL_MODELS = PerplexityConfig(models=LanguageModelsConfig(order=3, vocab_size=280, min_bytes=1))

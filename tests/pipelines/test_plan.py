@@ -24,7 +24,7 @@ PARTS = [
     [Page(text=2, url=2, day=9), Page(text=7, url=7, day=9), Page(text=1, url=11, day=9)],
     [Page(text=8, url=8, day=10), Page(text=9, url=9, day=10, fate="opt_out"), Page(text=10, url=10, day=10)],
 ]
-LATER = [Page(text=12, url=30, day=40), Page(text=13, url=31, day=40), Page(text=3, url=32, day=40)]
+LATER = [Page(text=12, url=30, day=40), Page(text=3, url=32, day=40)]
 MAPS = ("extract", "signals", "toxicity", "policy", "bands", "tokenize")
 STAGES = (
     "extract",

@@ -22,11 +22,12 @@ from pipelines.perplexity.language_models import LanguageModelsConfig
 from pipelines.perplexity.reference import ReferenceConfig
 from pipelines.pii import KINDS
 from pipelines.policy import EvaluationRules, PolicyConfig
+from pipelines.sample import SampleConfig
 from pipelines.signals.measure import SignalsConfig
 from pipelines.stage import Kind, Resource
 from pipelines.store import Shard, Store
 from pipelines.suites import Suite
-from pipelines.tokenizer import SampleConfig, TokenizerConfig
+from pipelines.tokenizer import TokenizerConfig
 from pipelines.work import Base, Unit, run_work
 
 SUITE = Path(__file__).parent / "suite_items.jsonl"

@@ -15,17 +15,14 @@ from hypothesis import strategies as st
 
 from pipelines.encoding import Encoder
 from pipelines.errors import ConfigError, EmptyCorpusError, SchemaError
-from pipelines.schemas import DOCUMENT, OUTCOME, SAMPLE, TOKENIZER, select
-from pipelines.tokenizer import (
-    SampleConfig,
-    TokenizerConfig,
-    given_tokenizer,
-    gpt2_tokenizer,
-    sample_documents,
-    train_tokenizer,
-)
+from pipelines.sample import SampleConfig, sample_documents
+from pipelines.schemas import DOCUMENT, OUTCOME, SAMPLE, SIGNALS, TOKENIZER, select
+from pipelines.stage import Aids
+from pipelines.store import Shard
+from pipelines.tokenizer import TokenizerConfig, given_tokenizer, gpt2_tokenizer, train_tokenizer
 
-INPUT = pa.schema([*select(DOCUMENT, "doc_id", "fetched_at", "text"), *select(OUTCOME, "decision", "split")])
+INPUT = pa.schema([*select(SIGNALS, "doc_id", "fetched_at", "num_bytes"), *select(OUTCOME, "decision", "split")])
+TEXT = select(DOCUMENT, "text")
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 ENGLISH = "The quick brown fox jumps over the lazy dog, while the other foxes watch the dogs. "
 CHINESE = "敏捷的棕色狐狸跳过懒狗，其他的狐狸看着那些狗。"
@@ -33,7 +30,8 @@ CHINESE = "敏捷的棕色狐狸跳过懒狗，其他的狐狸看着那些狗。
 
 def row(doc_id, text, fetched_at=None, decision="keep", split="train"):
     time = None if fetched_at is None else EPOCH + dt.timedelta(days=fetched_at)
-    return {"doc_id": doc_id, "fetched_at": time, "text": text, "decision": decision, "split": split}
+    known = {"doc_id": doc_id, "fetched_at": time, "num_bytes": len(text.encode())}
+    return known | {"text": text, "decision": decision, "split": split}
 
 
 def sample(rows, batch_size=2, **config):
@@ -41,7 +39,15 @@ def sample(rows, batch_size=2, **config):
         pa.RecordBatch.from_pylist(rows[start : start + batch_size], schema=INPUT)
         for start in range(0, len(rows), batch_size)
     )
-    out = list(sample_documents(batches, SampleConfig(**config)))
+    units = [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
+
+    def read(shard, columns):
+        assert columns == ("text",)
+        for start in range(0, shard.num_rows, 3):
+            yield pa.RecordBatch.from_pylist(units[int(shard.digest)][start : start + 3], schema=TEXT)
+
+    aside = tuple(Shard(str(number), 0, len(unit)) for number, unit in enumerate(units))
+    out = list(sample_documents(batches, SampleConfig(**config), Aids(read=read, aside=aside)))
     assert all(batch.schema == SAMPLE for batch in out)
     return [(r["doc_id"], r["text"]) for batch in out for r in batch.to_pylist()]
 
@@ -73,6 +79,18 @@ def test_only_kept_training_text_is_sampled_first_seen_first():
 def test_the_budget_is_the_largest_power_of_two_that_the_text_fills(lengths, max_sample_bytes, expected):
     rows = [row(f"{i:04}", "x" * length) for i, length in enumerate(lengths)]
     assert [len(text) for _, text in sample(rows, max_sample_bytes=max_sample_bytes)] == expected
+
+
+def test_of_much_text_an_eighth_is_enough():
+    rows = [row(f"{i:04}", "x" * (1 << 20)) for i in range(40)]
+    assert [sum(len(text) for _, text in sample(rows[:count])) >> 20 for count in (1, 2, 3, 31, 32, 40)] == [
+        1,
+        2,
+        2,
+        2,
+        4,
+        4,
+    ]
 
 
 def test_a_cut_leaves_whole_characters():

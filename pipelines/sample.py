@@ -1,0 +1,140 @@
+"""What the tokenizer learns from: a bounded sample of the kept text."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.errors import ConfigError, SchemaError
+from pipelines.pii import find_all, redact
+from pipelines.schemas import OUTCOME, SAMPLE, SIGNALS, select
+from pipelines.stage import Aids, Kind, Stage
+
+_BATCH_NUM_ROWS = 1024
+_SAMPLED_PART = 8
+_MIN_SAMPLE_BYTES = 2 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleConfig:
+    """How much text the tokenizer is trained on."""
+
+    max_sample_bytes: int = 64 << 20
+    """Most UTF-8 bytes of text in the sample, before redaction; training on 64 MiB takes a few seconds."""
+    redact: tuple[str, ...] | None = None
+    """Kinds of personal data replaced by placeholders, as in the tokenize stage; None is off."""
+
+    def __post_init__(self) -> None:
+        if self.max_sample_bytes < 1:
+            raise ConfigError(f"got max_sample_bytes {self.max_sample_bytes}, wanted at least 1: 67108864 is usual.")
+
+
+def sample_documents(batches: Iterable[pa.RecordBatch], config: SampleConfig, aids: Aids) -> Iterator[pa.RecordBatch]:
+    """SIGNALS + OUTCOME -> SAMPLE, the first bytes of the kept training text, by (fetched_at, doc_id).
+
+    The budget is the largest power of two in an eighth of the kept training text, at least 2 MiB or, of less text, what it
+    fills, and at most `max_sample_bytes`. So newer documents change nothing until the text has doubled: a growing corpus
+    trains its tokenizer once a doubling, never again once the budget is full, and what was encoded stays valid meanwhile.
+    Taking a sampled document out, or adding one older than the newest of them (no fetch time counts as the oldest), does
+    change the sample.
+
+    The last document is cut to the budget, which counts bytes before redaction. Texts are looked up (aside: DOCUMENT), those
+    of the sample alone. Raises SchemaError where a document has no outcome.
+    """
+    found: list[pa.RecordBatch] = []
+    row = 0
+    for batch in batches:
+        chosen = pc.and_(_is_for_training(batch), pc.greater(batch.column("num_bytes"), 0))
+        times = batch.column("fetched_at").cast(pa.int64()).fill_null(0)
+        columns = {
+            "time": times,
+            "doc_id": batch.column("doc_id"),
+            "num_bytes": batch.column("num_bytes"),
+            "row": pa.array(np.arange(row, row + batch.num_rows)),
+        }
+        if "entities" in batch.schema.names:
+            columns["entities"] = batch.column("entities")
+        found.append(pa.RecordBatch.from_pydict(columns).filter(chosen))
+        row += batch.num_rows
+    candidates = pa.Table.from_batches(found) if found else pa.table({"num_bytes": pa.array([], pa.int64())})
+    total_bytes = pc.sum(candidates.column("num_bytes")).as_py() or 0
+    if total_bytes:
+        budget = _budget(total_bytes, config.max_sample_bytes)
+        yield from _sample(_first_seen(candidates, budget), budget, config, aids)
+
+
+def _budget(total_bytes: int, most_bytes: int) -> int:
+    """Bytes of the sample: a power of two, or the most there may be."""
+    of_all = 1 << (total_bytes.bit_length() - 1)
+    return min(max(of_all // _SAMPLED_PART, min(of_all, _MIN_SAMPLE_BYTES)), most_bytes)
+
+
+def _is_for_training(batch: pa.RecordBatch) -> pa.BooleanArray:
+    """True for each row that is kept for training; a missing decision is an error, never a yes."""
+    decisions = batch.column("decision")
+    if not pc.all(pc.is_in(decisions, pa.array(["keep", "drop"])), min_count=0).as_py():
+        raise SchemaError(
+            f"got decisions {decisions.unique().to_pylist()}, wanted keep or drop for each document: run dedup on "
+            "them again."
+        )
+    return pc.and_(pc.equal(decisions, "keep"), pc.equal(batch.column("split"), "train"))
+
+
+def _first_seen(candidates: pa.Table, budget: int) -> list[dict[str, Any]]:
+    """The first candidates that fill the budget; the last of them may overflow it."""
+    order = candidates.sort_by([(name, "ascending") for name in ("time", "doc_id", "row")])
+    filled = np.cumsum(order.column("num_bytes").to_numpy())
+    rows: list[dict[str, Any]] = order.slice(0, int(np.searchsorted(filled, budget)) + 1).to_pylist()
+    return rows
+
+
+def _sample(
+    candidates: Sequence[Mapping[str, Any]], budget: int, config: SampleConfig, aids: Aids
+) -> Iterator[pa.RecordBatch]:
+    kinds = None if config.redact is None else frozenset(config.redact)
+    left = budget
+    rows: list[dict[str, str]] = []
+    texts = _texts([candidate["row"] for candidate in candidates], aids)
+    for candidate in candidates:
+        text = texts[candidate["row"]]
+        if kinds is not None:
+            text = redact(text, find_all(text, None, kinds, candidate.get("entities")))
+        if candidate["num_bytes"] > left:
+            text = text.encode()[:left].decode(errors="ignore")
+        left -= candidate["num_bytes"]
+        rows.append({"doc_id": candidate["doc_id"], "text": text})
+    for start in range(0, len(rows), _BATCH_NUM_ROWS):
+        yield pa.RecordBatch.from_pylist(rows[start : start + _BATCH_NUM_ROWS], schema=SAMPLE)
+
+
+def _texts(rows: Sequence[int], aids: Aids) -> dict[int, str]:
+    """The texts of documents by their row; each shard that has one is read once."""
+    starts = np.cumsum([0, *(shard.num_rows for shard in aids.aside)])
+    wanted = np.sort(np.array(rows, np.int64))
+    texts: dict[int, str] = {}
+    for unit, shard in enumerate(aids.aside):
+        here = wanted[np.searchsorted(wanted, starts[unit]) : np.searchsorted(wanted, starts[unit + 1])]
+        if not len(here):
+            continue
+        start = int(starts[unit])
+        for batch in aids.read(shard, ("text",)):
+            part = here[np.searchsorted(here, start) : np.searchsorted(here, start + batch.num_rows)]
+            found = batch.column("text").take(pa.array(part - start)).to_pylist()
+            texts |= zip(part.tolist(), found, strict=True)
+            start += batch.num_rows
+    return texts
+
+
+SAMPLE_STAGE = Stage(
+    name="sample",
+    version=4,
+    kind=Kind.GLOBAL,
+    inputs=(select(SIGNALS, "doc_id", "fetched_at", "num_bytes"), select(OUTCOME, "doc_id", "decision", "split")),
+    output=SAMPLE,
+    transform=sample_documents,
+    libraries=("numpy", "phonenumbers", "tldextract"),
+    uses_aids=True,
+)
