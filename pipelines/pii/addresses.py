@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import chain
 
+import numpy as np
+
+from pipelines.kept import Array, kept_arrays
+
 _LOCAL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._%+-'"
 _LOCAL_MAX_CHARS = 64  # RFC 5321, 4.5.3.1.1
 _DOMAIN = re.compile(
@@ -78,11 +82,17 @@ def _top_level_of(label: str) -> str:
 @cache
 def _top_level_domains() -> frozenset[str]:
     """Those of the public suffix list's snapshot that comes with tldextract, as they are written and in Punycode."""
+    made = kept_arrays("domains", _made_domains, modules=("pipelines.pii.addresses",), libraries=("tldextract",))
+    return frozenset(made["names"].tobytes().decode().split())
+
+
+def _made_domains() -> dict[str, Array]:
     from tldextract import TLDExtract
 
     suffixes = TLDExtract(suffix_list_urls=(), cache_dir=None).tlds
     names = {suffix.rpartition(".")[2] for suffix in suffixes}
-    return frozenset(names | {name.encode("idna").decode() for name in names if not name.isascii()})
+    names |= {name.encode("idna").decode() for name in names if not name.isascii()}
+    return {"names": np.frombuffer("\n".join(sorted(names)).encode(), np.uint8)}
 
 
 def _disjoint(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
