@@ -85,7 +85,7 @@ TOKENIZE = Stage(
     inputs=(select(DOCUMENT, "doc_id", "text"), select(OUTCOME, "doc_id", "decision", "split")),
     output=TOKENS,
     transform=tokenize_documents,
-    libraries=("tokenizers", "gigatoken", "phonenumbers", "tldextract"),
+    libraries=("tokenizers", "gigatoken", "llvmlite", "numba", "numpy", "phonenumbers", "tldextract"),
     compressed=False,
     tally=tally_tokens,
 )

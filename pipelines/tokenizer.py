@@ -204,7 +204,7 @@ SAMPLE_STAGE = Stage(
     inputs=(select(DOCUMENT, "doc_id", "fetched_at", "text"), select(OUTCOME, "doc_id", "decision", "split")),
     output=SAMPLE,
     transform=sample_documents,
-    libraries=("phonenumbers", "tldextract"),
+    libraries=("llvmlite", "numba", "numpy", "phonenumbers", "tldextract"),
 )
 
 TOKENIZER_STAGE = Stage(
@@ -214,5 +214,5 @@ TOKENIZER_STAGE = Stage(
     inputs=(SAMPLE,),
     output=TOKENIZER,
     transform=train_tokenizer,
-    libraries=("tokenizers",),
+    libraries=("llvmlite", "numba", "numpy", "tokenizers"),
 )

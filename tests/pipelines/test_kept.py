@@ -14,7 +14,7 @@ LOADERS = {"kept", "machine_code", "signals.loops", "extract.loops"}
 """Modules that only bring what others made: they decide no value."""
 MADE = {
     "extract.normalize": "_classes",
-    "pii.addresses": "_top_level_domains",
+    "pii.domains": "top_level_domains",
     "signals.arbiter": "_arbiter",
     "signals.folding": "_arrays",
     "signals.language": "_script_table",
