@@ -81,7 +81,7 @@ def extract_html(
     unclosed formatting would make as many elements, and TooManyAttributesError where a tag has tens of thousands.
     """
     holds_math = "application/x-tex" in html or "math/tex" in html
-    scan = scan_source(_with_tex(html) if holds_math else html)
+    scan = scan_source(_with_tex(html) if holds_math else html, keeps_classes=holds_math)
     check_source(scan, max_tags=max_tags)
     kinds = sift_names(scan.names)
     tree = HTMLTree.parse(marked_source(scan, kinds))
