@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -304,7 +305,8 @@ def _serve(pipe: Connection) -> None:
         try:
             root, task = pipe.recv()
         except (EOFError, OSError):
-            return
+            sys.stdout.flush()
+            os._exit(0)  # nothing is left to say: to take all modules and tables down takes a fifth of a second
         store = stores.setdefault(root, Store(root))
         try:
             with bounded_memory(_budget(task.work)):

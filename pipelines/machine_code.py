@@ -4,30 +4,23 @@ numba's own cache would do, but to read from it a process must import numba and 
 worker that lives for three seconds cannot pay that. So its optimised code is taken from it, compiled into object files
 and kept; llvmlite, numba's library below it, loads them in a tenth of a second and no numba is imported.
 
-Object files are kept by the digest of the sources, of the versions of numba, llvmlite and Python, and of the
-processor's name and features, so none is ever stale; each begins with the digest of the rest, so none that was cut off
-is used. They are kept in `__pycache__` beside this file, or where that cannot be written in the user's cache folder;
-$NUMBA_CACHE_DIR goes before both. Where no folder can be written each process compiles for itself: about ten seconds.
+Object files are kept (kept.py) by the digest of the sources, of the versions of numba, llvmlite and Python, and of the
+processor's name and features. Where no folder can be written each process compiles for itself: about ten seconds.
 """
 
 import ctypes
-import hashlib
-import importlib.metadata
-import os
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from pipelines.kept import keep, kept, key_of
 
 Function = Callable[..., int]
 
 Signatures = Mapping[str, str]
 """Arguments of each function that is compiled: numbers by their bytes, u without sign, f with a point, `*` a pointer to such. All return i8."""
 
-_FOLDER = Path(__file__).parent
-_NUM_DIGEST_BYTES = 32
 _OPTIMISATION = 3
 
 
@@ -46,12 +39,12 @@ def load(source: Callable[[], ModuleType], files: Sequence[Path], signatures: Si
         cpu=cpu, features=features, opt=_OPTIMISATION, jit=True, codemodel="jitdefault"
     )
     name = f"{files[0].stem}-{_key(files, signatures, cpu, features)}.o"
-    objects = _kept(name)
-    if objects is None:
-        objects = _compiled(machine, source(), signatures)
-        _keep(name, objects)
+    content = kept(name)
+    if content is None:
+        content = _joined(_compiled(machine, source(), signatures))
+        keep(name, content)
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
-    for code in objects:
+    for code in _split(content):
         engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     return {field: _function(engine, field, arguments) for field, arguments in signatures.items()}
@@ -76,12 +69,8 @@ def _symbol(name: str) -> str:
 
 
 def _key(files: Sequence[Path], signatures: Signatures, cpu: str, features: str) -> str:
-    digest = hashlib.sha256(repr(sorted(signatures.items())).encode())
-    for file in (*files, Path(__file__)):
-        digest.update(file.read_bytes())
-    versions = [importlib.metadata.version(name) for name in ("numba", "llvmlite", "numpy")]
-    digest.update("\n".join((*versions, sys.version, cpu, features)).encode())
-    return digest.hexdigest()[:32]
+    libraries = ("numba", "llvmlite", "numpy")
+    return key_of((*files, Path(__file__)), libraries, repr(sorted(signatures.items())), cpu, features)
 
 
 def _compiled(machine: Any, source: ModuleType, signatures: Signatures) -> list[bytes]:
@@ -114,46 +103,14 @@ def _compiled(machine: Any, source: ModuleType, signatures: Signatures) -> list[
     return objects
 
 
-def _folders() -> Iterator[Path]:
-    """Where object files are looked for, and kept in the first that can be written."""
-    if folder := os.environ.get("NUMBA_CACHE_DIR"):
-        yield Path(folder)
-    yield _FOLDER / "__pycache__"
-    home = os.environ.get("XDG_CACHE_HOME")
-    try:
-        yield (Path(home) if home else Path.home() / ".cache") / "corpusmill"
-    except RuntimeError:  # nobody's home
-        return
-
-
-def _kept(name: str) -> list[bytes] | None:
-    for folder in _folders():
-        try:
-            content = (folder / name).read_bytes()
-        except OSError:
-            continue
-        digest, rest = content[:_NUM_DIGEST_BYTES], content[_NUM_DIGEST_BYTES:]
-        if hashlib.sha256(rest).digest() == digest:
-            return list(_split(rest))
-    return None
-
-
-def _split(content: bytes) -> Iterator[bytes]:
-    start = 0
+def _split(content: bytes) -> list[bytes]:
+    objects, start = [], 0
     while start < len(content):
         size = int.from_bytes(content[start : start + 8], "little")
-        yield content[start + 8 : start + 8 + size]
+        objects.append(content[start + 8 : start + 8 + size])
         start += 8 + size
+    return objects
 
 
-def _keep(name: str, objects: list[bytes]) -> None:
-    rest = b"".join(len(code).to_bytes(8, "little") + code for code in objects)
-    for folder in _folders():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{name}.", delete=False) as file:
-                file.write(hashlib.sha256(rest).digest() + rest)
-            Path(file.name).replace(folder / name)
-        except OSError:  # read-only, or full
-            continue
-        return
+def _joined(objects: Sequence[bytes]) -> bytes:
+    return b"".join(len(code).to_bytes(8, "little") + code for code in objects)

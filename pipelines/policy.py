@@ -600,6 +600,7 @@ POLICY = Stage(
     inputs=(_INPUT, _TOXICITY_INPUT),
     output=DECISION,
     transform=decide,
+    libraries=("llvmlite", "numba", "numpy"),
     tally=tally_decisions,
 )
 

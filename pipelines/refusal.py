@@ -187,6 +187,6 @@ SOURCES = Stage(
     inputs=(select(SIGNALS, "doc_id", "url", "problem"), DECISION),
     output=DECISION,
     transform=refuse_sources,
-    libraries=("tldextract",),
+    libraries=("llvmlite", "numba", "numpy", "tldextract"),
     tally=tally_decisions,
 )

@@ -135,6 +135,6 @@ SAMPLE_STAGE = Stage(
     inputs=(select(SIGNALS, "doc_id", "fetched_at", "num_bytes"), select(OUTCOME, "doc_id", "decision", "split")),
     output=SAMPLE,
     transform=sample_documents,
-    libraries=("numpy", "phonenumbers", "tldextract"),
+    libraries=("llvmlite", "numba", "numpy", "phonenumbers", "tldextract"),
     uses_aids=True,
 )

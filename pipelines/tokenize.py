@@ -86,7 +86,7 @@ TOKENIZE = Stage(
     output=TOKENS,
     transform=tokenize_documents,
     is_row_wise=True,
-    libraries=("tokenizers", "gigatoken", "phonenumbers", "tldextract"),
+    libraries=("tokenizers", "gigatoken", "llvmlite", "numba", "numpy", "phonenumbers", "tldextract"),
     compressed=False,
     tally=tally_tokens,
 )

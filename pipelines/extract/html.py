@@ -35,6 +35,7 @@ from pipelines.extract.normalize import normalize, one_line
 from pipelines.extract.rights import RightsFound, page_rights
 from pipelines.extract.scan import Scan, marked_source, scan_source
 
+_ENDING_BULLET = re.compile(r"•[ \t]*(?:\n|$)")  # starts with a letter to look for: found ten times as fast
 _EMPTY_BULLETS = re.compile(r"^[ \t]*•[ \t]*$\n?", re.MULTILINE)
 
 _MATH_OPEN = re.compile(r"<math\b", re.IGNORECASE)
@@ -81,7 +82,7 @@ def extract_html(
     unclosed formatting would make as many elements, and TooManyAttributesError where a tag has tens of thousands.
     """
     holds_math = "application/x-tex" in html or "math/tex" in html
-    scan = scan_source(_with_tex(html) if holds_math else html)
+    scan = scan_source(_with_tex(html) if holds_math else html, keeps_classes=holds_math)
     check_source(scan, max_tags=max_tags)
     kinds = sift_names(scan.names)
     tree = HTMLTree.parse(marked_source(scan, kinds))
@@ -169,7 +170,7 @@ def _telling_elements(document: Any, scan: Scan) -> tuple[Any, ...]:
 
 def _tidied(text: str) -> str:
     text = normalize(text)
-    return _EMPTY_BULLETS.sub("", text) if "•" in text else text
+    return _EMPTY_BULLETS.sub("", text) if _ENDING_BULLET.search(text) else text
 
 
 def _marked_text(tree: HTMLTree, skipped: list[str]) -> str:

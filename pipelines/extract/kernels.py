@@ -13,6 +13,7 @@ import numpy as np
 
 from pipelines.extract.tags import (
     FIRST_NAME,
+    FIRST_SPAN,
     FOUND_ARTICLE,
     FOUND_BLOCK_DEPTH,
     FOUND_ELEMENTS,
@@ -54,11 +55,15 @@ from pipelines.extract.tags import (
     NAME_ID,
     NAME_ITEMPROP,
     NAME_ITEMTYPE,
+    NAME_MATH,
     NAME_P,
     NAME_PLAINTEXT,
     NAME_PRE,
     NAME_REL,
+    NAME_SPAN,
+    NAME_SVG,
     NAME_TYPE,
+    NOTHING,
     NUM_BLOCKS,
     NUM_FORMATTING,
     NUM_LINE_FIELDS,
@@ -191,18 +196,20 @@ def _comment_end(source, size, at):
 
 def scan(
     source, size, known, facts_of, edits, names, max_names, found, tops, nodes, sources, identical, num_identical,
-    identical_last, seen, numbers, seen_last, max_name_bytes,
+    spans, identical_last, keeps_classes, seen, numbers, seen_last, max_name_bytes,
 ):  # fmt: skip
     """Fill `edits` with (where, where to go on, what), `names` with (start, end, 0 class or 1 id), and `found`.
 
     `known` and `facts_of` are the table of tags.py; `tops` (a stack each, -1), `nodes` (two for each tag), `sources` (one
-    for each tag), the tables `identical` and `seen` (0) and what stands beside their slots are room to work in.
+    for each tag), `spans` (one for each tag), the tables `identical` and `seen` (0) and what stands beside their slots are
+    room to work in.
     """
     at, num_edits, num_nodes = 0, 0, 0
     edited = 0  # where the last edit goes on
     num_names, num_open, bound, work, barrier = 0, 0, 0, 0, 0
     blocks, lists = 0, 0
     in_link = False
+    num_spans, foreign = 0, 0  # edits of open spans that have held only text; open elements of SVG and MathML
     raw_start, raw_end, comment_end = -1, -1, -1  # the name of the raw element that is open; where a comment ends
     while at < size:
         start = at
@@ -237,11 +244,13 @@ def scan(
         end = name_end
         num_attributes, has_href = 0, False
         class_name, id_name = -1, -1
+        class_start, class_end = -1, -1
         while not inside and end < size:
             while end < size and (_is_space(source[end]) or source[end] == 47):
                 end += 1
             if end >= size or source[end] == 62:
                 break
+            attribute_start = end
             attribute, after = _name_at(source, size, end)
             end = max(after, end + 1)
             num_attributes += 1
@@ -270,6 +279,8 @@ def scan(
             if attribute == _U64(NAME_CLASS) or (attribute == _U64(NAME_ID) and facts & IS_CONTAINER):
                 kind = 0 if attribute == _U64(NAME_CLASS) else 1
                 is_first = class_name < 0 if kind == 0 else id_name < 0
+                if kind == 0 and class_start < 0:
+                    class_start, class_end = attribute_start, min(end, size)
                 if is_first and 0 < value_end - value_start <= max_name_bytes:
                     digest = _hash(source, value_start, value_end) ^ _U64(kind << 1)
                     slot = _insert(seen, seen_last, digest)
@@ -342,6 +353,33 @@ def scan(
         if inside:
             at = end
             continue
+        if name == _U64(NAME_SPAN) and is_closed and foreign == 0 and not keeps_classes:
+            if not is_end and num_attributes == int(class_start >= 0):
+                spans[num_spans] = num_edits
+                num_spans += 1
+                edits[3 * num_edits], edits[3 * num_edits + 1] = at, end
+                edits[3 * num_edits + 2] = FIRST_SPAN + class_name
+                num_edits += 1
+                at = edited = end
+                continue
+            if is_end and num_spans:
+                num_spans -= 1
+                edits[3 * num_edits], edits[3 * num_edits + 1] = at, end
+                edits[3 * num_edits + 2] = edits[3 * spans[num_spans] + 2]
+                num_edits += 1
+                at = edited = end
+                continue
+        while num_spans:  # a span with a tag in it stays
+            num_spans -= 1
+            span = 3 * spans[num_spans]
+            class_of_span = edits[span + 2] - FIRST_SPAN
+            edits[span] = edits[span + 1] = edits[span + 1] - 1
+            edits[span + 2] = FIRST_NAME + class_of_span if class_of_span >= 0 else NOTHING
+        if name == _U64(NAME_SVG) or name == _U64(NAME_MATH):
+            if not is_end:
+                foreign += 1
+            elif foreign:
+                foreign -= 1
         if is_end and ((name == _U64(NAME_A) and in_link) or name == _U64(NAME_PRE)):
             # before the white space that ends the text, so that no second space is left where the mark was
             stay = at
@@ -355,6 +393,9 @@ def scan(
         at = end
         if is_end or not is_closed:
             continue
+        if class_start >= 0 and not keeps_classes:
+            edits[3 * num_edits], edits[3 * num_edits + 1], edits[3 * num_edits + 2] = class_start, class_end, NOTHING
+            num_edits += 1
         if class_name >= 0:
             edits[3 * num_edits], edits[3 * num_edits + 1] = end - 1, end - 1
             edits[3 * num_edits + 2] = FIRST_NAME + class_name
@@ -405,11 +446,21 @@ def apply_edits(source, size, edits, num_edits, kinds, attributes, num_attribute
     """Fill `out` with the edited source; returns its bytes. `kinds` are the flags of each name, `attributes` a row a flag."""
     at, length = 0, 0
     for idx in range(num_edits):
-        for copied in range(at, edits[3 * idx]):
+        start, end, code = edits[3 * idx], edits[3 * idx + 1], edits[3 * idx + 2]
+        if code >= FIRST_SPAN - 1:
+            code += FIRST_NAME - FIRST_SPAN
+            if code < FIRST_NAME or kinds[code - FIRST_NAME] == 0:
+                code = NOTHING
+            elif source[start + 1] == 47:  # the end tag of a span that stays
+                start, code = end, NOTHING
+            else:
+                start = end = end - 1
+        for copied in range(at, start):
             out[length + copied - at] = source[copied]
-        length += edits[3 * idx] - at
-        at = edits[3 * idx + 1]
-        code = edits[3 * idx + 2]
+        length += start - at
+        at = end
+        if code == NOTHING:
+            continue
         if code < FIRST_NAME:
             if code >= SPACE:
                 out[length] = 32

@@ -8,7 +8,7 @@ from types import ModuleType
 from pipelines.machine_code import Function, load
 
 SIGNATURES = {
-    "scan": "u1* i8 u8* i8* i8* i8* i8 i8* i8* i8* u8* u8* i4* i8 u8* i4* i8 i8",
+    "scan": "u1* i8 u8* i8* i8* i8* i8 i8* i8* i8* u8* u8* i4* i8* i8 i8 u8* i4* i8 i8",
     "apply_edits": "u1* i8 i8* i8 u1* u1* i8 i8 u1*",
     "measure_lines": "u1* i8 u1* i8* i8* i8 i8*",
 }

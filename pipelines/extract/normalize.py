@@ -7,6 +7,8 @@ import unicodedata
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.kept import kept_arrays
+
 _LINE_ENDS = ("\r\n", "\r", "\x0c", "\u2028", "\u2029")
 _REMOVED = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ufdd0-\ufdef\ufeff\ufffe\uffff]")
 _ASCII_REMOVED = bytes(byte for byte in range(128) if byte not in b"\t\n" and (byte < 32 or byte == 127))
@@ -71,6 +73,11 @@ def _long_mark_runs() -> re.Pattern[str]:
 @functools.cache
 def _classes() -> npt.NDArray[np.uint8]:
     """What each UTF-16 code unit may be; a surrogate stands for a character that may be a mark."""
+    made = kept_arrays("normalize", lambda: {"classes": _made_classes()}, modules=("pipelines.extract.normalize",))
+    return made["classes"]
+
+
+def _made_classes() -> npt.NDArray[np.uint8]:
     table = np.zeros(1 << 16, dtype=np.uint8)
     chars = list(map(chr, range(1 << 16)))
     table[[char in _LINE_ENDS for char in chars]] |= _LINE_END

@@ -5,7 +5,9 @@ comments, elements whose content is text. It changes nothing but what is listed 
 
 - marks, control characters that no page can send through it, say in the extracted text where links, paragraphs,
   headings and preformatted text begin and end (see blocks.py);
-- a text node that is a single arrow, dash, shape or character of an icon font becomes a space.
+- a text node that is a single arrow, dash, shape or character of an icon font becomes a space;
+- classes, read here, are left out, and so are spans that have nothing but a class and hold nothing but text and such
+  spans: a fifth of what the parser and the walk over its tree cost, for coloured code is made of them.
 
 Counted are bounds of what a hostile page can cost. A parser compares each attribute of a tag with those before it: one
 tag with 100,000 attributes (1 MB) takes resiliparse 18 seconds. And it opens each formatting element that was left open
@@ -76,15 +78,18 @@ class Scan:
     """Where the marks go, and how the source goes on: see kernels.py."""
 
 
-def scan_source(html: str) -> Scan:
-    """Scan the source of a page. Time is linear in the page; memory is about five times its bytes."""
+def scan_source(html: str, *, keeps_classes: bool = False) -> Scan:
+    """Scan the source of a page. Time is linear in the page; memory is about five times its bytes.
+
+    `keeps_classes`: somebody will ask the tree for a class.
+    """
     raw = html.encode("utf-8", "replace")
     source = np.frombuffer(raw, dtype=np.uint8)
     if np.count_nonzero(source < ord(" ")) > sum(np.count_nonzero(source == byte) for byte in _WHITE_SPACE):
         raw = raw.translate(None, _CONTROLS)
         source = np.frombuffer(raw, dtype=np.uint8)
     num_tags = int(np.count_nonzero(source == ord("<")))
-    edits = np.empty((4 * num_tags + 1, 3), dtype=np.int64)
+    edits = np.empty((5 * num_tags + 1, 3), dtype=np.int64)
     names = np.empty((_MAX_NAMES, 3), dtype=np.int64)
     found = np.zeros(NUM_FOUND, dtype=np.int64)
     known, facts = known_names()
@@ -95,6 +100,7 @@ def scan_source(html: str) -> Scan:
         np.empty(num_tags + 1, dtype=np.uint64),
         np.zeros(num_slots, dtype=np.uint64),
         np.zeros(num_slots, dtype=np.int32),
+        np.empty(num_tags + 1, dtype=np.int64),
     )
     seen, numbers = np.zeros(_NUM_SEEN, dtype=np.uint64), np.zeros(_NUM_SEEN, dtype=np.int32)
     kernels().scan(
@@ -104,6 +110,7 @@ def scan_source(html: str) -> Scan:
         _MAX_NAMES,
         *(array.ctypes.data for array in (found, *rooms)),
         num_slots - 1,
+        int(keeps_classes),
         seen.ctypes.data,
         numbers.ctypes.data,
         _NUM_SEEN - 1,

@@ -93,7 +93,7 @@ def page_budget(config: ExtractConfig) -> RowBudget:
 
 EXTRACT = Stage(
     name="extract",
-    version=4,
+    version=5,
     inputs=(PAGE,),
     output=DOCUMENT,
     transform=extract_documents,

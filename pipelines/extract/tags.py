@@ -14,6 +14,7 @@ def packed(name: str) -> int:
 
 NAME_A, NAME_P, NAME_PRE, NAME_PLAINTEXT, NAME_ARTICLE_TAG = map(packed, ("a", "p", "pre", "plaintext", "article"))
 NAME_CLASS, NAME_ID, NAME_HREF, NAME_REL, NAME_TYPE = map(packed, ("class", "id", "href", "rel", "type"))
+NAME_SPAN, NAME_SVG, NAME_MATH = map(packed, ("span", "svg", "math"))
 NAME_ITEMPROP, NAME_ITEMTYPE = map(packed, ("itemprop", "itemtype"))
 WORD_LICENSE, WORD_LD, WORD_RSL = (int.from_bytes(word, "little") for word in (b"icens", b"ld+json", b"rsl+xml"))
 
@@ -45,8 +46,10 @@ MAX_BOUND = 1 << 60
 
 MARK_LINK, MARK_LINK_END, MARK_HEADING, MARK_PARAGRAPH, MARK_CODE, MARK_CODE_END = 1, 2, 3, 4, 5, 6
 MARK_BODY, MARK_BODY_END, MARK_NUMBER_END = 14, 15, 16
-SPACE, SPACED_LINK, FIRST_NAME = 32, 33, 64
+NOTHING, SPACE, SPACED_LINK, FIRST_NAME = 0, 32, 33, 64
 """What an edit inserts: a mark, these, or the attributes of a name, by its number from FIRST_NAME."""
+FIRST_SPAN = 1 << 32
+"""An edit of this and the number of a name takes the tag of a span out, unless the name has attributes; one less has no name."""
 
 NUM_LINE_FIELDS = 7
 KIND_BLANK, KIND_HEADING, KIND_PARAGRAPH, KIND_ITEM, KIND_ROW, KIND_CODE, KIND_OTHER = range(7)

@@ -19,7 +19,7 @@ from typing import Any
 
 from pipelines.errors import ConfigError
 from pipelines.pii.addresses import find_emails, find_ips, find_macs
-from pipelines.pii.documents import MIN_PASSPORT_DIGITS, find_passports, find_plates, find_travel_permits
+from pipelines.pii.documents import find_passports, find_plates, find_travel_permits
 from pipelines.pii.entities import ENTITY_KINDS, as_findings, joined, with_echoes
 from pipelines.pii.findings import Finding
 from pipelines.pii.numbers import (
@@ -43,20 +43,20 @@ Spans = list[tuple[int, int]]
 # one has them.
 _DETECTORS: dict[str, Callable[[Scan], Spans]] = {
     "private_key": lambda at: find_private_keys(at.text),
-    "api_key": lambda at: find_api_keys(at.text, at.runs),
+    "api_key": find_api_keys,
     "email": lambda at: find_emails(at.text),
-    "ip": lambda at: find_ips(at.text),
+    "ip": find_ips,
     "mac": lambda at: find_macs(at.text),
     "crypto": lambda at: find_wallets(at.text, at.runs),
-    "iban": lambda at: find_ibans(at.text) if at.num_digits else [],
+    "iban": lambda at: find_ibans(at.text, at.ibans),
     "cn_id": lambda at: find_chinese_ids(at.text, at.digits),
     "uscc": lambda at: find_organisation_codes(at.text, at.digits),
     "imei": lambda at: find_imeis(at.text, at.digits),
-    "passport": lambda at: find_passports(at.text) if at.num_digits >= MIN_PASSPORT_DIGITS else [],
-    "travel_permit": lambda at: find_travel_permits(at.text) if at.digits else [],
+    "passport": find_passports,
+    "travel_permit": find_travel_permits,
     "card": lambda at: find_cards(at.text, at.digits),
     "ssn": lambda at: find_social_security_numbers(at.text, at.digits),
-    "plate": lambda at: find_plates(at.text),
+    "plate": find_plates,
     "phone": lambda at: find_phones(at.text, at.digits, at.language),
 }
 
@@ -92,11 +92,12 @@ def find(text: str, language: str | None = None, kinds: frozenset[str] | None = 
         raise ConfigError(
             f"got PII kinds {', '.join(sorted(kinds - set(KINDS)))}, wanted some of {', '.join(KINDS)}: correct them."
         )
-    narrow = text
-    for char in () if text.isascii() else sorted(set(_WIDE.findall(text))):
-        narrow = narrow.replace(char, _ASCII_TWINS[char])
+    narrow, places = text, scan(text, language)
+    if places.has_wide:
+        for char in sorted(set(_WIDE.findall(text))):
+            narrow = narrow.replace(char, _ASCII_TWINS[char])
+        places = scan(narrow, language)
     wanted = [kind for kind in KINDS if kind in (DEFAULT_KINDS if kinds is None else kinds)]
-    places = scan(narrow, language)
     findings: list[Finding] = []
     for _ in range(_MAX_ROUNDS):
         num_before = len(findings)

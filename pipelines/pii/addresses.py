@@ -3,8 +3,10 @@
 import ipaddress
 import re
 from collections.abc import Iterator
-from functools import cache
 from itertools import chain
+
+from pipelines.pii.domains import top_level_domains
+from pipelines.pii.runs import Scan
 
 _LOCAL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._%+-'"
 _LOCAL_MAX_CHARS = 64  # RFC 5321, 4.5.3.1.1
@@ -39,7 +41,7 @@ def find_emails(text: str) -> list[tuple[int, int]]:
     for match in chain.from_iterable(pattern.finditer(text) for pattern in _SPELLED_OUT):
         at = match.start() - int(text.startswith(" ", max(0, match.start() - 1)))
         local = _local_part(text, at, 0)
-        if local and match[2].lower() in _top_level_domains():
+        if local and match[2].lower() in top_level_domains():
             spans.append((at - len(local), match.end()))
     return _disjoint(sorted(spans))
 
@@ -70,19 +72,9 @@ def _is_top_level(label: str) -> bool:
 def _top_level_of(label: str) -> str:
     """The label, or what stands before its first hyphen ("com-based"), where that is a top-level domain."""
     for candidate in (label, label.partition("-")[0]):
-        if candidate in _top_level_domains():
+        if candidate in top_level_domains():
             return candidate
     return ""
-
-
-@cache
-def _top_level_domains() -> frozenset[str]:
-    """Those of the public suffix list's snapshot that comes with tldextract, as they are written and in Punycode."""
-    from tldextract import TLDExtract
-
-    suffixes = TLDExtract(suffix_list_urls=(), cache_dir=None).tlds
-    names = {suffix.rpartition(".")[2] for suffix in suffixes}
-    return frozenset(names | {name.encode("idna").decode() for name in names if not name.isascii()})
 
 
 def _disjoint(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -115,7 +107,6 @@ _IPV4 = re.compile(
     r"[0-9](?:(?<![0-9A-Za-z_.~^].)|(?<=IP.))(?<![A-Za-z][-/].)(?<![=<>~!]=.)[0-9]{0,2}(?:\.[0-9]{1,3}){3}"
     r"(?![0-9A-Za-z_]|\.[0-9A-Za-z]|-(?![0-9]{1,3}(?:\.[0-9]{1,3}){3})[0-9A-Za-z])"
 )
-_HAS_IPV4 = re.compile(r"\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]")
 # In full, eight groups, whatever the network. Four of them must have three digits: no list of pairs.
 _FULL_IPV6_REST = re.compile(r":[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{1,4}){6}(?![0-9A-Za-z_]|:[0-9A-Fa-f:]|\.[0-9])")
 _FULL_IPV6_FIRST = re.compile(r"(?:(?<![0-9A-Za-z_.-])|(?<=IP))[0-9A-Fa-f]{1,4}\Z")
@@ -129,7 +120,6 @@ _IPV6 = re.compile(
 )
 # A colon before it belongs to a name ("client:"), not to an address that began earlier.
 _NAME_AND_COLON = re.compile(r"(?:[G-Zg-z][A-Za-z]{0,12}|[^\x00-\x7f]|[\"'`)\]*]):\Z")
-_HAS_IPV6 = re.compile(r":[0-9A-Fa-f]{0,4}:")
 _NUMBERED_THING_BEFORE = re.compile(
     r"(?:\b(?:version|ver\.?|v\.?|release|firmware|driver|build|patch|upgraded? to|updated? to|downgraded? to|rev\.?|revision|section|sections|sec\.|sect\.|chapter|clause|appendix|figure"
     r"|fig\.|table|item|step|see|cf\.|rfc|kernel|linux)|§|第|版本|版|固件|驱动|补丁|内核|升级到|升级至|更新到|更新至|降级到|章|节|小节|图|表|附录|条|款|参见|见)[\s:：号为是]*$",
@@ -155,12 +145,12 @@ _MAX_VERSION = 49
 _CONTEXT_NUM_CHARS = 16
 
 
-def find_ips(text: str) -> list[tuple[int, int]]:
+def find_ips(at: Scan) -> list[tuple[int, int]]:
     """Spans of public IPv4 and IPv6 addresses. Version numbers and section numbers are not addresses."""
-    spans = []
-    if _HAS_IPV4.search(text):
+    text, spans = at.text, []
+    if at.has_ipv4:
         spans += [m.span() for m in _IPV4.finditer(text) if _is_public(m[0]) and not _is_numbering(text, m)]
-    if _HAS_IPV6.search(text):
+    if at.has_ipv6:
         spans += [m.span() for m in _IPV6.finditer(text) if _is_public(m[0]) and _begins(text, m.start())]
         spans += _full_ipv6(text)
     return _disjoint(sorted(spans))

@@ -2,22 +2,23 @@
 
 import re
 
+from pipelines.pii.classes import PASSPORT, PERMIT, PLATE
+from pipelines.pii.runs import Scan
+
 # Between the word and the number: marks of any kind, and words that say no more than "number".
 _FILLER = r"(?:[^\w<>]|_|\b(?i:numbers?|num|no|id|is|was)\b|号码|号|號碼|號|编号|編號|码|碼|为|為|是){0,12}?"
-MIN_PASSPORT_DIGITS = 6
-"""A text with fewer digits holds no passport's number."""
+_MIN_PASSPORT_DIGITS = 6
 _PASSPORT = re.compile(
     r"(?:护照|護照|[Pp]assport|PASSPORT)" + _FILLER + r"(?<![0-9A-Za-z])"
     r"((?=(?:[A-Z]{0,2}[0-9]){6})[A-Z0-9]{8,9})(?![0-9A-Za-z]|[.-][0-9])",
 )
-_PASSPORT_WORDS = ("护照", "護照", "assport", "ASSPORT")
 
 
-def find_passports(text: str) -> list[tuple[int, int]]:
+def find_passports(at: Scan) -> list[tuple[int, int]]:
     """Spans of passport numbers: eight or nine letters and digits after the word (ICAO 9303 allows nine)."""
-    if not any(word in text for word in _PASSPORT_WORDS):
+    if at.num_digits < _MIN_PASSPORT_DIGITS or not (at.has_han or at.may_hold(PASSPORT)):
         return []
-    return [match.span(1) for match in _PASSPORT.finditer(text)]
+    return [match.span(1) for match in _PASSPORT.finditer(at.text)]
 
 
 _PERMIT = re.compile(
@@ -28,11 +29,11 @@ _PERMIT = re.compile(
 _PERMIT_WORDS = ("证", "證", "ravel permit", "ravel Permit", "eturn permit", "eturn Permit")
 
 
-def find_travel_permits(text: str) -> list[tuple[int, int]]:
+def find_travel_permits(at: Scan) -> list[tuple[int, int]]:
     """Spans of the numbers of permits to travel between the mainland and Hong Kong, Macao or Taiwan, after the word."""
-    if not any(word in text for word in _PERMIT_WORDS):
+    if not at.digits or not (at.has_han or at.may_hold(PERMIT)) or not any(word in at.text for word in _PERMIT_WORDS):
         return []
-    return [match.span(1) for match in _PERMIT.finditer(text)]
+    return [match.span(1) for match in _PERMIT.finditer(at.text)]
 
 
 # GA 36-2018: province, office, five characters (six of electric cars), perhaps the sign of a special use. No I, no O.
@@ -57,14 +58,14 @@ _ENGLISH_PLATE_WORDS = tuple(
 )
 
 
-def find_plates(text: str) -> list[tuple[int, int]]:
+def find_plates(at: Scan) -> list[tuple[int, int]]:
     """Spans of vehicle number plates: the Chinese form where a word for vehicles stands near, others after 'plate'."""
-    spans: list[tuple[int, int]] = []
-    if not text.isascii() and any(word in text for word in _CHINESE_VEHICLE_WORDS):
+    text, spans = at.text, list[tuple[int, int]]()
+    if at.has_han and any(word in text for word in _CHINESE_VEHICLE_WORDS):
         spans += [
             (match.start() - 1, match.end()) for match in _CHINESE_PLATE.finditer(text) if _is_of_vehicle(match, text)
         ]
-    if any(word in text for word in _ENGLISH_PLATE_WORDS):
+    if at.may_hold(PLATE) and any(word in text for word in _ENGLISH_PLATE_WORDS):
         spans += [match.span(1) for match in _ENGLISH_PLATE.finditer(text)]
     return sorted(spans)
 

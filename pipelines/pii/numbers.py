@@ -6,6 +6,7 @@ codes (GB 32100), US social security numbers (20 CFR 422.103), IMEI (3GPP TS 23.
 
 import datetime as dt
 import re
+from collections.abc import Sequence
 
 from pipelines.pii import words
 from pipelines.pii.runs import Spans, matches
@@ -155,27 +156,18 @@ _IBAN_NUM_CHARS = {
     "YE": 30,
 }
 # fmt: on
-_IBAN_START = b" aa00"  # in the shape of the text: two letters and two digits at the start of a word
-_IBAN_SHAPES = (
-    bytes(
-        ord("0") if chr(byte) in "0123456789" else ord("a") if chr(byte).isalpha() or byte == ord("_") else ord(" ")
-        for byte in range(128)
-    )
-    + b" " * 128
-)
 _NO_CHECK_DIGITS = {"00", "01", "99"}  # check digits are 98 less a remainder of 97
 _IBAN_REST = re.compile(r"[0-9A-Za-z]{11,29}|(?:[ -]\n?|\n)[0-9A-Za-z]{4}(?:[ \n-]{1,2}[0-9A-Za-z]{1,4}){1,7}")
 
 
-def find_ibans(text: str) -> list[tuple[int, int]]:
+def find_ibans(text: str, starts: Sequence[int]) -> list[tuple[int, int]]:
     """Spans of international bank account numbers: a known country, its length, right check digits.
 
-    Written together or in groups of four, perhaps over a line end.
+    Written together or in groups of four, perhaps over a line end. `starts`: where two letters and two digits begin a
+    word.
     """
     spans: list[tuple[int, int]] = []
-    shape = b" " + text.encode("ascii", "replace").translate(_IBAN_SHAPES)
-    start = -1
-    while (start := shape.find(_IBAN_START, start + 1)) >= 0:
+    for start in starts:
         body = start + 4
         num_chars = _IBAN_NUM_CHARS.get(text[start : start + 2].upper())
         rest = _IBAN_REST.match(text, body) if num_chars else None

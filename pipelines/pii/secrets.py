@@ -4,7 +4,8 @@ import math
 import re
 from collections import Counter
 
-from pipelines.pii.runs import Spans
+from pipelines.pii.classes import KEY, SECRET
+from pipelines.pii.runs import Scan
 
 # As the providers document them; group 1 is the part that is random.
 _KEY = re.compile(
@@ -27,7 +28,6 @@ _NAMED_SECRET = re.compile(
     r"(?:(?i:aws.?secret.?access.?key|secret.?access.?key|access.?key.?secret|secret.?key)[\"']?\s{0,3}[=:：]{1,2}>?\s{0,3}[\"']?"
     r"([0-9A-Za-z/+]{30,64})|AccountKey=([0-9A-Za-z/+]{86}==))(?![0-9A-Za-z/+])"
 )
-_NAMED_SECRET_WORDS = ("ECRET", "AccountKey=")
 _SECRET_WORD = re.compile(r"ecret(?:.?(?:[Aa]cc|[Kk]ey)|[\"']?\s{0,3}[=:：])")
 _MIN_BITS_PER_CHAR = 3.0
 """Entropy of the random part: random hexadecimal has 3.3 and more, XXXX and 1234512345 less."""
@@ -35,15 +35,16 @@ _PLAIN_WORDS = re.compile("[a-z_-]*")
 _MADE_UP = re.compile("example|placeholder|your|xxxx|0123456789|1234567890|abcdefgh", re.IGNORECASE)
 
 
-def find_api_keys(text: str, runs: Spans) -> list[tuple[int, int]]:
+def find_api_keys(at: Scan) -> list[tuple[int, int]]:
     """Spans of API keys, tokens and shared secrets: a provider's prefix and form, a random part."""
-    spans: list[tuple[int, int]] = []
-    for start, _ in runs:
+    text, spans = at.text, list[tuple[int, int]]()
+    for start, _ in at.runs:
         dotted = next((prefix for prefix in _DOTTED if text.startswith(prefix, max(0, start - len(prefix)))), "")
         match = _KEY.match(text, max(0, start - len(dotted)))
         if match and (not spans or match.start() >= spans[-1][1]) and _is_random(match[match.lastindex or 0]):
             spans.append(match.span())
-    if _SECRET_WORD.search(text) or any(word in text for word in _NAMED_SECRET_WORDS):
+    names_secret = at.may_hold(SECRET) and (_SECRET_WORD.search(text) or "ECRET" in text)
+    if names_secret or (at.may_hold(KEY) and "AccountKey=" in text):
         named = [m.span(m.lastindex or 0) for m in _NAMED_SECRET.finditer(text) if _is_random(m[m.lastindex or 0])]
         spans += [span for span in named if all(span[1] <= start or end <= span[0] for start, end in spans)]
     return sorted(spans)

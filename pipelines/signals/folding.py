@@ -11,13 +11,15 @@ import ctypes
 import functools
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.kept import Array, kept_arrays
 from pipelines.signals.bits import (
     FOLDED_LOOK_ALIKE,
     FOLDED_NONE,
@@ -143,7 +145,11 @@ class _CompiledTables:
 
 @functools.cache
 def _compiled_tables() -> _CompiledTables:
-    table = _table()
+    arrays = _arrays()
+    return _CompiledTables(table_of(arrays["folding"]), table_of(arrays["several"]), table_of(arrays["dots"]))
+
+
+def _for_loops(table: "_Table") -> dict[str, Array]:
     folding, several = table.folded.copy(), [0]
     beyond = folding >= _NUM_TABLE
     folding[table.look_alikes[np.where(beyond, 0, folding)]] |= np.uint32(FOLDED_LOOK_ALIKE)
@@ -156,7 +162,7 @@ def _compiled_tables() -> _CompiledTables:
     every = np.arange(_NUM_TABLE, dtype=np.uint32)
     dots = _is_han(every).astype(np.uint8) * np.uint8(2)
     dots[[ord(char) for char in _DOTS]] = 1
-    return _CompiledTables(table_of(folding), table_of(np.array(several, np.uint32)), table_of(dots))
+    return {"folding": folding, "several": np.array(several, np.uint32), "dots": dots}
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +179,36 @@ class _Table:
 
 @functools.cache
 def _table() -> _Table:
-    """Made once a process, from the interpreter's own Unicode data and the table of variants: about 0.1 s."""
+    arrays = _arrays()
+    texts = iter(arrays["expansion_chars"].tobytes().decode("utf-32-le"))
+    codes, lengths = arrays["expansion_codes"].tolist(), arrays["expansion_lengths"].tolist()
+    expansions = {code: "".join(islice(texts, length)) for code, length in zip(codes, lengths, strict=True)}
+    return _Table(expansions=expansions, **{name: arrays[name] for name in _ARRAYS})
+
+
+_ARRAYS = ("folded", "widths", "expands", "joins", "look_alikes")
+
+
+@functools.cache
+def _arrays() -> Mapping[str, Array]:
+    modules = ("folding", "bits", "words", "characters", "contractions")
+    return kept_arrays(
+        "folding", _made, modules=[f"pipelines.signals.{module}" for module in modules], files=(_VARIANTS,)
+    )
+
+
+def _made() -> dict[str, Array]:
+    table = _made_table()
+    expansions = {
+        "expansion_codes": np.array(list(table.expansions), np.uint32),
+        "expansion_lengths": np.array(list(map(len, table.expansions.values())), np.int64),
+        "expansion_chars": np.frombuffer("".join(table.expansions.values()).encode("utf-32-le"), np.uint32),
+    }
+    return {name: getattr(table, name) for name in _ARRAYS} | expansions | _for_loops(table)
+
+
+def _made_table() -> _Table:
+    """From the interpreter's own Unicode data and the table of variants: about 0.1 s."""
     folded = np.arange(_NUM_TABLE, dtype=np.uint32)
     widths = np.ones(_NUM_TABLE, np.uint8)
     joins = np.zeros(_NUM_TABLE, np.bool_)

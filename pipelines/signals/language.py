@@ -23,13 +23,11 @@ import heapq
 import re
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from langdetect.detector_factory import PROFILES_DIRECTORY, DetectorFactory
-from langdetect.lang_detect_exception import LangDetectException
 
+from pipelines.kept import Array, kept_arrays
+from pipelines.signals.arbiter import arbiter_codes, arbiter_opinion
 from pipelines.signals.lid import language_probabilities
 from pipelines.signals.loops import kernels
 from pipelines.signals.words import Table, table_of
@@ -70,8 +68,6 @@ _MIN_ENGLISH_WORDS = 6
 _MIN_ARBITER_CHARS = 20  # below that both guess
 _NUM_CANDIDATES = 20
 _MIN_SCRIPT_SHARE = 0.8
-_NUM_TRIALS = 1  # as accurate as 3, or langdetect's own default of 7, at half the cost
-_SEED = 0
 _NOT_LETTERS = re.compile(r"[\x00-\x40\x5b-\x60\x7b-\x7f]+")
 
 
@@ -132,8 +128,8 @@ def identify(text: str, arbiter_threshold: float | None) -> Language:
     score, source = first[code], FASTTEXT
     sure = arbiter_threshold is None or score >= arbiter_threshold
     lost = score < _LOST and len(text) >= _LONG_NUM_CHARS
-    if not sure and not lost and len(sample) >= _MIN_ARBITER_CHARS and code in _arbiter_codes():
-        second = _among(candidates, _langdetect_opinion(_windows(sample, _WINDOW_NUM_CHARS)))
+    if not sure and not lost and len(sample) >= _MIN_ARBITER_CHARS and code in arbiter_codes():
+        second = _among(candidates, arbiter_opinion(_windows(sample, _WINDOW_NUM_CHARS)))
         if second:
             pool = {name: (first.get(name, 0.0) + second.get(name, 0.0)) / 2 for name in first.keys() | second.keys()}
             code = _best(pool)
@@ -278,43 +274,6 @@ def _fasttext_opinion(sample: str) -> dict[str, float]:
     return language_probabilities(sample, _NUM_CANDIDATES)
 
 
-@functools.cache
-def _arbiter() -> Any:
-    """langdetect's detectors, from its own profiles in the order of their names.
-
-    Its module-level factory reads them in the order of the folder, which differs between file systems and with it the
-    rounding of every sum; it also keeps the seed in a class attribute that any other code may change.
-    """
-    factory = DetectorFactory()
-    profiles = sorted(path for path in Path(PROFILES_DIRECTORY).iterdir() if not path.name.startswith("."))
-    factory.load_json_profile([path.read_text(encoding="utf-8") for path in profiles])
-    factory.set_seed(_SEED)
-    return factory
-
-
-@functools.cache
-def _arbiter_codes() -> frozenset[str]:
-    return frozenset(_without_region(name) for name in _arbiter().get_lang_list())
-
-
-def _langdetect_opinion(sample: str) -> dict[str, float]:
-    detector = _arbiter().create()
-    detector.n_trial = _NUM_TRIALS
-    detector.append(sample)
-    opinion: dict[str, float] = {}
-    try:
-        for guess in detector.get_probabilities():
-            code = _without_region(guess.lang)
-            opinion[code] = opinion.get(code, 0.0) + guess.prob
-    except LangDetectException:  # none of its n-grams occurs: it has no opinion
-        return {}
-    return opinion
-
-
-def _without_region(name: str) -> str:
-    return name.partition("-")[0]  # zh-cn, zh-tw
-
-
 _LETTERS_PER_CHARACTER = 3
 
 _CHINESE = ("zh", "yue", "wuu")
@@ -379,13 +338,23 @@ _ASCII_LETTERS = "".join(chr(code) if chr(code).isalpha() else " " for code in r
 @functools.cache
 def _script_table() -> Table:
     """Index into `_SCRIPTS` of each code point up to U+20000."""
+    modules = ("language", "arbiter", "lid", "words", "characters", "contractions", "bits")
+    made = kept_arrays(
+        "scripts",
+        lambda: {"scripts": _made_script_table()},
+        modules=[f"pipelines.signals.{module}" for module in modules],
+    )
+    return table_of(made["scripts"])
+
+
+def _made_script_table() -> Array:
     table = np.zeros(_RANGES[-1][1], dtype=np.uint8)
     for start, end, name in _RANGES:
         table[start:end] = _SCRIPTS.index(name)
     simplified, traditional = _characters_of("gb2312"), _characters_of("big5")
     table[[ord(char) for char in simplified - traditional]] = _SCRIPTS.index("Hans")
     table[[ord(char) for char in traditional - simplified]] = _SCRIPTS.index("Hant")
-    return table_of(table)
+    return table
 
 
 @functools.cache

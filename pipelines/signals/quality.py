@@ -110,6 +110,8 @@ _CHINESE_BOILERPLATE = (
 """Their Chinese counterparts in both scripts, registration footers and "read more" links."""
 _PHRASES = (*_BOILERPLATE, *_CHINESE_BOILERPLATE)
 _READ_MORE = ("read more", "continue reading")
+_POLICY_PHRASES = (*_PHRASES, *_READ_MORE)
+_NUM_POLICY_PHRASES = len(_POLICY_PHRASES)
 _LINK_NUM_CHARS = len("continue reading") + 4
 """In prose "read more about" is no link; at the end of a line, but for an arrow or dots, it is."""
 
@@ -199,7 +201,8 @@ def _stop_words(language: str | None) -> Table:
 
 
 def _c4(text: str, words: Words, num_lines: int) -> dict[str, int | float | bool | None]:
-    has_phrases = bool(_phrase_finder().find_matches_as_indexes(text.lower()))
+    phrases = _phrase_finder().find_matches_as_indexes(text.lower(), overlapping=True)
+    has_phrases, is_boilerplate = bool(phrases), any(number < _NUM_POLICY_PHRASES for number, _, _ in phrases)
     states, cut = np.zeros(0, np.uint8), list[str]()
     if has_phrases or ("[" in text and _CITATION.search(text)):
         lines = text.split("\n") if words.unspaced else text.splitlines()
@@ -218,7 +221,7 @@ def _c4(text: str, words: Words, num_lines: int) -> dict[str, int | float | bool
         "num_sentences": num_sentences,
         "has_lorem_ipsum": num_lorem_ipsum > 0,
         "has_curly_bracket": num_curly_brackets > 0,
-        "policy_line_ratio": _ratio(len(_policy_lines(text)) if has_phrases else 0, num_lines),
+        "policy_line_ratio": _ratio(len(_policy_lines(text)) if is_boilerplate else 0, num_lines),
     }
 
 
@@ -283,7 +286,7 @@ def _is_policy(line: str) -> bool:
 
 @functools.cache
 def _phrase_finder() -> AhoCorasick:
-    return AhoCorasick((*_PHRASES, *_READ_MORE, "lorem ipsum", "javascript"))
+    return AhoCorasick((*_POLICY_PHRASES, "lorem ipsum", "javascript"))
 
 
 def _fineweb(words: Words, lines: LineCounts) -> dict[str, int | float | bool | None]:

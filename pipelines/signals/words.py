@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.kept import kept_arrays
 from pipelines.signals.bits import BASE, HAS_GAP, MAX_SPECIAL_NUM_CHARS, NUM_FILTER_CODES, NUM_SPECIAL_PARTS
 from pipelines.signals.characters import class_table, currencies_and_units
 from pipelines.signals.contractions import special_cases
@@ -209,7 +210,17 @@ class _Rules:
 
 @functools.cache
 def _rules() -> _Rules:
-    """Made once a process, in 60 ms."""
+    modules = ("words", "characters", "contractions", "bits", "kernels", "loops")
+    arrays = kept_arrays("words", _made_rules, modules=[f"pipelines.signals.{module}" for module in modules])
+    tables = tuple(table_of(arrays[name]) for name in _RULES)
+    return _Rules(tables[0], tables, _arguments(*tables))
+
+
+_RULES = ("characters", "filters", "specials", "lengths", "units", "pairs", "patterns")
+
+
+def _made_rules() -> dict[str, npt.NDArray[Any]]:
+    """In 60 ms."""
     table, cases = table_of(class_table()), special_cases()
     keys = [_hash(case) for case in cases]
     specials = table_of(_hash_table(keys))
@@ -222,16 +233,15 @@ def _rules() -> _Rules:
         lengths[slots[key], : len(parts)] = parts
     units = table_of(_hash_table(map(_hash, currencies_and_units())))
     patterns = [one for one in _cut_without_cases(" ".join(cases), table, units) if len(one) > 1]
-    tables = (
-        table,
-        table_of(filters),
-        specials,
-        table_of(lengths),
-        units,
-        table_of(_hash_table(_joined(one[:2]) for one in patterns)),
-        table_of(_hash_table(map(_joined, patterns))),
-    )
-    return _Rules(table, tables, _arguments(*tables))
+    return {
+        "characters": table.array,
+        "filters": filters,
+        "specials": specials.array,
+        "lengths": lengths,
+        "units": units.array,
+        "pairs": _hash_table(_joined(one[:2]) for one in patterns),
+        "patterns": _hash_table(map(_joined, patterns)),
+    }
 
 
 def _arguments(

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from pipelines import fingerprint
+from pipelines import fingerprint, kept
 from pipelines.errors import ConfigError
 
 STAGE = "from pipelines_toy.helper import double\n\ndef run(x):\n    return double(x)\n"
@@ -15,6 +15,7 @@ HELPER = '"""Doc."""\nLIMIT = 2\n\ndef double(x):\n    """Doc."""\n    return LI
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
     package = tmp_path / "pipelines_toy"
+    monkeypatch.setattr(kept, "_folders", lambda: iter([tmp_path / "kept"]))
     package.mkdir()
     (package / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -24,7 +25,7 @@ def toy(tmp_path, monkeypatch):
         (package / "stage.py").write_text(stage)
         (package / "helper.py").write_text(helper)
         importlib.invalidate_caches()
-        for cached in (fingerprint._tree, fingerprint._module_digest, fingerprint._first_party_imports):
+        for cached in (fingerprint._read, fingerprint._readings, fingerprint._first_party_imports):
             cached.cache_clear()
         return fingerprint.code_fingerprint(["pipelines_toy.stage"])
 
@@ -60,3 +61,18 @@ def test_the_closure_follows_imports_inside_functions(toy):
 def test_a_relative_import_is_refused(toy):
     with pytest.raises(ConfigError, match="relative import"):
         toy(stage="from .helper import double\n")
+
+
+def test_a_source_is_parsed_once_and_its_reading_kept(toy, monkeypatch):
+    before = toy()
+    monkeypatch.setattr(fingerprint, "_parsed", lambda source: pytest.fail(f"read again: {source!r}"))
+    assert toy() == before
+    with pytest.raises(pytest.fail.Exception, match="read again"):
+        toy(helper=HELPER + "# another source")
+
+
+def test_what_was_kept_is_what_is_read(toy, tmp_path):
+    before = toy()
+    for file in (tmp_path / "kept").iterdir():
+        file.write_bytes(b"torn")
+    assert toy() == before

@@ -1,44 +1,16 @@
-"""Kept machine code: what was written is read, what is torn is not, and no worker imports numba for it."""
+"""Kept machine code: its key is of all that shapes it, and no worker imports numba for it."""
 
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from pipelines import machine_code
 from pipelines.signals.loops import SIGNATURES, kernels
 
-OBJECTS = [b"\x7fELF one", b"", b"two" * 1000]
 
-
-@pytest.fixture
-def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    found = [tmp_path / "file" / "below", tmp_path / "cache" / "corpusmill"]
-    (tmp_path / "file").write_bytes(b"no folder")
-    monkeypatch.setattr(machine_code, "_folders", lambda: iter(found))
-    return found
-
-
-def test_what_was_kept_is_read_from_the_first_folder_that_takes_it(folders: list[Path]) -> None:
-    assert machine_code._kept("kernels.o") is None
-    machine_code._keep("kernels.o", OBJECTS)
-    assert machine_code._kept("kernels.o") == OBJECTS
-    assert [path.name for path in folders[1].iterdir()] == ["kernels.o"]
-
-
-@pytest.mark.parametrize("size", [0, 16, 32, 40, 3000])
-def test_a_file_that_is_cut_off_or_changed_is_not_used(folders: list[Path], size: int) -> None:
-    machine_code._keep("kernels.o", OBJECTS)
-    path = folders[1] / "kernels.o"
-    path.write_bytes(path.read_bytes()[:size])
-    assert machine_code._kept("kernels.o") is None
-
-
-def test_without_a_folder_nothing_is_kept_and_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine_code, "_folders", lambda: iter(()))
-    machine_code._keep("kernels.o", OBJECTS)
-    assert machine_code._kept("kernels.o") is None
+def test_object_files_are_joined_and_split() -> None:
+    objects = [b"\x7fELF one", b"", b"two" * 1000]
+    assert machine_code._split(machine_code._joined(objects)) == objects
 
 
 def test_the_key_is_of_the_sources_and_of_the_processor() -> None:

@@ -22,7 +22,17 @@ def marked(html: str) -> str:
     ("html", "expected"),
     [
         ("<p>a</p>", "<p>\x04a</p>"),
-        ("<P class=x>\n 文</P>", "<P class=x>\x04文</P>"),
+        ("<P class=x>\n 文</P>", "<P >\x04文</P>"),
+        ("<td id=a class='x y'title=b>c", "<td id=a title=b>c"),
+        ("<b class=x class=y>c", "<b  class=y>c"),
+        ("a<span>b</span> <SPAN class=n>c</SPAN\n>d", "ab cd"),
+        ("<span>a<span class=x>b</span></span>", "ab"),
+        ("<span>a<b>b</b></span>", "<span>a<b>b</b></span>"),
+        ("<span class=x><i>b</i><span>c</span></span>", "<span class=x><i>b</i>c</span>"),
+        ("<span id=x>a</span><span hidden>b</span>", "<span id=x>a</span><span hidden>b</span>"),
+        ("<svg><span>a</span></svg><span>b</span>", "<svg><span>a</span></svg>b"),
+        ("<span>a", "a"),
+        ("</span>a<span", "</span>a<span"),
         ("a <a href=x>b</a> c", "a <a href=x>\x01b\x02</a> c"),
         ("a <a href=x> b </a> c", "a <a href=x> \x01b\x02 </a> c"),
         ("<a name=x>b</a>", "<a name=x>b</a>"),
@@ -45,6 +55,18 @@ def marked(html: str) -> str:
 )
 def test_marks(html, expected):
     assert marked(html) == expected
+
+
+def test_a_span_with_a_telling_name_stays():
+    scan = scan_source("<span class=share>a<span class=x>b</span></span> <span class=x>c</span>")
+    source = marked_source(scan, sift_names(scan.names))
+    assert source == "<span class=share cm-skip cm-trim>ab</span> c"
+
+
+def test_classes_stay_where_they_are_asked_for():
+    html = "<p class=a><span class=b>c</span></p>"
+    scan = scan_source(html, keeps_classes=True)
+    assert marked_source(scan, [0] * len(scan.names)) == html.replace("a>", "a>\x04", 1)
 
 
 PARTS = (

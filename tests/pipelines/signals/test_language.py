@@ -62,7 +62,7 @@ def _opinions(monkeypatch: pytest.MonkeyPatch, first: dict[str, float], second: 
         return second
 
     monkeypatch.setattr(language, "_fasttext_opinion", lambda _: first)
-    monkeypatch.setattr(language, "_langdetect_opinion", answer)
+    monkeypatch.setattr(language, "arbiter_opinion", answer)
     return asked
 
 
@@ -115,18 +115,6 @@ def test_a_script_leaves_only_its_languages(monkeypatch: pytest.MonkeyPatch) -> 
     assert (found.code, found.score) == ("zh", pytest.approx(0.75))
     _opinions(monkeypatch, {"sr": 0.9}, {})
     assert identify("传统中医治高血压必须辨证论治", None).score == 0.5
-
-
-def test_langdetect_reads_its_profiles_in_one_order_whatever_the_folder_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "Kjære venner, dette er en liten tekst på et skandinavisk språk."
-    language._arbiter.cache_clear()
-    before = language._langdetect_opinion(text)
-    listed = Path.iterdir
-    monkeypatch.setattr(Path, "iterdir", lambda path: sorted(listed(path), reverse=True))
-    language._arbiter.cache_clear()
-    assert language._langdetect_opinion(text) == before
-    assert language._langdetect_opinion(text) == before
-    assert max(before, key=before.__getitem__) == "no"
 
 
 @given(st.text(max_size=700))
