@@ -212,16 +212,18 @@ def _drawn(
     """The drawn documents in their order, personal data redacted as it is for training."""
     found: dict[str, ReviewItem] = {}
     wanted = pa.array(doc_ids, pa.string())
-    parts = [(done["extract"], ("doc_id", "url", "text")), (done["dedup"], ("doc_id", "decision"))]
+    parts = [
+        (done["extract"], ("doc_id", "url", "text")),
+        (done["signals"], ("doc_id", "language", "pii")),
+        (done["dedup"], ("doc_id", "decision")),
+    ]
+    kinds = None if redact is None else frozenset(redact)
     if "entities" in done:
         parts.append((done["entities"], ("doc_id", "entities")))
     for _unit, batch in read_aligned(store, *parts):
         for row in batch.filter(pc.is_in(batch.column("doc_id"), wanted)).to_pylist():
             if row["decision"] == "keep":
-                beginning = row["text"][:_REVIEWED_NUM_CHARS]
-                if redact is not None:
-                    found_in = pii.find_all(beginning, None, frozenset(redact), row.get("entities"))
-                    beginning = pii.redact(beginning, [each for each in found_in if each.start < len(beginning)])
+                beginning = pii.redacted(row["text"], kinds, row)[:_REVIEWED_NUM_CHARS]
                 found[row["doc_id"]] = ReviewItem(doc_id=row["doc_id"], url=row["url"], text=beginning)
     return [found[doc_id] for doc_id in doc_ids]
 

@@ -205,7 +205,7 @@ def corpus_nodes(config: CorpusConfig) -> tuple[Node, ...]:
     trains = isinstance(config.tokenizer, TokenizerConfig)
     tokenize = Node(
         stage=reading(TOKENIZE),
-        upstream=("extract", "dedup", *named),
+        upstream=("extract", "signals", "dedup", *named),
         needs=("tokenizer",) if trains else (),
         configure=_configure_tokenize,
     )

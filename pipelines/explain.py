@@ -37,7 +37,8 @@ def stories(
 def _story(store: Store, done: Mapping[str, Manifest], policy: PolicyConfig, unit: str, row_idx: int) -> dict[str, Any]:
     document = _row(store, done, "extract", unit, row_idx)
     signals = _row(store, done, "signals", unit, row_idx)
-    signals.pop("minhash", None)
+    for name in ("minhash", "pii"):
+        signals.pop(name, None)
     digest = signals.pop("text_digest", None)
     signals |= _row(store, done, "toxicity", unit, row_idx)
     held = _row(store, done, "contamination", unit, row_idx)["contaminated_by"] if "contamination" in done else None

@@ -22,7 +22,7 @@ Format = Literal["jsonl", "parquet"]
 _SIGNAL_NAMES = tuple(
     name
     for name in schemas.SIGNALS.names
-    if name not in ("doc_id", "url", "fetched_at", "problem", "text_digest", "minhash")
+    if name not in ("doc_id", "url", "fetched_at", "problem", "text_digest", "minhash", "pii")
 )
 _HEAD = (
     ("doc_id", pa.string()),
@@ -83,7 +83,7 @@ def _batches(
 ) -> Iterator[list[dict[str, Any]]]:
     parts = (
         (done["extract"], ("doc_id", "url", "fetched_at", "title", "text")),
-        (done["signals"], ("doc_id", *_SIGNAL_NAMES)),
+        (done["signals"], ("doc_id", *_SIGNAL_NAMES, "pii")),
         (done["toxicity"], schemas.TOXICITY.names),
         (done["dedup"], ("doc_id", "decision", "reason", "duplicate_of", "split")),
         *((done["entities"], ("doc_id", "entities")) for _ in ("one",) if "entities" in done),
@@ -95,9 +95,7 @@ def _batches(
         rows = []
         for row in batch.to_pylist():
             if row["decision"] == "keep" or with_dropped:
-                if kinds is not None:
-                    found = pii.find_all(row["text"], None, kinds, row.get("entities"))
-                    row["text"] = pii.redact(row["text"], found)
+                row["text"] = pii.redacted(row["text"], kinds, row)
                 row["fetched_at"] = row["fetched_at"].isoformat() if row["fetched_at"] else None
                 rows.append({name: row.get(name) for name in EXPORT.names})
         yield rows

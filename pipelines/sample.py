@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import ConfigError, SchemaError
-from pipelines.pii import find_all, redact
+from pipelines.pii import redacted
 from pipelines.schemas import OUTCOME, SAMPLE, SIGNALS, select
 from pipelines.stage import Aids, Kind, Stage
 
@@ -50,13 +50,12 @@ def sample_documents(batches: Iterable[pa.RecordBatch], config: SampleConfig, ai
         chosen = pc.and_(_is_for_training(batch), pc.greater(batch.column("num_bytes"), 0))
         times = batch.column("fetched_at").cast(pa.int64()).fill_null(0)
         columns = {
+            **{name: batch.column(name) for name in batch.schema.names if name in ("language", "pii", "entities")},
             "time": times,
             "doc_id": batch.column("doc_id"),
             "num_bytes": batch.column("num_bytes"),
             "row": pa.array(np.arange(row, row + batch.num_rows)),
         }
-        if "entities" in batch.schema.names:
-            columns["entities"] = batch.column("entities")
         found.append(pa.RecordBatch.from_pydict(columns).filter(chosen))
         row += batch.num_rows
     candidates = pa.Table.from_batches(found) if found else pa.table({"num_bytes": pa.array([], pa.int64())})
@@ -99,9 +98,7 @@ def _sample(
     rows: list[dict[str, str]] = []
     texts = _texts([candidate["row"] for candidate in candidates], aids)
     for candidate in candidates:
-        text = texts[candidate["row"]]
-        if kinds is not None:
-            text = redact(text, find_all(text, None, kinds, candidate.get("entities")))
+        text = redacted(texts[candidate["row"]], kinds, candidate)
         if candidate["num_bytes"] > left:
             text = text.encode()[:left].decode(errors="ignore")
         left -= candidate["num_bytes"]
@@ -132,7 +129,10 @@ SAMPLE_STAGE = Stage(
     name="sample",
     version=4,
     kind=Kind.GLOBAL,
-    inputs=(select(SIGNALS, "doc_id", "fetched_at", "num_bytes"), select(OUTCOME, "doc_id", "decision", "split")),
+    inputs=(
+        select(SIGNALS, "doc_id", "fetched_at", "num_bytes", "language", "pii"),
+        select(OUTCOME, "doc_id", "decision", "split"),
+    ),
     output=SAMPLE,
     transform=sample_documents,
     libraries=("llvmlite", "numba", "numpy", "phonenumbers", "tldextract"),

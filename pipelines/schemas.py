@@ -21,6 +21,10 @@ def _counts(name: str, label: str) -> pa.Field:
     return _required(name, pa.list_(pa.struct([_required(label, pa.string()), _required("count", pa.int32())])))
 
 
+_SPANS = pa.list_(
+    pa.struct([_required("kind", pa.string()), _required("start", pa.int32()), _required("end", pa.int32())])
+)
+
 PAGE = pa.schema(
     [
         pa.field("url", pa.string()),
@@ -75,14 +79,7 @@ ENTITIES = pa.schema(
     [
         _required("doc_id", pa.string()),
         # in text order, disjoint, in code points of the document's text
-        _required(
-            "entities",
-            pa.list_(
-                pa.struct(
-                    [_required("kind", pa.string()), _required("start", pa.int32()), _required("end", pa.int32())]
-                )
-            ),
-        ),
+        _required("entities", _SPANS),
     ]
 )
 """What a named-entity model takes for personal data in each document: where, never what."""
@@ -137,6 +134,8 @@ SIGNALS = pa.schema(
         _counts("keyword_counts", "category"),
         _counts("identity_counts", "group"),
         _counts("pii_counts", "kind"),
+        # of the default kinds, and names that a model found: in text order, disjoint, in code points
+        _required("pii", _SPANS),
         # of each fastText model given as a file, in the recipe's order
         _required(
             "classifier_scores", pa.list_(pa.struct([_required("name", pa.string()), _required("score", pa.float32())]))

@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 
 from pipelines.encoding import Encoder
 from pipelines.errors import ConfigError, SchemaError
-from pipelines.pii import find_all, redact
-from pipelines.schemas import DOCUMENT, OUTCOME, TOKENS, entities_of, select
+from pipelines.pii import redacted
+from pipelines.schemas import DOCUMENT, OUTCOME, SIGNALS, TOKENS, select
 from pipelines.stage import Resource, Stage
 from pipelines.tallies import tally_tokens
 
@@ -28,7 +28,7 @@ class TokenizeConfig:
 
 
 def tokenize_documents(batches: Iterable[pa.RecordBatch], config: TokenizeConfig) -> Iterator[pa.RecordBatch]:
-    """DOCUMENT + OUTCOME -> TOKENS, one row for each kept document, in order.
+    """DOCUMENT + SIGNALS + OUTCOME -> TOKENS, one row for each kept document, in order.
 
     A batch without a kept document is left out. `num_bytes` counts the UTF-8 bytes of the redacted text. Raises
     SchemaError where a document has no outcome, ConfigError for a vocabulary over 65,536.
@@ -42,14 +42,10 @@ def tokenize_documents(batches: Iterable[pa.RecordBatch], config: TokenizeConfig
     kinds = None if config.redact is None else frozenset(config.redact)
     for batch in batches:
         kept = batch.filter(_is_kept(batch))
+        read = [name for name in ("text", "language", "pii", "entities") if name in kept.schema.names]
         if not kept.num_rows:
             continue
-        texts = kept.column("text").to_pylist()
-        if kinds is not None:
-            texts = [
-                redact(text, find_all(text, None, kinds, entities))
-                for text, entities in zip(texts, entities_of(kept), strict=True)
-            ]
+        texts = [redacted(row["text"], kinds, row) for row in kept.select(read).to_pylist()]
         yield _tokens(kept, texts, encoder)
 
 
@@ -81,8 +77,12 @@ def _tokens(kept: pa.RecordBatch, texts: list[str], encoder: Encoder) -> pa.Reco
 
 TOKENIZE = Stage(
     name="tokenize",
-    version=3,
-    inputs=(select(DOCUMENT, "doc_id", "text"), select(OUTCOME, "doc_id", "decision", "split")),
+    version=4,
+    inputs=(
+        select(DOCUMENT, "doc_id", "text"),
+        select(SIGNALS, "doc_id", "language", "pii"),
+        select(OUTCOME, "doc_id", "decision", "split"),
+    ),
     output=TOKENS,
     transform=tokenize_documents,
     is_row_wise=True,

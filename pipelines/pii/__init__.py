@@ -35,7 +35,17 @@ from pipelines.pii.runs import Scan, scan
 from pipelines.pii.secrets import find_api_keys, find_private_keys
 from pipelines.pii.wallets import find_wallets
 
-__all__ = ("DEFAULT_KINDS", "ENTITY_KINDS", "KINDS", "Finding", "find", "find_all", "find_in_title", "redact")
+__all__ = (
+    "DEFAULT_KINDS",
+    "ENTITY_KINDS",
+    "KINDS",
+    "Finding",
+    "find",
+    "find_all",
+    "find_in_title",
+    "redact",
+    "redacted",
+)
 
 Spans = list[tuple[int, int]]
 
@@ -119,6 +129,19 @@ def find_all(
     """
     strict = find(text, language, None if kinds is None else kinds - set(ENTITY_KINDS))
     return joined(strict, (each for each in as_findings(entities) if kinds is None or each.kind in kinds))
+
+
+def redacted(text: str, kinds: frozenset[str] | None, row: Mapping[str, Any]) -> str:
+    """A document's text as it is trained on: personal data of the given kinds replaced; None replaces nothing.
+
+    `row` holds of its SIGNALS `language` and `pii`, and `entities` where a model was asked. What was measured is taken if
+    the kinds are those that were looked for; others are looked for again.
+    """
+    if kinds is None:
+        return text
+    if kinds - set(ENTITY_KINDS) == set(DEFAULT_KINDS):
+        return redact(text, [each for each in as_findings(row["pii"]) if each.kind in kinds])
+    return redact(text, find_all(text, row["language"], kinds, row.get("entities")))
 
 
 def find_in_title(

@@ -66,6 +66,10 @@ def measure_signals(batches: Iterable[pa.RecordBatch], config: SignalsConfig) ->
         verdicts = [judge(directives) for directives in stated]
         terms = [count_terms(text) for text in texts]
         fingerprints = [text_digest_and_minhash(text, scratch) if text else (None, None) for text in texts]
+        personal = [
+            pii.find_all(text, code, None, entities)
+            for text, code, entities in zip(texts, codes, entities_of(batch), strict=True)
+        ]
         columns = {
             **{name: batch.column(name) for name in ("doc_id", "url", "fetched_at", "problem")},
             "num_chars": pc.utf8_length(batch.column("text")),
@@ -89,9 +93,9 @@ def measure_signals(batches: Iterable[pa.RecordBatch], config: SignalsConfig) ->
             ],
             "keyword_counts": [_counts("category", keywords) for keywords, _ in terms],
             "identity_counts": [_counts("group", groups) for _, groups in terms],
-            "pii_counts": [
-                _counts("kind", Counter(finding.kind for finding in pii.find_all(text, code, None, entities)))
-                for text, code, entities in zip(texts, codes, entities_of(batch), strict=True)
+            "pii_counts": [_counts("kind", Counter(finding.kind for finding in found)) for found in personal],
+            "pii": [
+                [{"kind": each.kind, "start": each.start, "end": each.end} for each in found] for found in personal
             ],
             "classifier_scores": [classify(text, code) for text, code in zip(texts, codes, strict=True)],
             "text_digest": [digest for digest, _ in fingerprints],
@@ -103,7 +107,7 @@ def measure_signals(batches: Iterable[pa.RecordBatch], config: SignalsConfig) ->
 
 SIGNALS_STAGE = Stage(
     name="signals",
-    version=4,
+    version=5,
     inputs=(select(DOCUMENT, "doc_id", "url", "fetched_at", "license_url", "directives", "problem", "text"),),
     output=SIGNALS,
     transform=measure_signals,

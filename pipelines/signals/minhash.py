@@ -176,7 +176,7 @@ class _Tables:
 
 @functools.cache
 def _tables() -> _Tables:
-    modules = ("minhash", "bits", "words", "characters", "contractions")
+    modules = ("minhash", "bits", "words", "characters", "contractions", "folding")
     arrays = kept_arrays(
         "minhash",
         _made,

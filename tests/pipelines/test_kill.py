@@ -38,6 +38,9 @@ NUM_WORKS = {
     "toxicity": 3,
     "policy": 3,
     "sources": 1,
+    "bands": 3,
+    "index": 1,
+    "near": 1,
     "dedup": 1,
     "sample": 1,
     "tokenizer": 1,
@@ -175,7 +178,7 @@ def test_a_kill_at_each_place_of_each_stage(context, store, sources, whole):
                 assert process.is_alive(), f"{stage}, {when}"
                 process.kill()
             assert before.inodes.items() <= Finished(store).inodes.items()
-            if when == "within a shard" and stage not in ("sources", "dedup", "sample", "tokenizer"):
+            if when == "within a shard" and stage not in ("sources", "index", "near", "dedup", "sample", "tokenizer"):
                 assert list((store.root / "tmp").iterdir()), (
                     "a half-written shard was there to be taken for a whole one"
                 )

@@ -11,12 +11,19 @@ from hypothesis import strategies as st
 from pipelines.digest import digest_value
 from pipelines.encoding import Encoder
 from pipelines.errors import ConfigError, SchemaError
-from pipelines.schemas import DOCUMENT, OUTCOME, SAMPLE, TOKENIZER, TOKENS, select
+from pipelines.pii import DEFAULT_KINDS, find
+from pipelines.schemas import DOCUMENT, OUTCOME, SAMPLE, SIGNALS, TOKENIZER, TOKENS, select
 from pipelines.stage import Resource
 from pipelines.tokenize import TokenizeConfig, tokenize_documents
 from pipelines.tokenizer import TokenizerConfig, tokenizer_row, train_tokenizer
 
-INPUT = pa.schema([*select(DOCUMENT, "doc_id", "text"), *select(OUTCOME, "decision", "split")])
+INPUT = pa.schema(
+    [
+        *select(DOCUMENT, "doc_id", "text"),
+        *select(SIGNALS, "language", "pii"),
+        *select(OUTCOME, "decision", "split"),
+    ]
+)
 TEXTS = [
     "The quick brown fox jumps over the lazy dog; the other foxes don't. " * 5,
     "敏捷的棕色狐狸跳过懒狗，其他的狐狸看着那些狗。" * 5,
@@ -114,7 +121,9 @@ def test_a_tokenizer_that_cannot_keep_its_end_token_apart(tokenizer_json):
 
 
 def row(doc_id, text, decision="keep", split="train"):
-    return {"doc_id": doc_id, "text": text, "decision": decision, "split": split}
+    spans = [{"kind": each.kind, "start": each.start, "end": each.end} for each in find(text)]
+    known = {"doc_id": doc_id, "text": text, "language": None, "pii": spans}
+    return known | {"decision": decision, "split": split}
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +165,8 @@ def test_one_row_for_each_kept_document_in_order(resource, fast):
 def test_personal_data_is_redacted_before_it_is_encoded(resource, fast):
     text = "邮箱zhang.san@shanshui-mail.cn，or mail bob@gazette-mail.net."
     (on,) = tokenize([[row("a", text)]], TokenizeConfig(tokenizer=resource, redact=("email",)))
+    (measured,) = tokenize([[row("a", text)]], TokenizeConfig(tokenizer=resource, redact=DEFAULT_KINDS))
+    assert measured.column("tokens").equals(on.column("tokens"))
     (off,) = tokenize([[row("a", text)]], TokenizeConfig(tokenizer=resource))
     decoded = fast.decode(on.column("tokens")[0].as_py())
     assert "zhang" not in decoded

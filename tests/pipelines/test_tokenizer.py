@@ -21,7 +21,9 @@ from pipelines.stage import Aids
 from pipelines.store import Shard
 from pipelines.tokenizer import TokenizerConfig, given_tokenizer, gpt2_tokenizer, train_tokenizer
 
-INPUT = pa.schema([*select(SIGNALS, "doc_id", "fetched_at", "num_bytes"), *select(OUTCOME, "decision", "split")])
+INPUT = pa.schema(
+    [*select(SIGNALS, "doc_id", "fetched_at", "num_bytes", "language", "pii"), *select(OUTCOME, "decision", "split")]
+)
 TEXT = select(DOCUMENT, "text")
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 ENGLISH = "The quick brown fox jumps over the lazy dog, while the other foxes watch the dogs. "
@@ -31,6 +33,7 @@ CHINESE = "敏捷的棕色狐狸跳过懒狗，其他的狐狸看着那些狗。
 def row(doc_id, text, fetched_at=None, decision="keep", split="train"):
     time = None if fetched_at is None else EPOCH + dt.timedelta(days=fetched_at)
     known = {"doc_id": doc_id, "fetched_at": time, "num_bytes": len(text.encode())}
+    known |= {"language": None, "pii": []}
     return known | {"text": text, "decision": decision, "split": split}
 
 
