@@ -396,9 +396,9 @@ def verify(workspace_path: Path | None) -> dict[str, Any]:
     damaged: list[str] = []
     num_shards = num_bytes = 0
     seen: set[str] = set()
-    for path, record in store.records():
+    for name, record in store.records():
         if record is None:
-            damaged.append(str(path.relative_to(place.root)))
+            damaged.append(f"store/{name}")
             continue
         for shard in record.shards:
             if shard.digest not in seen:

@@ -47,6 +47,16 @@ class Shard:
     num_rows: int
 
 
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """A shard that lies in the store, whole or not, whether a record names it or none does."""
+
+    digest: str
+    num_bytes: int
+    changed_at: float
+    """When it was put there, in seconds since 1970 UTC, by the clock of what holds it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """What a stage wrote under a key. Holds nothing that differs between two honest runs."""
@@ -218,6 +228,17 @@ class Store:
             folder.mkdir(exist_ok=True)
             path.replace(folder / path.name)
 
+    def objects(self) -> Iterator[StoredObject]:
+        """Every shard that lies here, in the order of digests."""
+        for path in sorted((self.root / "objects").glob("*/*")):
+            with contextlib.suppress(FileNotFoundError):
+                status = path.stat()
+                yield StoredObject(path.name, status.st_size, status.st_ctime)  # sealing fixed the other time
+
+    def remove_object(self, digest: str) -> None:
+        """Remove a shard, if it is there. Only for the holder of the workspace lock."""
+        self._remove(self.root / "objects" / digest[:2] / digest)
+
     # records
 
     def find(self, stage: str, key: str) -> Record | None:
@@ -244,13 +265,18 @@ class Store:
         """Store a record; last of all, once its shards are in place."""
         self._write_json(self.root / _record_place(record.stage, record.key), _dump_record(record))
 
-    def records(self) -> Iterator[tuple[Path, Record | None]]:
-        """Every record with its path; None for one that cannot be read."""
+    def records(self) -> Iterator[tuple[str, Record | None]]:
+        """Every record with its name, `records/STAGE/ab/KEY`; None for one that cannot be read."""
         for path in sorted((self.root / "records").glob("*/*/*")):
+            name = path.relative_to(self.root).as_posix()
             try:
-                yield path, _load_record(path.read_bytes())
+                yield name, _load_record(path.read_bytes())
             except _UNREADABLE:
-                yield path, None
+                yield name, None
+
+    def remove_record(self, stage: str, key: str) -> None:
+        """Forget what a stage wrote under a key, if it is there. Only for the holder of the workspace lock."""
+        self._remove(self.root / _record_place(stage, key))
 
     # refs
 
@@ -280,10 +306,20 @@ class Store:
             return None
         return Manifest(stage, entries)
 
+    def refs(self) -> Iterator[tuple[str, str]]:
+        """Recipe and stage of every ref, readable or not."""
+        for path in sorted((self.root / "refs").glob("*/*")):
+            yield path.parent.name, path.name
+
     def clear_temporary(self) -> None:
         """Remove what killed runs left half-written. Only for the holder of the workspace lock."""
         shutil.rmtree(self.root / "tmp", ignore_errors=True)
         (self.root / "tmp").mkdir(parents=True, exist_ok=True)
+
+    def _remove(self, path: Path) -> None:
+        with contextlib.suppress(FileNotFoundError), storage_errors(self.root):
+            path.unlink()
+            _fsync(path.parent)
 
     def _write_json(self, path: Path, body: bytes) -> None:
         temporary = self.root / "tmp" / uuid.uuid4().hex

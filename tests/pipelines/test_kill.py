@@ -137,8 +137,8 @@ class Finished:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.inodes = self._inodes()
-        for path, record in store.records():
-            assert record is not None, f"{path} is half-written"
+        for name, record in store.records():
+            assert record is not None, f"{name} is half-written"
             assert all(store.check(shard) for shard in record.shards)
         for path in store.root.glob("objects/*/*"):
             assert digest_file(path) == path.name
