@@ -189,17 +189,11 @@ def materialize(
 
 def look_up(store: Store, works: Sequence[Work]) -> tuple[dict[str, Record], list[Work]]:
     """The records that are there, by key, and what is missing: units of equal content are one piece of work."""
-    records: dict[str, Record] = {}
-    missing: dict[str, Work] = {}
+    by_key: dict[str, Work] = {}
     for work in works:
-        if work.key in records or work.key in missing:
-            continue
-        record = store.find(work.stage.name, work.key)
-        if record is None:
-            missing[work.key] = work
-        else:
-            records[work.key] = record
-    return records, list(missing.values())
+        by_key.setdefault(work.key, work)
+    records = store.find_all(works[0].stage.name, by_key) if works else {}
+    return records, [work for key, work in by_key.items() if key not in records]
 
 
 def manifest_of(stage: Stage, works: Sequence[Work], records: Mapping[str, Record]) -> Manifest:
