@@ -35,11 +35,13 @@ from pipelines.storage.lease import Lease, holding
 
 T = TypeVar("T")
 
+_OBJECTS = "objects/"
+"""What local copies are made of."""
 _NUM_AT_ONCE = 32
 _FEW = 8
 """So many are asked for one by one rather than listed."""
-_PART_NUM_BYTES = 16 << 20
-_WHOLE_NUM_BYTES = 64 << 20
+_PART_NUM_BYTES = 8 << 20
+_WHOLE_NUM_BYTES = 32 << 20
 """Larger files go up in parts, since a part is what is held in memory and tried again."""
 _RETRIES: Any = {
     "max_retries": 6,
@@ -157,12 +159,13 @@ class Bucket:
     def remove(self, name: str) -> None:
         self._check_lease()
         self._forget(name)
-        self._copies.remove(Path(name).name)
+        if name.startswith(_OBJECTS):
+            self._copies.remove(Path(name).name)
         with self._errors(), contextlib.suppress(FileNotFoundError):
             obstore.delete(self._open(), name)
 
     def tidy(self) -> None:
-        blobs = self._listed["objects/"] = {blob.name: blob for blob in self.list("objects/")}
+        blobs = self._listed[_OBJECTS] = {blob.name: blob for blob in self.list(_OBJECTS)}
         self._copies.keep_only({Path(name).name for name in blobs})
 
     @contextlib.contextmanager
@@ -229,7 +232,11 @@ class Bucket:
             if (os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")).startswith("http://"):
                 options["allow_http"] = True  # whoever wrote that address meant it
             self._client = S3Store(
-                self._name, prefix=self._prefix or None, client_options=options, retry_config=_RETRIES
+                self._name,
+                prefix=self._prefix or None,
+                disable_bulk_delete=True,  # not every server has it, and one object goes at a time
+                client_options=options,
+                retry_config=_RETRIES,
             )
         return self._client
 
@@ -245,13 +252,15 @@ class Bucket:
                 f"got no access to {self.url} ({_brief(error)}), wanted credentials that may read and write it: "
                 "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
             ) from None
-        except FileNotFoundError as error:
-            if is_missing_ok:
+        except (FileNotFoundError, BaseError) as error:
+            is_missing = isinstance(error, FileNotFoundError)
+            if is_missing and is_missing_ok:
                 raise
-            raise StorageError(f"got no bucket at {self.url} ({_brief(error)}), wanted one: create it.") from None
-        except BaseError as error:
+            brief = _brief(error)
+            if is_missing or "404 Not Found" in brief:
+                raise StorageError(f"got no bucket at {self.url} ({brief}), wanted one: create it.") from None
             raise StorageError(
-                f"got {_brief(error)} from {self.url}, wanted an object store that answers: check AWS_ENDPOINT_URL and "
+                f"got {brief} from {self.url}, wanted an object store that answers: check AWS_ENDPOINT_URL and "
                 "run again; what was finished is kept."
             ) from None
 

@@ -74,16 +74,17 @@ class Lease:
 
     def take(self) -> None:
         """Become the holder. Raises StorageError where another machine holds it, or the server ignores conditions."""
-        now = self._server_time()
+        now, began_at = self._server_time(), _steady_seconds()
         for _ in range(_NUM_TRIES):
-            began_at = _steady_seconds()
             found = self._bucket.read_version(LEASE)
             if found is not None:
                 data, version, written_at = found
                 held = _terms(data)
-                age = now - written_at
-                is_free = held.token == self._terms.token or (bool(held.lock) and held.lock == self._terms.lock)
-                if not is_free and held.seconds > 0 and age <= held.seconds + _SLACK_SECONDS:
+                if held.token == self._terms.token:  # the answer to our write was lost
+                    self._version, self._renewed_at = version, began_at
+                    return
+                is_ours = bool(held.lock) and held.lock == self._terms.lock
+                if not is_ours and held.seconds > 0 and now - written_at <= held.seconds + _SLACK_SECONDS:
                     raise StorageError(
                         f"got a store in use by {held.owner} ({self._bucket.url}), wanted it free: wait for that run, "
                         f"or {held.seconds:.0f} seconds if it was killed, or set another CORPUSMILL_STORE."
@@ -146,13 +147,13 @@ class Lease:
         """Now, by the clock that stamps the lease. Raises StorageError for a server that writes whatever the condition."""
         name, data = f"{_PROBE}/{self._terms.token}", b"probe"
         try:
-            version = self._bucket.write_if(name, data, None)
-            is_obeyed = self._bucket.write_if(name, b"again", None) is None
-            is_obeyed &= self._bucket.write_if(name, b"other", '"00000000000000000000000000000000"') is None
+            self._bucket.write_if(name, data, None)
+            self._bucket.write_if(name, b"though it is there", None)
+            self._bucket.write_if(name, b"though it is another", '"00000000000000000000000000000000"')
             found = self._bucket.read_version(name)
         finally:
             self._bucket.remove(name)
-        if version is None or not is_obeyed or found is None:
+        if found is None or found[0] != data:
             raise StorageError(
                 f"got an object store that writes whatever the condition ({self._bucket.url}), wanted If-None-Match and "
                 "If-Match obeyed, or two runs could write at once: use one that does, or a local store."
