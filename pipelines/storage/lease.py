@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -99,9 +99,9 @@ class Lease:
 
     def check(self) -> None:
         """Raises StorageError where the lease is lost, or may be: call it before each write."""
-        if not self._is_lost and _steady_seconds() - self._renewed_at > self._terms.seconds / 2:
+        if not self._is_lost and self._age() > self._terms.seconds / 2:
             self.renew()
-        if self._is_lost:
+        if self._is_lost or self._age() > self._terms.seconds:
             raise StorageError(
                 f"got a store that another run took over ({self._bucket.url}) since this one was not heard of for "
                 f"{self._terms.seconds:.0f} seconds, wanted to be its only writer: run again; what was finished is kept."
@@ -110,20 +110,23 @@ class Lease:
     def renew(self) -> None:
         """Write the lease again; finds out whether it is lost. Raises StorageError where the server cannot be reached."""
         with self._lock:
-            if self._is_lost:
-                return
-            began_at = _steady_seconds()
-            self._terms = _renewed(self._terms)
-            version = self._bucket.write_if(LEASE, self._body(), self._version)
-            if version is None:  # another's, or ours whose answer was lost
-                found = self._bucket.read_version(LEASE)
-                if found is None or _terms(found[0]).token != self._terms.token:
-                    self._is_lost = True
+            for _ in range(_NUM_TRIES):
+                if self._is_lost:
                     return
-                self._version = found[1]
-                if _terms(found[0]) != self._terms:
-                    return  # an older write of ours arrived late: the next one builds on it
-            self._version, self._renewed_at = version or self._version, began_at
+                began_at = _steady_seconds()
+                self._terms = replace(self._terms, num_renewals=self._terms.num_renewals + 1)
+                version = self._bucket.write_if(LEASE, self._body(), self._version)
+                if version is None:  # it is another's, or ours: an answer was lost, or an older write came late
+                    found = self._bucket.read_version(LEASE)
+                    held = Terms() if found is None else _terms(found[0])
+                    self._is_lost = held.token != self._terms.token
+                    self._version = "" if found is None else found[1]
+                    if held != self._terms:
+                        continue
+                else:
+                    self._version = version
+                self._renewed_at = began_at
+                return
 
     def release(self) -> None:
         """Say that it is free, if it is still ours and the server can be reached."""
@@ -139,6 +142,10 @@ class Lease:
         while not self._ended.wait(self._terms.seconds / 4) and not self._is_lost:
             with contextlib.suppress(StorageError):  # the next time, or `check` says so
                 self.renew()
+
+    def _age(self) -> float:
+        """Seconds since it was last renewed."""
+        return _steady_seconds() - self._renewed_at
 
     def _body(self) -> bytes:
         return json.dumps(asdict(self._terms), sort_keys=True).encode()
@@ -181,10 +188,6 @@ def holding(bucket: Conditional, owner: str, lock: Path, seconds: float = 60.0) 
 def owner_name(process_id: int) -> str:
     """This process, as a person elsewhere would look for it."""
     return f"process {process_id} on {socket.gethostname()}"
-
-
-def _renewed(terms: Terms) -> Terms:
-    return Terms(**{**asdict(terms), "num_renewals": terms.num_renewals + 1})
 
 
 def _terms(data: bytes) -> Terms:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 from test_store import SCHEMA, batch
 
@@ -71,6 +71,7 @@ class Machines(RuleBasedStateMachine):
         self.memory = Memory(now=lambda: clock[0] + 1_000_000)  # another clock than any machine's
         self.leases: list[Lease | None] = [None, None, None]
         self.num_tokens = 0
+        self.last_taker = -1
 
     @initialize(fails=st.sampled_from(["", "answers"]))
     def begin(self, fails: str) -> None:
@@ -84,15 +85,17 @@ class Machines(RuleBasedStateMachine):
     def change_network(self, fails: str) -> None:
         self.memory.fails = fails
 
-    @rule(machine=st.integers(0, 2))
-    def take(self, machine: int) -> None:
+    @rule(machine=st.integers(0, 2), others_write_at_once=st.booleans())
+    def take(self, machine: int, *, others_write_at_once: bool) -> None:
         self.num_tokens += 1
         lease = Lease(self.memory, Terms(owner=f"machine {machine}", token=str(self.num_tokens), seconds=SECONDS))
         try:
             lease.take()
         except StorageError:
             return
-        self.leases[machine] = lease
+        self.leases[machine], self.last_taker = lease, machine
+        for other in range(3) if others_write_at_once else ():
+            self.write(other)
 
     @rule(machine=st.integers(0, 2))
     def renew(self, machine: int) -> None:
@@ -112,12 +115,13 @@ class Machines(RuleBasedStateMachine):
     @rule()
     def somebody_gets_it(self) -> None:
         self.clock[0] += SECONDS + 4
-        self.take(0)
+        self.take(0, others_write_at_once=True)
         assert self.leases[0] is not None
 
-    @invariant()
-    def at_most_one_may_write(self) -> None:
-        assert sum(may_write(lease) for lease in self.leases if lease is not None) <= 1
+    @rule(machine=st.integers(0, 2))
+    def write(self, machine: int) -> None:
+        if (lease := self.leases[machine]) is not None and may_write(lease):
+            assert machine == self.last_taker
 
 
 def may_write(lease: Lease) -> bool:
