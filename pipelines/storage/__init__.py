@@ -51,7 +51,7 @@ class Storage(Protocol):
     def read_all(self, names: Iterable[str], prefix: str | None = None) -> dict[str, bytes]:
         """The bytes of many small blobs; without those that are not there.
 
-        Where that may be many, `prefix` is what all names begin with.
+        Where that may be many, `prefix` is what all names begin with; a copy of what is listed there may be told.
         """
         ...
 

@@ -94,15 +94,19 @@ class Bucket:
 
     def read_all(self, names: Iterable[str], prefix: str | None = None) -> dict[str, bytes]:
         wanted = list(names)
+        versions: dict[str, str] = {}
         if prefix is not None and len(wanted) > _FEW:
-            there = {blob.name for blob in self.list(prefix)}
-            wanted = [name for name in wanted if name in there]
+            versions = {blob.name: blob.version for blob in self.list(prefix)}
+            wanted = [name for name in wanted if name in versions]
 
         def get(name: str) -> bytes | None:
-            try:
-                return self.read(name)
-            except FileNotFoundError:
-                return None
+            is_listed = name in versions
+            known = self._copies.read_small(name, versions[name]) if is_listed else None
+            if known is None and (found := self.read_version(name)) is not None:
+                known, version, _ = found
+                if is_listed:
+                    self._copies.add_small(name, version, known)
+            return known
 
         return {name: data for name, data in _at_once(get, wanted) if data is not None}
 

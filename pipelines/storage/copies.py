@@ -1,6 +1,7 @@
 """Local copies of what lies far away: named by their digest, hashed at each use, the oldest evicted beyond a size.
 
     copies/ab/<digest>     evictable; its modification time is that of its last use
+    small/ab/<digest>      likewise, small blobs by the digest of their name and version, each behind its own digest
     held/<process>/        what a process holds by path, as further names of the same files, and what it is fetching
 
 Each process has a folder of its own under `held/`, with a lock that the kernel takes from it when it ends, however it ends. So a
@@ -13,9 +14,10 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
-from pipelines.digest import digest_file
+from pipelines.digest import digest_bytes, digest_file, digest_value
 
 _SCAN_PART = 16
 """The folder is measured again after a sixteenth of its bound has come in: several processes add to it, none knows of all."""
@@ -46,21 +48,7 @@ class Copies:
 
     def add(self, temporary: Path, digest: str) -> Path:
         """Make a finished file of the same disk the copy with this digest; the oldest copies give way to it."""
-        path = self._path(digest)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.chmod(0o444)
-        os.utime(temporary)
-        self._num_new_bytes += temporary.stat().st_size
-        temporary.replace(path)
-        if self._num_new_bytes > self._max_num_bytes // _SCAN_PART:
-            self._num_new_bytes = 0
-            self._evict(keep=path)
-        return path
-
-    def held(self, digest: str) -> Path | None:
-        """Where this process holds the copy, if it does."""
-        path = self.own_folder() / digest
-        return path if path.exists() else None
+        return self._place(temporary, self._path(digest))
 
     def hold(self, find: Callable[[], Path | None], digest: str) -> Path:
         """Hold what `find` finds, by a path that stays until this process ends; the path alone where it finds nothing."""
@@ -69,6 +57,22 @@ class Copies:
             with contextlib.suppress(FileNotFoundError, FileExistsError):  # evicted again, or held by another thread
                 target.hardlink_to(path)
         return target
+
+    def read_small(self, name: str, version: str) -> bytes | None:
+        """The copy of one version of a small blob, if it is there and whole."""
+        path = self._small_path(name, version)
+        try:
+            digest, _, data = path.read_bytes().partition(b"\n")
+            os.utime(path)
+        except FileNotFoundError:
+            return None
+        return data if digest_bytes(data).encode() == digest else None
+
+    def add_small(self, name: str, version: str, data: bytes) -> None:
+        """Keep a copy of one version of a small blob."""
+        temporary = self.own_folder() / f"{uuid.uuid4().hex}.part"
+        temporary.write_bytes(digest_bytes(data).encode() + b"\n" + data)
+        self._place(temporary, self._small_path(name, version))
 
     def own_folder(self) -> Path:
         """The folder of this process, for what it holds and what it is fetching."""
@@ -96,11 +100,26 @@ class Copies:
     def _path(self, digest: str) -> Path:
         return self._root / "copies" / digest[:2] / digest
 
+    def _small_path(self, name: str, version: str) -> Path:
+        digest = digest_value([name, version])
+        return self._root / "small" / digest[:2] / digest
+
+    def _place(self, temporary: Path, path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.chmod(0o444)
+        os.utime(temporary)
+        self._num_new_bytes += temporary.stat().st_size
+        temporary.replace(path)
+        if self._num_new_bytes > self._max_num_bytes // _SCAN_PART:
+            self._num_new_bytes = 0
+            self._evict(keep=path)
+        return path
+
     def _evict(self, keep: Path) -> None:
         """Remove the copies that were used longest ago, until the rest is within bounds."""
         self._let_go()
         found = []
-        for path in (self._root / "copies").glob("*/*"):
+        for path in chain((self._root / "copies").glob("*/*"), (self._root / "small").glob("*/*")):
             with contextlib.suppress(FileNotFoundError):
                 status = path.stat()
                 found.append((status.st_mtime_ns, status.st_size, path))

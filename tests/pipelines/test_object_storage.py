@@ -434,6 +434,18 @@ def test_many_shards_are_looked_up_by_listing(new_store, bucket, proxy):
     methods = [method for method, path in proxy.requests if "list-type" not in path]
     assert methods == ["GET"] * 250, "the records; no shard is asked for"
     assert sum("list-type" in path for _, path in proxy.requests) == 6, "three pages of each"
+    small = list((again.root / "small").glob("*/*"))
+    assert len(small) == 250
+    for path in small[:3]:
+        path.chmod(0o644)
+        path.write_bytes(flip(path.read_bytes()))
+    store.publish(record_of(shard, key=keys[0]))
+    proxy.requests.clear()
+    another = Store(again.place)
+    found = another.find_all("toy", keys)
+    assert sum("list-type" not in path for _, path in proxy.requests) in (3, 4), "what is new, and damaged copies"
+    assert found == store.find_all("toy", keys)
+    assert found[keys[0]] == record_of(shard, key=keys[0])
     proxy.requests.clear()
     assert again.find_all("toy", [digest_bytes(key.encode()) for key in keys]) == {}
     assert {"list-type" in path for _, path in proxy.requests} == {True}
