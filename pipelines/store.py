@@ -375,6 +375,12 @@ class Store:
             _, recipe, stage = blob.name.split("/", 2)
             yield recipe, stage
 
+    def clear_quarantine(self) -> None:
+        """Remove for good what was found damaged. Only for the holder of the workspace lock."""
+        with storage_errors(self.root):
+            for blob in list(self._storage.list("quarantine/")):
+                self._storage.remove(blob.name)
+
     def clear_temporary(self) -> None:
         """Remove what killed runs left half-written, and copies of what is no longer stored. Only for the holder of the workspace lock."""
         shutil.rmtree(self.root / "tmp", ignore_errors=True)

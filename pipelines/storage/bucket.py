@@ -10,6 +10,7 @@ AWS_ACCESS_KEY_ID, ...), so none is ever written, logged or sent to a worker.
 import contextlib
 import hashlib
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,8 @@ T = TypeVar("T")
 
 _OBJECTS = "objects/"
 """What local copies are made of."""
+_METADATA_SERVICE = "169.254.169.254"
+"""Where a machine in a cloud gets credentials; asked by the library where the environment has none."""
 _NUM_AT_ONCE = 32
 _FEW = 8
 """So many are asked for one by one rather than listed."""
@@ -251,16 +254,16 @@ class Bucket:
             yield
         except (AlreadyExistsError, PreconditionError) as error:
             raise _ConditionFailed from error
-        except (PermissionDeniedError, UnauthenticatedError) as error:
-            raise StorageError(
-                f"got no access to {self.url} ({_brief(error)}), wanted credentials that may read and write it: "
-                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
-            ) from None
         except (FileNotFoundError, BaseError) as error:
             is_missing = isinstance(error, FileNotFoundError)
             if is_missing and is_missing_ok:
                 raise
             brief = _brief(error)
+            if isinstance(error, PermissionDeniedError | UnauthenticatedError) or _METADATA_SERVICE in brief:
+                raise StorageError(
+                    f"got no access to {self.url} ({brief}), wanted credentials that may read and write it: "
+                    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+                ) from None
             if is_missing or "404 Not Found" in brief:
                 raise StorageError(f"got no bucket at {self.url} ({brief}), wanted one: create it.") from None
             raise StorageError(
@@ -292,6 +295,7 @@ def _at_once(call: Callable[[str], T], names: Sequence[str]) -> list[tuple[str, 
 
 
 def _brief(error: Exception) -> str:
-    """The first words of an error: what follows is the server's page and the library's inside."""
+    """The first words of an error and the server's code for it: what follows is the server's page and the library's inside."""
     words = str(error).partition("\n")[0].partition("<")[0].split()
-    return " ".join(words).rstrip(" :")[:300]
+    code = re.search(r"<Code>(\w+)</Code>", str(error))
+    return " ".join(words).rstrip(" :")[:300] + (f": {code[1]}" if code else "")

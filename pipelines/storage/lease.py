@@ -25,6 +25,7 @@ from pipelines.errors import StorageError
 LEASE = "lease.json"
 _PROBE = "lease-probes"
 _NUM_TRIES = 5
+_PATIENCE_SECONDS = 5.0
 _SLACK_SECONDS = 2.0
 """Servers stamp whole seconds."""
 
@@ -128,9 +129,12 @@ class Lease:
                 self._renewed_at = began_at
                 return
 
+    def stop(self) -> None:
+        """Renew it no more."""
+        self._ended.set()
+
     def release(self) -> None:
         """Say that it is free, if it is still ours and the server can be reached."""
-        self._ended.set()
         with self._lock, contextlib.suppress(StorageError):
             if not self._is_lost:
                 self._terms = Terms(owner=self._terms.owner, token=self._terms.token, num_renewals=-1, seconds=0.0)
@@ -138,7 +142,7 @@ class Lease:
             self._is_lost = True
 
     def keep_renewing(self) -> None:
-        """Renew it again and again, until released or lost: what a thread is for."""
+        """Renew it again and again, until stopped or lost: what a thread is for."""
         while not self._ended.wait(self._terms.seconds / 4) and not self._is_lost:
             with contextlib.suppress(StorageError):  # the next time, or `check` says so
                 self.renew()
@@ -181,8 +185,10 @@ def holding(bucket: Conditional, owner: str, lock: Path, seconds: float = 60.0) 
     try:
         yield lease
     finally:
-        lease.release()
-        thread.join()
+        lease.stop()
+        thread.join(_PATIENCE_SECONDS)
+        if not thread.is_alive():  # else the network hangs, and the lease ends by itself
+            lease.release()
 
 
 def owner_name(process_id: int) -> str:

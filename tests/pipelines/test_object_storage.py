@@ -134,6 +134,8 @@ def test_a_damaged_object_is_found_and_made_anew(new_store, bucket, how):
     assert bucket.contents("objects") == {}
     assert bucket.contents("quarantine") == ({} if damaged is None else {f"quarantine/{shard.digest}": damaged})
     assert other.write(SCHEMA, [batch("a", "b")]) == shard
+    other.clear_quarantine()
+    assert bucket.names("quarantine") == []
     assert new_store().find("toy", KEY) is not None
     assert len(list(new_store().read(shard))) == 1
 

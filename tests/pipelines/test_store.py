@@ -90,6 +90,8 @@ def test_damage_is_found_and_made_anew(store, damage):
         list(store.read(shard))
     assert store.write(SCHEMA, [batch("a", "b")]) == shard
     assert store.find("toy", "ab" * 32) is not None
+    store.clear_quarantine()
+    assert not list(store.root.glob("quarantine/*"))
 
 
 def test_a_flipped_byte_under_an_old_time_is_found_by_reading(store):
