@@ -292,13 +292,17 @@ class Store:
 
     def find_all(self, stage: str, keys: Iterable[str]) -> dict[str, Record]:
         """The records under many keys, by key; without those that `find` would not find."""
-        records = self._recorded(stage, list(keys), mends=True)
+        records = self.recorded_all(stage, keys)
         present = self._present([shard for record in records.values() for shard in record.shards], mends=True)
         return {key: record for key, record in records.items() if present.issuperset(record.shards)}
 
     def recorded(self, stage: str, key: str) -> Record | None:
         """The record under a key, if it is whole, whatever became of its shards."""
-        return self._recorded(stage, [key], mends=True).get(key)
+        return self.recorded_all(stage, [key]).get(key)
+
+    def recorded_all(self, stage: str, keys: Iterable[str]) -> dict[str, Record]:
+        """The records under many keys that `recorded` would find, by key."""
+        return self._recorded(stage, list(keys), mends=True)
 
     def _recorded(self, stage: str, keys: Sequence[str], *, mends: bool) -> dict[str, Record]:
         names = {key: _record_name(stage, key) for key in keys}
