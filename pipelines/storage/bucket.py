@@ -46,11 +46,7 @@ _FEW = 8
 _PART_NUM_BYTES = 8 << 20
 _WHOLE_NUM_BYTES = 32 << 20
 """Larger files go up in parts, since a part is what is held in memory and tried again."""
-_RETRIES: Any = {
-    "max_retries": 6,
-    "retry_timeout": timedelta(seconds=60),
-    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=10), "base": 2},
-}
+_RETRIES: Any = {"max_retries": 10, "retry_timeout": timedelta(seconds=60)}
 _CLIENT: Any = {
     "connect_timeout": timedelta(seconds=10),
     "read_timeout": timedelta(seconds=60),
