@@ -392,7 +392,7 @@ def _run_flow(
     if until != "crawl":
         wanted.check_files()
     settings = read_settings(workspace, workers)
-    place = Workspace(settings.workspace)
+    place = Workspace.of(settings)
     path = str(recipe.absolute()) if recipe else None
     try:
         with writing(place):  # and a workspace that is in use or cannot be written; to the end, it is nobody else's

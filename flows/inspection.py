@@ -398,9 +398,9 @@ def verify(workspace_path: Path | None) -> dict[str, Any]:
     damaged: list[str] = []
     num_shards = num_bytes = 0
     seen: set[str] = set()
-    for path, record in store.records():
+    for name, record in store.records():
         if record is None:
-            damaged.append(str(path.relative_to(place.root)))
+            damaged.append(f"store/{name}")
             continue
         for shard in record.shards:
             if shard.digest not in seen:
@@ -427,7 +427,14 @@ def verify(workspace_path: Path | None) -> dict[str, Any]:
 def doctor(workspace_path: Path | None) -> dict[str, Any]:
     """Whether this machine and environment can run: each check with what was found and what to do."""
     place = _workspace(workspace_path)
-    checks = [_check_python(), *_check_versions(), _check_workspace(place), _check_disk(place), _check_loopback()]
+    checks = [
+        _check_python(),
+        *_check_versions(),
+        _check_workspace(place),
+        *_check_bucket(place),
+        _check_disk(place),
+        _check_loopback(),
+    ]
     device, _, _ = _torch_device()
     facts = {"cores": num_cores(), "device": device, "workspace": str(place.root)}
     return {"facts": facts, "checks": checks}
@@ -466,6 +473,18 @@ def _check_workspace(place: Workspace) -> dict[str, Any]:
     return {"name": "workspace", "ok": is_ok, "found": found, "wanted": f"{place.root} writable: check its owner"}
 
 
+def _check_bucket(place: Workspace) -> list[dict[str, Any]]:
+    if place.bucket is None:
+        return []
+    try:
+        with tempfile.TemporaryDirectory(prefix="corpusmill-look-") as folder:
+            next(replace(place, root=Path(folder)).open_store().refs(), None)
+        found, is_ok = "answers", True
+    except CorpusmillError as error:
+        found, is_ok = str(error), False
+    return [{"name": "store", "ok": is_ok, "found": found, "wanted": f"{place.bucket} readable: see AWS_ENDPOINT_URL"}]
+
+
 def _check_disk(place: Workspace) -> dict[str, Any]:
     folder = next(path for path in (place.root, *place.root.parents) if path.exists())
     free = shutil.disk_usage(folder).free
@@ -493,7 +512,7 @@ def _torch_device() -> tuple[str, int, str]:
 
 
 def _workspace(path: Path | None) -> Workspace:
-    return Workspace(read_settings(path).workspace)
+    return Workspace.of(read_settings(path))
 
 
 def _built(
@@ -512,19 +531,19 @@ def _built(
 
 
 def _is_begun(place: Workspace) -> bool:
-    """Whether a run was ever begun there."""
-    return place.store_folder.is_dir()
+    """Whether a run was ever begun there, or anywhere with the same bucket."""
+    return place.bucket is not None or place.store_place.root.is_dir()
 
 
 @contextmanager
 def _to_look_at(place: Workspace) -> Iterator[Workspace]:
     """The workspace, or an empty one in passing where there is none: who looks makes nothing."""
     _refuse_file(place)
-    if _is_begun(place):
+    if place.store_place.root.is_dir():
         yield place
         return
     with tempfile.TemporaryDirectory(prefix="corpusmill-look-") as folder:
-        yield Workspace(Path(folder))
+        yield replace(place, root=Path(folder))
 
 
 def _refuse_file(place: Workspace) -> None:

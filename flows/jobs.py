@@ -17,7 +17,7 @@ from flows.workspace import Workspace
 from llm.config import TRAINING_VERSION, ModelConfig, TrainConfig
 from pipelines.corpus import tokenizer_json
 from pipelines.digest import digest_value
-from pipelines.errors import ConfigError, IntegrityError
+from pipelines.errors import ConfigError
 from pipelines.stage import Resource
 from pipelines.store import Manifest, Shard, Store, storage_errors
 
@@ -55,12 +55,9 @@ class Dataset:
         )
 
     def verified_paths(self, store: Store) -> list[Path]:
-        """Where the shards lie, each hashed first. Raises IntegrityError for a damaged one."""
+        """Where the shards lie on this machine, each hashed first. Raises IntegrityError for a damaged one."""
         for shard in self.shards:
-            if not store.check(shard):
-                raise IntegrityError(
-                    f"got a damaged token shard {shard.digest[:12]}, wanted a whole one: run build again, it is made anew."
-                )
+            store.expect(shard)
         return [store.shard_path(shard.digest) for shard in self.shards]
 
 

@@ -169,7 +169,7 @@ def training_job(recipe: Recipe, workspace: Workspace, store: Store) -> Training
 
 def _open(recipe: str | None, workspace: str | None, workers: int | None = None) -> tuple[Settings, Workspace, Recipe]:
     settings = read_settings(Path(workspace) if workspace else None, workers)
-    return settings, Workspace(settings.workspace), load_recipe(Path(recipe) if recipe else None)
+    return settings, Workspace.of(settings), load_recipe(Path(recipe) if recipe else None)
 
 
 def _head(settings: Settings, recipe: Recipe) -> Summary:

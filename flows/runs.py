@@ -75,7 +75,7 @@ def record_corpus(
                 **{f"shards_computed/{stage['name']}": stage["computed"] for stage in summary["stages"]},
             }
         )
-        tracked.log_dataset(recipe.name, summary["dataset_digest"], str(place.store_folder), "corpus")
+        tracked.log_dataset(recipe.name, summary["dataset_digest"], place.store_url, "corpus")
         tracked.log_files(folder / "data_card.md", folder / "data_card.json")
         tracked.log_files(page, below="review")
     write_result(folder / "corpus_run.json", summary["dataset_digest"], {"run_id": tracked.run_id}, [])
@@ -100,7 +100,7 @@ def recorded_training(
         job.folder.mkdir(parents=True, exist_ok=True)
         run_path.write_text(tracked.run_id)
         tracked.log_params(flatten({"model": canonical(job.model), "training": canonical(job.training)}))
-        tracked.log_dataset(recipe.name, job.dataset.digest, str(place.store_folder), "training")
+        tracked.log_dataset(recipe.name, job.dataset.digest, place.store_url, "training")
 
         def on_step(seen: Any) -> None:
             measured = {
@@ -138,7 +138,7 @@ def record_evaluation(
         tracked.log_params(flatten({"evaluation": canonical(recipe.evaluation)}))
         figures = {name: value for name, value in result.values.items() if isinstance(value, int | float)}
         tracked.log_metrics({f"evaluation/{name}": value for name, value in figures.items()})
-        tracked.log_dataset(recipe.name, job.dataset.digest, str(place.store_folder), "evaluation")
+        tracked.log_dataset(recipe.name, job.dataset.digest, place.store_url, "evaluation")
         samples = job.folder / "samples.md"
         lines = [f"## {sample['prompt']!r}\n\n{sample['text']}\n" for sample in result.values["samples"]]
         samples.write_text("# Samples\n\n" + "\n".join(lines), encoding="utf-8")

@@ -18,13 +18,21 @@ class Settings:
     """A Prefect server that is up already; None starts one on loopback for the run."""
     mlflow_tracking_uri: str | None
     """None keeps the runs in the workspace."""
+    bucket: str | None = None
+    """s3://BUCKET/PREFIX, where shards and records are kept; None keeps them in the workspace."""
+    max_copies_num_bytes: int = 20 << 30
+    """Of the copies of the bucket's shards in the workspace."""
 
 
 def read_settings(workspace: Path | None = None, num_workers: int | None = None) -> Settings:
     """Settings from the environment; what is given here goes first.
 
-    CORPUSMILL_WORKSPACE, CORPUSMILL_WORKERS, PREFECT_API_URL and MLFLOW_TRACKING_URI are read. Raises ConfigError.
+    CORPUSMILL_WORKSPACE, CORPUSMILL_WORKERS, CORPUSMILL_STORE, CORPUSMILL_STORE_CACHE_GIB, PREFECT_API_URL and
+    MLFLOW_TRACKING_URI are read. Raises ConfigError.
     """
+    cache_gib = os.environ.get("CORPUSMILL_STORE_CACHE_GIB", "20")
+    if not cache_gib.isdecimal():
+        raise ConfigError(f"CORPUSMILL_STORE_CACHE_GIB: got {cache_gib!r}, wanted a whole number of GiB: correct it.")
     workers = os.environ.get("CORPUSMILL_WORKERS", str(num_cores())) if num_workers is None else str(num_workers)
     if not workers.isdecimal():
         raise ConfigError(f"CORPUSMILL_WORKERS: got {workers!r}, wanted a whole number of at least 0: correct it.")
@@ -33,6 +41,8 @@ def read_settings(workspace: Path | None = None, num_workers: int | None = None)
         num_workers=int(workers),
         prefect_api_url=os.environ.get("PREFECT_API_URL") or None,
         mlflow_tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or None,
+        bucket=os.environ.get("CORPUSMILL_STORE") or None,
+        max_copies_num_bytes=int(cache_gib) << 30,
     )
 
 

@@ -1,6 +1,7 @@
 """A workspace: one folder with everything a recipe's runs leave behind.
 
 store/      shards and records of every stage
+cache/      copies of those, where they are kept in a bucket instead (CORPUSMILL_STORE)
 crawl/      WARC files and ledger of each crawl source
 datasets/   rows fetched from a hub
 remote/     files fetched from a web server or an object store, shared by all recipes
@@ -18,8 +19,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.settings import Settings
 from pipelines.errors import StorageError
-from pipelines.store import Store, storage_errors
+from pipelines.storage.lease import owner_name
+from pipelines.store import Place, Store, storage_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +30,26 @@ class Workspace:
     """The places in a workspace folder."""
 
     root: Path
+    bucket: str | None = None
+    """s3://BUCKET/PREFIX, where the store lies if not in the folder."""
+    max_copies_num_bytes: int = 20 << 30
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Workspace":
+        return cls(settings.workspace, settings.bucket, settings.max_copies_num_bytes)
 
     @property
-    def store_folder(self) -> Path:
-        return self.root / "store"
+    def store_place(self) -> Place:
+        return Place(
+            root=self.root / ("store" if self.bucket is None else "cache"),
+            bucket=self.bucket,
+            max_copies_num_bytes=self.max_copies_num_bytes,
+        )
+
+    @property
+    def store_url(self) -> str:
+        """Where the store lies, for people to read."""
+        return self.bucket or str(self.store_place.root)
 
     @property
     def digest_memory(self) -> Path:
@@ -38,7 +57,7 @@ class Workspace:
 
     def open_store(self) -> Store:
         """The store, made if missing. Raises StorageError where the folder cannot be written."""
-        return Store(self.store_folder)
+        return Store(self.store_place)
 
     def crawl_folder(self, name: str) -> Path:
         return self.root / "crawl" / name
@@ -77,6 +96,7 @@ _held: ContextVar[tuple[Path, Store] | None] = ContextVar("held_workspace", defa
 def writing(workspace: Workspace) -> Iterator[Store]:
     """Hold the workspace's lock and yield its store. The lock ends with the process, however that ends.
 
+    Where the store lies in a bucket, its lease is held as well, so that no other workspace writes it.
     Within a block that holds it already, the same store is yielded and the outer block goes on holding it.
     Raises StorageError where another run holds it, or where the folder cannot be made.
     """
@@ -101,9 +121,10 @@ def writing(workspace: Workspace) -> Iterator[Store]:
         lock.write(str(os.getpid()))
         lock.flush()
         store = workspace.open_store()
-        store.clear_temporary()
-        token = _held.set((workspace.root, store))
-        try:
-            yield store
-        finally:
-            _held.reset(token)
+        with store.exclusive(owner_name(os.getpid()), workspace.root / "lock"):
+            store.clear_temporary()
+            token = _held.set((workspace.root, store))
+            try:
+                yield store
+            finally:
+                _held.reset(token)

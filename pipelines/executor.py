@@ -22,14 +22,13 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Protocol
 
 from pipelines.errors import CorpusmillError, TransientError
 from pipelines.guard import CRASHED, TIMED_OUT, bounded_memory, timed
 from pipelines.isolation import Case, Death, OpenRow, Run, Search, Step
 from pipelines.stage import RowBudget
-from pipelines.store import Record, Store
+from pipelines.store import Place, Record, Store
 from pipelines.work import OnRows, Work, run_work, search_work
 
 logger = logging.getLogger(__name__)
@@ -112,7 +111,7 @@ class _Worker:
         self.task, self.row, self.num_rows = task, None, 0
         self.wait_for_more()
         with contextlib.suppress(OSError):  # a worker that died is found, and counted, where it is waited for
-            self.pipe.send((store.root, task))
+            self.pipe.send((store.place, task))
 
     def advance(self, message: int | OpenRow) -> None:
         """Note how far it is."""
@@ -300,14 +299,14 @@ def _serve(pipe: Connection) -> None:
         resource.RLIMIT_CORE, (0, 0)
     )  # a crash on a hostile page must not fill the disk with people's data
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    stores: dict[Path, Store] = {}
+    stores: dict[Place, Store] = {}
     while True:
         try:
-            root, task = pipe.recv()
+            place, task = pipe.recv()
         except (EOFError, OSError):
             sys.stdout.flush()
             os._exit(0)  # nothing is left to say: to take all modules and tables down takes a fifth of a second
-        store = stores.setdefault(root, Store(root))
+        store = stores.setdefault(place, Store(place))
         try:
             with bounded_memory(_budget(task.work)):
                 pipe.send(_done(store, task, pipe))

@@ -61,20 +61,25 @@ class LastBuild:
     inputs: tuple[Manifest, ...]
 
 
-def with_aids(store: Store, work: Work, last: LastBuild) -> Work:
-    """A work that knows what its stage made of another version of its unit, if it can be of use."""
-    if not (work.stage.uses_aids or work.stage.is_row_wise):
-        return work
-    name = work.names[0]
-    entry = last.output.by_unit().get(name)
-    record = store.recorded(work.stage.name, entry.key) if entry is not None else None
-    if entry is None or record is None:
-        return work
+def with_aids(store: Store, works: Sequence[Work], last: LastBuild) -> list[Work]:
+    """Works of a stage that know what it made of other versions of their units, where that can be of use."""
+    if not works or not (works[0].stage.uses_aids or works[0].stage.is_row_wise):
+        return list(works)
+    outputs, inputs = last.output.by_unit(), [manifest.by_unit() for manifest in last.inputs]
+    entries = [outputs.get(work.names[0]) for work in works]
+    records = store.recorded_all(works[0].stage.name, {entry.key for entry in entries if entry is not None})
+    return [
+        work if entry is None or entry.key not in records else _with_aid(work, entry, records[entry.key], inputs)
+        for work, entry in zip(works, entries, strict=True)
+    ]
+
+
+def _with_aid(work: Work, entry: Entry, record: Record, inputs: Sequence[Mapping[str, Entry]]) -> Work:
     changed = {field for field, value in work.key_fields.items() if record.key_fields.get(field) != value}
     if work.stage.uses_aids:
         return replace(work, last=(entry.shard,)) if changed <= {"inputs", "config"} else work
-    inputs = [manifest.by_unit().get(name) for manifest in last.inputs]
-    shards = tuple(each.shard for each in inputs if each is not None)
+    found = [by_unit.get(work.names[0]) for by_unit in inputs]
+    shards = tuple(each.shard for each in found if each is not None)
     if changed != {"inputs"} or [[shard.digest for shard in shards]] != record.key_fields["inputs"]:
         return work
     return replace(work, base=Base(shards, entry.shard))
@@ -149,7 +154,7 @@ def materialize(
     num_pieces = len(records) + len(missing)
     num_rows = 0
     if last is not None:
-        missing = [with_aids(store, work, last) for work in missing]
+        missing = with_aids(store, missing, last)
 
     def report() -> None:
         on_progress(
@@ -189,17 +194,11 @@ def materialize(
 
 def look_up(store: Store, works: Sequence[Work]) -> tuple[dict[str, Record], list[Work]]:
     """The records that are there, by key, and what is missing: units of equal content are one piece of work."""
-    records: dict[str, Record] = {}
-    missing: dict[str, Work] = {}
+    by_key: dict[str, Work] = {}
     for work in works:
-        if work.key in records or work.key in missing:
-            continue
-        record = store.find(work.stage.name, work.key)
-        if record is None:
-            missing[work.key] = work
-        else:
-            records[work.key] = record
-    return records, list(missing.values())
+        by_key.setdefault(work.key, work)
+    records = store.find_all(works[0].stage.name, by_key) if works else {}
+    return records, [work for key, work in by_key.items() if key not in records]
 
 
 def manifest_of(stage: Stage, works: Sequence[Work], records: Mapping[str, Record]) -> Manifest:

@@ -6,24 +6,25 @@
     quarantine/                  what was found damaged
     tmp/                         what is being written
 
-A shard is written aside, checked, fsynced, sealed and renamed; the record comes last. So a killed
-run leaves whole shards or nothing. Shards are Arrow IPC *streams*, because `datasets` memory-maps
-those; Arrow reads them without a copy as well.
+All this lies in a local folder, or under a prefix of a bucket (`storage`). A shard is written aside and checked, then published
+whole or not at all; the record comes last. So a killed run leaves whole shards or nothing. Shards are Arrow IPC *streams*,
+because `datasets` memory-maps those; Arrow reads them without a copy as well.
 
-Sealing sets a fixed modification time and removes write permission. A shard whose time or size is
-not as sealed is hashed again before it counts as present: an edit by hand is found at once, while
-a check of a thousand untouched shards costs a thousand stat calls. `read` hashes every byte.
+In a folder, publishing seals a shard: a fixed modification time, no write permission. One whose time or size is not as sealed
+is hashed again before it counts as present: an edit by hand is found at once, while a check of a thousand untouched
+shards costs a thousand stat calls, or one listing of a bucket. `read` hashes every byte.
 """
 
 import contextlib
 import errno
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,11 @@ import pyarrow as pa
 
 from pipelines.digest import canonical_json, digest_bytes, digest_file, digest_value
 from pipelines.errors import ConfigError, IntegrityError, SchemaError, StorageError
+from pipelines.storage import Storage
+from pipelines.storage.copies import Copies
+from pipelines.storage.folder import Folder
 
-_SEALED_AT_NS = 1_000_000_000 * 1_000_000_000
-"""The modification time of every sealed shard (2001-09-09); no fresh edit can have it by accident."""
-_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, ConfigError, IntegrityError)
-"""What reading a record raises that a person or a bad disk has changed."""
+_NUM_RECORDS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,16 @@ class Shard:
     digest: str
     num_bytes: int
     num_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """A shard that lies in the store, whole or not, whether a record names it or none does."""
+
+    digest: str
+    num_bytes: int
+    changed_at: float
+    """When it was put there, in seconds since 1970 UTC, by the clock of what holds it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,29 +112,61 @@ class Manifest:
         return dict(sorted(total.items()))
 
 
-class Store:
-    """A folder of shards and records. Safe for several writers: publishing is idempotent."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a store is: all that another process needs to open it. Credentials are in each one's environment."""
 
-    def __init__(self, root: Path, *, beneath: "Store | None" = None) -> None:
-        """Open or create the store at `root`; what it lacks is looked up in `beneath`, never written there."""
-        self.root = root
+    root: Path
+    """A local folder: the store itself, or for a bucket its copies and what is being written."""
+    bucket: str | None = None
+    """s3://BUCKET/PREFIX, where shards and records lie in object storage."""
+    max_copies_num_bytes: int = 20 << 30
+    """Of the copies of a bucket's shards; what a process holds by path, such as token shards in training, comes on top."""
+
+
+class Store:
+    """Shards and records, in a folder or a bucket. Safe for several writers: publishing is idempotent."""
+
+    def __init__(self, place: Path | Place, *, beneath: "Store | None" = None) -> None:
+        """Open or create the store; what it lacks is looked up in `beneath`, never written there.
+
+        Raises StorageError where the folder cannot be made. A bucket is not asked before it is used; open it anew for each
+        run, since what was once listed is taken to be there.
+        """
+        self.place = Place(root=place) if isinstance(place, Path) else place
+        self.root = self.place.root
         self.beneath = beneath
-        with storage_errors(root):
-            (root / "tmp").mkdir(parents=True, exist_ok=True)
+        self._storage = _storage(self.place)
+        with storage_errors(self.root):
+            (self.root / "tmp").mkdir(parents=True, exist_ok=True)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(Store, beneath=self.beneath), (self.place,)
+
+    @property
+    def url(self) -> str:
+        """Where it lies, for people to read."""
+        return self._storage.url
+
+    @contextlib.contextmanager
+    def exclusive(self, owner: str, lock: Path) -> Iterator[None]:
+        """Be its only writer within the block. `lock` is a file that this process has locked.
+
+        Raises StorageError where another machine writes; each write does where another took over meanwhile, since this
+        one was not heard of.
+        """
+        with self._storage.exclusive(owner, lock):
+            yield
 
     # shards
 
     def shard_path(self, digest: str) -> Path:
-        """Where a shard lies, or would lie."""
-        return self._locate(f"objects/{digest[:2]}/{digest}")
-
-    def _locate(self, place: str) -> Path:
-        """Where a file lies: here, or in the store beneath if only that has it."""
-        path = self.root / place
-        if self.beneath is not None and not path.exists():
-            beneath = self.beneath._locate(place)  # noqa: SLF001
-            return beneath if beneath.exists() else path
-        return path
+        """Where a shard lies, or would lie. Of a bucket's shard: a verified copy, which stays until this process ends."""
+        name = _object_name(digest)
+        if self.beneath is not None and self._storage.stat(name) is None:
+            return self.beneath.shard_path(digest)
+        with storage_errors(self.root):
+            return self._storage.hold(name, digest)
 
     def write(self, schema: pa.Schema, batches: Iterable[pa.RecordBatch], *, compressed: bool = True) -> Shard:
         """Write batches as one shard. Raises SchemaError for a batch that is not as declared, StorageError for the disk."""
@@ -141,55 +184,24 @@ class Store:
                     if batch.num_rows:
                         writer.write_batch(_copied(batch))
                         num_rows += batch.num_rows
-            return self._publish(temporary, num_rows)
+            with storage_errors(self.root):
+                digest, num_bytes = digest_file(temporary), temporary.stat().st_size
+                self._storage.publish(temporary, _object_name(digest), digest)
+            return Shard(digest, num_bytes, num_rows)
         finally:
             temporary.unlink(missing_ok=True)
 
-    def _publish(self, temporary: Path, num_rows: int) -> Shard:
-        with storage_errors(self.root):
-            _fsync(temporary)
-            digest = digest_file(temporary)
-            path = self.root / "objects" / digest[:2] / digest
-            path.parent.mkdir(parents=True, exist_ok=True)
-            num_bytes = temporary.stat().st_size
-            temporary.chmod(0o444)
-            os.utime(temporary, ns=(_SEALED_AT_NS, _SEALED_AT_NS))
-            temporary.replace(path)
-            _fsync(path.parent)
-        return Shard(digest, num_bytes, num_rows)
-
     def has(self, shard: Shard) -> bool:
-        """Whether a shard is present and whole. What is damaged is moved to quarantine."""
-        path = self.shard_path(shard.digest)
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            return False
-        if status.st_size == shard.num_bytes and status.st_mtime_ns == _SEALED_AT_NS:
-            return True
-        return self.check(shard)
+        """Whether a shard is present and whole, as far as can be told without reading it. What is damaged is moved to quarantine."""
+        return shard in self._present([shard], mends=True)
 
     def check(self, shard: Shard) -> bool:
-        """Like `has`, but hashes every byte."""
-        path = self.shard_path(shard.digest)
-        try:
-            is_whole = path.stat().st_size == shard.num_bytes and digest_file(path) == shard.digest
-        except FileNotFoundError:  # never made, or just moved aside by another worker
-            return False
-        if not is_whole:
-            self._quarantine(path)
-        elif path.is_relative_to(self.root):
-            with contextlib.suppress(OSError):
-                os.utime(path, ns=(_SEALED_AT_NS, _SEALED_AT_NS))
-        return is_whole
+        """Like `has`, but hashes every byte that is stored."""
+        return self._check(shard, mends=True)
 
     def expect(self, shard: Shard) -> None:
         """Verify a shard by every byte; raises IntegrityError where it is damaged or missing."""
-        if not self.check(shard):
-            raise IntegrityError(
-                f"got a damaged or missing shard {shard.digest[:12]}, wanted {shard.num_bytes} bytes with that digest: "
-                "run the same command again, it is made anew."
-            )
+        self._local_path(shard)
 
     def read(self, shard: Shard, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Verify a shard, then yield its batches; `columns` limits what is decoded.
@@ -197,8 +209,7 @@ class Store:
         Raises IntegrityError where the bytes are not what the digest says; the damaged file is moved
         aside, so that the next run makes it again.
         """
-        self.expect(shard)
-        with pa.memory_map(str(self.shard_path(shard.digest))) as source:
+        with self._opened(shard) as source:
             schema = pa.ipc.read_schema(source)
             source.seek(0)
             included = None if columns is None else [schema.get_field_index(name) for name in columns]
@@ -210,47 +221,129 @@ class Store:
             for batch in reader:
                 yield batch if columns is None else batch.select(list(columns))
 
-    def _quarantine(self, path: Path) -> None:
-        if not path.is_relative_to(self.root):
-            return  # what lies beneath is not ours to move
-        with contextlib.suppress(FileNotFoundError), storage_errors(self.root):
-            folder = self.root / "quarantine"
-            folder.mkdir(exist_ok=True)
-            path.replace(folder / path.name)
+    def objects(self) -> Iterator[StoredObject]:
+        """Every shard that lies here, in the order of digests."""
+        for blob in self._storage.list("objects/"):
+            yield StoredObject(blob.name.rpartition("/")[2], blob.num_bytes, blob.changed_at)
+
+    def remove_object(self, digest: str) -> None:
+        """Remove a shard, if it is there, and its copy. Only for the holder of the workspace lock."""
+        with storage_errors(self.root):
+            self._storage.remove(_object_name(digest))
+
+    def _opened(self, shard: Shard) -> pa.NativeFile:
+        while True:
+            with contextlib.suppress(FileNotFoundError):  # a copy that gave way to others meanwhile
+                return pa.memory_map(str(self._local_path(shard)))
+
+    def _local_path(self, shard: Shard) -> Path:
+        path = self._local(shard, mends=True)
+        if path is None:
+            raise IntegrityError(
+                f"got a damaged or missing shard {shard.digest[:12]}, wanted {shard.num_bytes} bytes with that digest: "
+                "run the same command again, it is made anew."
+            )
+        return path
+
+    def _local(self, shard: Shard, *, mends: bool) -> Path | None:
+        """A local file with the verified bytes. What is damaged is moved aside if `mends`."""
+        name = _object_name(shard.digest)
+        with storage_errors(self.root):
+            path = self._storage.local(name, shard.digest)
+            if path is None and self._check(shard, mends=mends):  # in the store beneath, or made anew meanwhile
+                beneath = self.beneath._local(shard, mends=False) if self.beneath is not None else None  # noqa: SLF001
+                return beneath or self._storage.local(name, shard.digest)
+            if path is not None and mends:
+                self._storage.seal(name)
+            return path
+
+    def _check(self, shard: Shard, *, mends: bool) -> bool:
+        name = _object_name(shard.digest)
+        with storage_errors(self.root):
+            blob = self._storage.stat(name)
+            if blob is None:  # never made, or just moved aside by another worker
+                return self.beneath is not None and self.beneath._check(shard, mends=False)  # noqa: SLF001
+            is_whole = blob.num_bytes == shard.num_bytes and self._storage.digest(name) == shard.digest
+            if mends and is_whole:
+                self._storage.seal(name)
+            elif mends:
+                self._storage.set_aside(blob)
+            return is_whole
+
+    def _present(self, shards: Sequence[Shard], *, mends: bool) -> set[Shard]:
+        """Those that are there and whole, told without reading what nothing hints at being changed."""
+        blobs = self._storage.stat_all({_object_name(shard.digest) for shard in shards}, "objects/")
+        present, rest = set(), []
+        for shard in shards:
+            blob = blobs.get(_object_name(shard.digest))
+            if blob is None:
+                rest.append(shard)
+            elif (blob.is_sealed and blob.num_bytes == shard.num_bytes) or self._check(shard, mends=mends):
+                present.add(shard)
+        if rest and self.beneath is not None:  # what lies beneath is not ours to move
+            present |= self.beneath._present(rest, mends=False)  # noqa: SLF001
+        return present
 
     # records
 
     def find(self, stage: str, key: str) -> Record | None:
         """The record under a key, if it and every shard it names are whole."""
-        record = self.recorded(stage, key)
-        return record if record is not None and all(self.has(shard) for shard in record.shards) else None
+        return self.find_all(stage, [key]).get(key)
+
+    def find_all(self, stage: str, keys: Iterable[str]) -> dict[str, Record]:
+        """The records under many keys, by key; without those that `find` would not find."""
+        records = self.recorded_all(stage, keys)
+        present = self._present([shard for record in records.values() for shard in record.shards], mends=True)
+        return {key: record for key, record in records.items() if present.issuperset(record.shards)}
 
     def recorded(self, stage: str, key: str) -> Record | None:
         """The record under a key, if it is whole, whatever became of its shards."""
-        path = self._locate(_record_place(stage, key))
-        try:
-            record = _load_record(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except _UNREADABLE:
-            self._quarantine(path)
-            return None
-        if (record.stage, record.key) != (stage, key):  # a copy of another record
-            self._quarantine(path)
-            return None
-        return record
+        return self.recorded_all(stage, [key]).get(key)
+
+    def recorded_all(self, stage: str, keys: Iterable[str]) -> dict[str, Record]:
+        """The records under many keys that `recorded` would find, by key."""
+        return self._recorded(stage, list(keys), mends=True)
+
+    def _recorded(self, stage: str, keys: Sequence[str], *, mends: bool) -> dict[str, Record]:
+        names = {key: _record_name(stage, key) for key in keys}
+        found = self._storage.read_all(names.values(), f"records/{stage}/")
+        records: dict[str, Record] = {}
+        for key, name in names.items():
+            if name not in found:
+                continue
+            record = _record_in(found[name])
+            if record is not None and (record.stage, record.key) == (stage, key):  # else a copy of another one
+                records[key] = record
+            elif mends:
+                self._set_record_aside(name, found[name])
+        rest = [key for key in keys if key not in records]
+        if rest and self.beneath is not None:
+            records |= self.beneath._recorded(stage, rest, mends=False)  # noqa: SLF001
+        return records
+
+    def _set_record_aside(self, name: str, damaged: bytes) -> None:
+        with storage_errors(self.root), contextlib.suppress(FileNotFoundError):
+            blob = self._storage.stat(name)
+            if blob is not None and self._storage.read(name) == damaged:  # nobody replaced it
+                self._storage.set_aside(blob)
 
     def publish(self, record: Record) -> None:
         """Store a record; last of all, once its shards are in place."""
-        self._write_json(self.root / _record_place(record.stage, record.key), _dump_record(record))
+        self._write(_record_name(record.stage, record.key), _dump_record(record))
 
-    def records(self) -> Iterator[tuple[Path, Record | None]]:
-        """Every record with its path; None for one that cannot be read."""
-        for path in sorted((self.root / "records").glob("*/*/*")):
-            try:
-                yield path, _load_record(path.read_bytes())
-            except _UNREADABLE:
-                yield path, None
+    def records(self) -> Iterator[tuple[str, Record | None]]:
+        """Every record with its name, `records/STAGE/ab/KEY`; None for one that cannot be read."""
+        names = (blob.name for blob in self._storage.list("records/"))
+        while some := list(islice(names, _NUM_RECORDS_AT_ONCE)):
+            found = self._storage.read_all(some)
+            for name in some:
+                if name in found:
+                    yield name, _record_in(found[name])
+
+    def remove_record(self, stage: str, key: str) -> None:
+        """Forget what a stage wrote under a key, if it is there. Only for the holder of the workspace lock."""
+        with storage_errors(self.root):
+            self._storage.remove(_record_name(stage, key))
 
     # refs
 
@@ -264,38 +357,52 @@ class Store:
                 for entry in manifest.entries
             ],
         }
-        self._write_json(
-            self.root / "refs" / recipe / manifest.stage, json.dumps(body, indent=1, sort_keys=True).encode()
-        )
+        self._write(f"refs/{recipe}/{manifest.stage}", json.dumps(body, indent=1, sort_keys=True).encode())
 
     def ref(self, recipe: str, stage: str) -> Manifest | None:
         """The newest manifest of a stage for a recipe; None if there is none that can be read."""
         try:
-            body = json.loads(self._locate(f"refs/{recipe}/{stage}").read_bytes())
+            body = json.loads(self._storage.read(f"refs/{recipe}/{stage}"))
             entries = tuple(
                 Entry(unit=item["unit"], key=item["key"], shard=Shard(**item["shard"]), counts=item["counts"])
                 for item in body["entries"]
             )
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except FileNotFoundError:
+            return self.beneath.ref(recipe, stage) if self.beneath is not None else None
+        except (ValueError, KeyError, TypeError):
             return None
         return Manifest(stage, entries)
 
+    def refs(self) -> Iterator[tuple[str, str]]:
+        """Recipe and stage of every ref, readable or not."""
+        for blob in self._storage.list("refs/"):
+            _, recipe, stage = blob.name.split("/", 2)
+            yield recipe, stage
+
+    def clear_quarantine(self) -> None:
+        """Remove for good what was found damaged. Only for the holder of the workspace lock."""
+        with storage_errors(self.root):
+            for blob in list(self._storage.list("quarantine/")):
+                self._storage.remove(blob.name)
+
     def clear_temporary(self) -> None:
-        """Remove what killed runs left half-written. Only for the holder of the workspace lock."""
+        """Remove what killed runs left half-written, and copies of what is no longer stored. Only for the holder of the workspace lock."""
         shutil.rmtree(self.root / "tmp", ignore_errors=True)
         (self.root / "tmp").mkdir(parents=True, exist_ok=True)
+        with storage_errors(self.root):
+            self._storage.tidy()
 
-    def _write_json(self, path: Path, body: bytes) -> None:
-        temporary = self.root / "tmp" / uuid.uuid4().hex
-        try:
-            with storage_errors(self.root):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                temporary.write_bytes(body)
-                _fsync(temporary)
-                temporary.replace(path)
-                _fsync(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+    def _write(self, name: str, body: bytes) -> None:
+        with storage_errors(self.root):
+            self._storage.write(name, body)
+
+
+def _storage(place: Place) -> Storage:
+    if place.bucket is None:
+        return Folder(place.root)
+    from pipelines.storage.bucket import Bucket
+
+    return Bucket(place.bucket, Copies(place.root, place.max_copies_num_bytes))
 
 
 @contextlib.contextmanager
@@ -334,15 +441,11 @@ def _copied(batch: pa.RecordBatch) -> pa.RecordBatch:
     return batch.take(pa.array(range(batch.num_rows), pa.int64()))
 
 
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _object_name(digest: str) -> str:
+    return f"objects/{digest[:2]}/{digest}"
 
 
-def _record_place(stage: str, key: str) -> str:
+def _record_name(stage: str, key: str) -> str:
     return f"records/{stage}/{key[:2]}/{key}"
 
 
@@ -360,6 +463,14 @@ def _dump_record(record: Record) -> bytes:
     }
     text = canonical_json(body)
     return json.dumps({"digest": digest_bytes(text.encode()), "record": json.loads(text)}, sort_keys=True).encode()
+
+
+def _record_in(data: bytes) -> Record | None:
+    """The record in these bytes; None where a person or a bad disk has changed them."""
+    try:
+        return _load_record(data)
+    except (ValueError, KeyError, TypeError, AttributeError, ConfigError, IntegrityError):
+        return None
 
 
 def _load_record(data: bytes) -> Record:

@@ -243,7 +243,9 @@ class History(RuleBasedStateMachine):
 
 
 def test_any_history_leaves_what_a_first_build_leaves(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipelines.store._fsync", lambda _path: None)  # no power fails here, and it is most of the time
+    monkeypatch.setattr(
+        "pipelines.storage.folder.fsync", lambda _path: None
+    )  # no power fails here, and it is most of the time
     fresh = FreshBuilds(tmp_path / "fresh")
     histories = tmp_path / "histories"
     histories.mkdir()
@@ -369,7 +371,7 @@ OFF = DedupConfig(exact=False, near=False, superseded=False)
     ("fate", "dedup"), [("gone", DedupConfig()), ("opt_out", OFF), ("shut_out", OFF), ("reserved", DedupConfig())]
 )
 def test_an_opt_out_takes_the_page_out_of_the_next_build_until_it_is_lifted(store, tmp_path, monkeypatch, fate, dedup):
-    monkeypatch.setattr("pipelines.store._fsync", lambda _path: None)
+    monkeypatch.setattr("pipelines.storage.folder.fsync", lambda _path: None)
     page = START[0][0]
 
     def reasons(*nights: list[Page]) -> dict[int, str | None]:

@@ -18,7 +18,7 @@ import pytest
 from corpora import Page, computed, config, content, run, source, write_file
 from toy_stages import NUMBER, TOTAL_STAGE, ToyConfig, numbers
 
-import pipelines.store
+import pipelines.storage.folder
 from pipelines.digest import digest_file
 from pipelines.errors import StageError, TransientError
 from pipelines.executor import PoolExecutor, open_executor
@@ -124,7 +124,7 @@ def build_until(pipe: Connection, store: Store, sources: list, step: int) -> Non
 
         return wrapped
 
-    pipelines.store._fsync = dying(pipelines.store._fsync)
+    pipelines.storage.folder.fsync = dying(pipelines.storage.folder.fsync)
     Path.replace = dying(Path.replace)
     build_telling(pipe, store, sources)
 
@@ -140,8 +140,8 @@ class Finished:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.inodes = self._inodes()
-        for path, record in store.records():
-            assert record is not None, f"{path} is half-written"
+        for name, record in store.records():
+            assert record is not None, f"{name} is half-written"
             assert all(store.check(shard) for shard in record.shards)
         for path in store.root.glob("objects/*/*"):
             assert digest_file(path) == path.name
@@ -310,7 +310,7 @@ def test_workers_that_cannot_start_are_reported_and_not_started_for_ever(store, 
     [("extract", 5), ("signals", 5), ("policy", 1), ("dedup", 7), ("sample", 1), ("tokenizer", 3), ("tokenize", 9)],
 )
 def test_a_full_disk_in_a_stage_stops_it_and_the_next_run_goes_on(store, sources, whole, stage, num_left, monkeypatch):
-    sync, room = pipelines.store._fsync, [num_left]
+    sync, room = pipelines.storage.folder.fsync, [num_left]
 
     def full(path: Path) -> None:  # each shard and each record is synced twice, with its folder
         if room[0] == 0:
@@ -320,12 +320,12 @@ def test_a_full_disk_in_a_stage_stops_it_and_the_next_run_goes_on(store, sources
 
     def fill(progress: Progress) -> None:
         if progress.stage == stage and progress.num_rows == 0:
-            monkeypatch.setattr(pipelines.store, "_fsync", full)
+            monkeypatch.setattr(pipelines.storage.folder, "fsync", full)
 
     with pytest.raises(TransientError, match=rf"shards of stage '{stage}' failed .*got a full disk .* free some space"):
         run(store, sources, config(), on_progress=fill)
     assert not list((store.root / "tmp").iterdir())
-    monkeypatch.setattr(pipelines.store, "_fsync", sync)
+    monkeypatch.setattr(pipelines.storage.folder, "fsync", sync)
     Finished(store).check_end(sources, whole)
 
 

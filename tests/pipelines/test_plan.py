@@ -302,7 +302,7 @@ SETTINGS = {
 )
 def test_the_plan_holds_whatever_is_changed(tmp_path, monkeypatch, seeds):
     """A few changes at once, from build to build of one store: a build computes what must be, and never more than may be."""
-    monkeypatch.setattr("pipelines.store._fsync", lambda _path: None)
+    monkeypatch.setattr("pipelines.storage.folder.fsync", lambda _path: None)
     shutil.rmtree(tmp_path, ignore_errors=True)
     corpus = Corpus(tmp_path)
     wanted = {name: values[0] for name, values in SETTINGS.items()}

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -89,6 +90,8 @@ def test_damage_is_found_and_made_anew(store, damage):
         list(store.read(shard))
     assert store.write(SCHEMA, [batch("a", "b")]) == shard
     assert store.find("toy", "ab" * 32) is not None
+    store.clear_quarantine()
+    assert not list(store.root.glob("quarantine/*"))
 
 
 def test_a_flipped_byte_under_an_old_time_is_found_by_reading(store):
@@ -167,3 +170,22 @@ def test_a_scratch_store_reads_what_lies_beneath_and_writes_nothing_there(store,
     assert len(list(scratch.read(shard))) == 1
     scratch.publish(record_of(scratch.write(SCHEMA, [batch("z")]), key="cd" * 32))
     assert sorted(str(path) for path in store.root.rglob("*")) == before
+
+
+def test_what_lies_in_the_store_is_told_and_removed(store):
+    shards = [store.write(SCHEMA, [batch(name)]) for name in "ab"]
+    for shard in shards:
+        store.publish(record_of(shard, key=shard.digest))
+    store.set_ref("recipe", Manifest("toy", ()))
+    assert [(each.digest, each.num_bytes) for each in store.objects()] == sorted(
+        (shard.digest, shard.num_bytes) for shard in shards
+    )
+    assert all(abs(each.changed_at - time.time()) < 60 for each in store.objects())
+    assert {record.shards[0] for _, record in store.records()} == set(shards)
+    assert list(store.refs()) == [("recipe", "toy")]
+    for _ in range(2):
+        store.remove_object(shards[0].digest)
+        store.remove_record("toy", shards[0].digest)
+    assert [each.digest for each in store.objects()] == [shards[1].digest]
+    assert [name.rpartition("/")[2] for name, _ in store.records()] == [shards[1].digest]
+    assert not store.has(shards[0])

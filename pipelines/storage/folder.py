@@ -1,0 +1,119 @@
+"""Blobs in a local folder.
+
+Sealing sets a fixed modification time and removes write permission, so an edit by hand shows in a stat call.
+"""
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pipelines.digest import digest_file
+from pipelines.storage import Blob
+
+_SEALED_AT_NS = 1_000_000_000 * 1_000_000_000
+"""The modification time of every sealed blob (2001-09-09); no fresh edit can have it by accident."""
+
+
+class Folder:
+    """Blobs as files under a root; `tmp/` beside them is on the same disk. One `Storage`."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.url = str(root)
+
+    def publish(self, path: Path, name: str, digest: str) -> None:  # noqa: ARG002 - the name holds it
+        fsync(path)
+        path.chmod(0o444)
+        os.utime(path, ns=(_SEALED_AT_NS, _SEALED_AT_NS))
+        target = self._root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+        fsync(target.parent)
+
+    def write(self, name: str, data: bytes) -> None:
+        temporary = self._root / "tmp" / uuid.uuid4().hex
+        target = self._root / name
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(data)
+            fsync(temporary)
+            temporary.replace(target)
+            fsync(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def read(self, name: str) -> bytes:
+        return (self._root / name).read_bytes()
+
+    def read_all(self, names: Iterable[str], prefix: str | None = None) -> dict[str, bytes]:  # noqa: ARG002
+        found = {}
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                found[name] = self.read(name)
+        return found
+
+    def stat(self, name: str) -> Blob | None:
+        try:
+            status = (self._root / name).stat()
+        except FileNotFoundError:
+            return None
+        # Sealing fixed the modification time; that of the status is when the file got its name.
+        version = f"{status.st_ino}:{status.st_ctime_ns}"
+        return Blob(name, status.st_size, status.st_ctime, status.st_mtime_ns == _SEALED_AT_NS, version)
+
+    def stat_all(self, names: Iterable[str], prefix: str) -> dict[str, Blob]:  # noqa: ARG002
+        return {name: blob for name in names if (blob := self.stat(name)) is not None}
+
+    def list(self, prefix: str) -> Iterator[Blob]:
+        for path in sorted((self._root / prefix).rglob("*")):
+            if path.is_file() and (blob := self.stat(path.relative_to(self._root).as_posix())) is not None:
+                yield blob
+
+    def digest(self, name: str) -> str | None:
+        try:
+            return digest_file(self._root / name)
+        except FileNotFoundError:
+            return None
+
+    def local(self, name: str, digest: str) -> Path | None:
+        return self._root / name if self.digest(name) == digest else None
+
+    def hold(self, name: str, digest: str) -> Path:  # noqa: ARG002
+        return self._root / name
+
+    def seal(self, name: str) -> None:
+        with contextlib.suppress(OSError):
+            os.utime(self._root / name, ns=(_SEALED_AT_NS, _SEALED_AT_NS))
+
+    def set_aside(self, blob: Blob) -> None:
+        folder = self._root / "quarantine"
+        now = self.stat(blob.name)
+        if now is None or now.version != blob.version:
+            return
+        with contextlib.suppress(FileNotFoundError):  # another worker was quicker
+            folder.mkdir(exist_ok=True)
+            path = self._root / blob.name
+            path.replace(folder / path.name)
+
+    def remove(self, name: str) -> None:
+        path = self._root / name
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+            fsync(path.parent)
+
+    def tidy(self) -> None:
+        """Nothing is copied."""
+
+    def exclusive(self, owner: str, lock: Path) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
+        return contextlib.nullcontext()  # the lock excludes all that can reach the folder
+
+
+def fsync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
