@@ -5,7 +5,10 @@ The result is that of `tokenizers`' trainer, merge by merge, in a tenth of its t
 may change the sample, so training stands in the way of every small change. Words are split and counted by gigatoken.
 """
 
+import contextlib
+import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -23,8 +26,8 @@ END_OF_TEXT = "<|endoftext|>"
 _UNBROKEN = re.compile(r"\S{100}")
 _SEPARATOR = b"\xff"
 """A byte that no UTF-8 text has."""
+_STDERR = 2
 _BASE = 0x9E3779B97F4A7C15  # odd
-_MASK = (1 << 64) - 1
 
 Ints = npt.NDArray[np.int64]
 
@@ -56,9 +59,25 @@ def byte_level(model: models.Model) -> Tokenizer:
 
 def _counted(texts: Iterable[str]) -> tuple[list[bytes], Ints]:
     """The distinct words, sorted, and how often each occurs."""
-    pieces = (piece.encode() for text in texts for piece in _cut(text))
-    counted = sorted(pretokenized_counts(_SEPARATOR.join(pieces), _SEPARATOR))
+    joined = _SEPARATOR.join(piece.encode() for text in texts for piece in _cut(text))
+    with _without_stderr():
+        counted = sorted(pretokenized_counts(joined, _SEPARATOR))
     return [word for word, _ in counted], np.array([count for _, count in counted], np.int64)
+
+
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Nothing is written to the terminal meanwhile: gigatoken's counter tells how long it took, and cannot be asked not to."""
+    sys.stderr.flush()
+    kept = os.dup(_STDERR)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, _STDERR)
+        yield
+    finally:
+        os.dup2(kept, _STDERR)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _merges(

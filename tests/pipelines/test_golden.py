@@ -18,6 +18,7 @@ COLUMNS = {
     "contamination": None,
     "toxicity": ("doc_id", "abuse_in_context", "num_scored_sentences"),  # scores hang on a processor's last bits
     "policy": None,
+    "near": None,
     "dedup": None,
     "tokenize": ("doc_id", "split", "num_bytes"),
 }

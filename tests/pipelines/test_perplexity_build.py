@@ -73,6 +73,7 @@ def test_a_threshold_drops_what_surprises_and_costs_the_policy_alone(store, sour
     assert {name for name, count in changed.items() if count} <= {
         "policy",
         "sources",
+        "near",
         "dedup",
         "sample",
         "tokenizer",
