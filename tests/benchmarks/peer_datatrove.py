@@ -9,6 +9,8 @@ lid.176 model. Prints one JSON line.
 
 With `--decisions TEXTS.jsonl`, for `bench_agreement.py`: what its quality filters, each with its defaults, decide on
 each text, and the value of every rule under the name of our signal. One JSON line a text.
+
+With `--minhash TEXTS.jsonl SCRATCH`, for `bench_dedup.py`: the first three stages of its MinHash deduplication.
 """
 
 import json
@@ -21,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from datatrove.data import Document
 from datatrove.executor import LocalPipelineExecutor
-from datatrove.pipeline.dedup import MinhashDedupSignature
+from datatrove.pipeline.dedup import MinhashDedupBuckets, MinhashDedupCluster, MinhashDedupSignature
 from datatrove.pipeline.dedup.minhash import MinhashConfig
 from datatrove.pipeline.extractors import Trafilatura
 from datatrove.pipeline.filters import (
@@ -92,6 +94,26 @@ def main(warcs: str, scratch: str, lid_model: str, tokenizer: str) -> None:
         "jobs": found,
     }
     print(json.dumps(result))
+
+
+def minhash(texts: str, scratch: str) -> None:
+    config, (signatures, buckets, removed) = (
+        MinhashConfig(),
+        (f"{scratch}/{name}" for name in ("sig", "buckets", "ids")),
+    )
+    stages = {
+        "signatures": ([JsonlReader(texts), MinhashDedupSignature(signatures, config=config)], 1),
+        "buckets": ([MinhashDedupBuckets(signatures, buckets, config=config)], config.num_buckets),
+        "cluster": ([MinhashDedupCluster(buckets, removed, config=config)], 1),
+    }
+    split_into_words("a first text loads the tokenizer", "eng")
+    spent = {}
+    for name, (steps, tasks) in stages.items():
+        started = cpu_seconds()
+        LocalPipelineExecutor(steps, tasks=tasks, workers=1, logging_dir=f"{scratch}/logs/{name}").run()
+        spent[name] = round(cpu_seconds() - started, 2)
+    figures = {"datatrove": version("datatrove"), "cpu_seconds": round(sum(spent.values()), 2), "stages": spent}
+    print(json.dumps(figures))
 
 
 def decisions(path: str) -> None:
@@ -166,4 +188,5 @@ def _num_sentences(lines: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    decisions(sys.argv[2]) if sys.argv[1] == "--decisions" else main(*sys.argv[1:])
+    modes = {"--decisions": decisions, "--minhash": minhash}
+    modes[sys.argv[1]](*sys.argv[2:]) if sys.argv[1] in modes else main(*sys.argv[1:])
