@@ -24,7 +24,6 @@ from flows.review import write_page
 from flows.settings import num_cores, read_settings
 from flows.sources import collect, known_crawls
 from flows.workspace import Workspace
-from pipelines import pii
 from pipelines.corpus import CorpusConfig, corpus_nodes, read_aligned, tokenizer_resource
 from pipelines.crawl import lookup
 from pipelines.crawl.report import crawl_report
@@ -39,6 +38,7 @@ from pipelines.review_sample import ReviewItem, draw, read_sheet, score, write_s
 from pipelines.signals.keyword_library import GB45654, read_schema, read_terms
 from pipelines.signals.library_report import library_report, name_files
 from pipelines.store import Manifest, Store
+from pipelines.trained_text import trained_text
 
 _MIN_FREE_BYTES = 2 << 30
 _REVIEWED_NUM_CHARS = 2000
@@ -215,7 +215,7 @@ def _drawn(
     parts = [
         (done["extract"], ("doc_id", "url", "text")),
         (done["signals"], ("doc_id", "language", "pii")),
-        (done["dedup"], ("doc_id", "decision")),
+        (done["dedup"], ("doc_id", "decision", "cut_lines")),
     ]
     kinds = None if redact is None else frozenset(redact)
     if "entities" in done:
@@ -223,7 +223,7 @@ def _drawn(
     for _unit, batch in read_aligned(store, *parts):
         for row in batch.filter(pc.is_in(batch.column("doc_id"), wanted)).to_pylist():
             if row["decision"] == "keep":
-                beginning = pii.redacted(row["text"], kinds, row)[:_REVIEWED_NUM_CHARS]
+                beginning = trained_text(row["text"], kinds, row)[:_REVIEWED_NUM_CHARS]
                 found[row["doc_id"]] = ReviewItem(doc_id=row["doc_id"], url=row["url"], text=beginning)
     return [found[doc_id] for doc_id in doc_ids]
 

@@ -739,7 +739,7 @@ def _source(item: Any, idx: int) -> Source:
 def _dedup(section: dict[str, Any] | None, *, complies: bool) -> DedupConfig:
     """Without duplicates' rules, an opt-out still takes out what was fetched before it; only `compliance: off` ends that."""
     if section is None:
-        return DedupConfig(exact=False, near=False, superseded=False, withdrawn=complies)
+        return DedupConfig(exact=False, near=False, superseded=False, withdrawn=complies, max_line_repeats=None)
     config: DedupConfig = _part({"withdrawn": complies, **section}, "dedup", DedupConfig)
     return config
 

@@ -24,12 +24,15 @@ from pipelines.dedup import (
     BANDS_STAGE,
     DEDUP,
     INDEX_STAGE,
+    LINES_STAGE,
     NEAR_STAGE,
     BandsConfig,
     DedupConfig,
     IndexConfig,
+    LinesConfig,
     NearConfig,
     OutcomesConfig,
+    dedup_reading,
 )
 from pipelines.entities import ENTITIES_STAGE, EntityConfig, with_entities
 from pipelines.errors import ConfigError, EmptyCorpusError
@@ -186,8 +189,18 @@ def corpus_nodes(config: CorpusConfig) -> tuple[Node, ...]:
         configure=_configure_near,
         is_cheap=True,
     )
+    counts_lines = config.dedup.max_line_repeats is not None
+    lines = Node(
+        stage=LINES_STAGE,
+        upstream=("extract",),
+        configure=lambda config, _done, _store: LinesConfig(min_line_bytes=config.dedup.min_line_bytes),
+    )
     dedup = Node(
-        stage=DEDUP, upstream=("signals", "sources"), needs=("near",), configure=_configure_dedup, is_cheap=True
+        stage=dedup_reading(lines=counts_lines),
+        upstream=("signals", "sources", *(("lines",) if counts_lines else ())),
+        needs=("near",),
+        configure=_configure_dedup,
+        is_cheap=True,
     )
     sample = Node(
         stage=reading(SAMPLE_STAGE),
@@ -217,7 +230,7 @@ def corpus_nodes(config: CorpusConfig) -> tuple[Node, ...]:
         *((suites, contamination) if config.suites is not None else ()),
         *perplexity,
     )
-    judged = (policy, sources, bands, index, near, dedup)
+    judged = (policy, sources, bands, index, near, *((lines,) if counts_lines else ()), dedup)
     return (extract, *measures, *judged, *((sample, tokenizer) if trains else ()), tokenize)
 
 

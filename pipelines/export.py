@@ -13,9 +13,10 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import pii, schemas
+from pipelines import schemas
 from pipelines.corpus import contamination_part, read_aligned
 from pipelines.store import Manifest, Store, storage_errors
+from pipelines.trained_text import trained_text
 
 Format = Literal["jsonl", "parquet"]
 
@@ -85,7 +86,7 @@ def _batches(
         (done["extract"], ("doc_id", "url", "fetched_at", "title", "text")),
         (done["signals"], ("doc_id", *_SIGNAL_NAMES, "pii")),
         (done["toxicity"], schemas.TOXICITY.names),
-        (done["dedup"], ("doc_id", "decision", "reason", "duplicate_of", "split")),
+        (done["dedup"], ("doc_id", "decision", "reason", "duplicate_of", "split", "cut_lines")),
         *((done["entities"], ("doc_id", "entities")) for _ in ("one",) if "entities" in done),
         *contamination_part(done),
         *(((done["perplexity"], schemas.PERPLEXITY.names),) if "perplexity" in done else ()),
@@ -95,7 +96,7 @@ def _batches(
         rows = []
         for row in batch.to_pylist():
             if row["decision"] == "keep" or with_dropped:
-                row["text"] = pii.redacted(row["text"], kinds, row)
+                row["text"] = trained_text(row["text"], kinds, row)
                 row["fetched_at"] = row["fetched_at"].isoformat() if row["fetched_at"] else None
                 rows.append({name: row.get(name) for name in EXPORT.names})
         yield rows

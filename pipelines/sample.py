@@ -9,11 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import ConfigError, SchemaError
-from pipelines.pii import redacted
 from pipelines.schemas import OUTCOME, SAMPLE, SIGNALS, select
 from pipelines.stage import Aids, Kind, Stage
+from pipelines.trained_text import READ_OF_OUTCOME, READ_OF_SIGNALS, trained_text
 
 _BATCH_NUM_ROWS = 1024
+_READ = (*READ_OF_SIGNALS, *READ_OF_OUTCOME, "entities")
 _SAMPLED_PART = 8
 _MIN_SAMPLE_BYTES = 2 << 20
 
@@ -50,7 +51,7 @@ def sample_documents(batches: Iterable[pa.RecordBatch], config: SampleConfig, ai
         chosen = pc.and_(_is_for_training(batch), pc.greater(batch.column("num_bytes"), 0))
         times = batch.column("fetched_at").cast(pa.int64()).fill_null(0)
         columns = {
-            **{name: batch.column(name) for name in batch.schema.names if name in ("language", "pii", "entities")},
+            **{name: batch.column(name) for name in batch.schema.names if name in _READ},
             "time": times,
             "doc_id": batch.column("doc_id"),
             "num_bytes": batch.column("num_bytes"),
@@ -98,7 +99,7 @@ def _sample(
     rows: list[dict[str, str]] = []
     texts = _texts([candidate["row"] for candidate in candidates], aids)
     for candidate in candidates:
-        text = redacted(texts[candidate["row"]], kinds, candidate)
+        text = trained_text(texts[candidate["row"]], kinds, candidate)
         if candidate["num_bytes"] > left:
             text = text.encode()[:left].decode(errors="ignore")
         left -= candidate["num_bytes"]
@@ -130,8 +131,8 @@ SAMPLE_STAGE = Stage(
     version=4,
     kind=Kind.GLOBAL,
     inputs=(
-        select(SIGNALS, "doc_id", "fetched_at", "num_bytes", "language", "pii"),
-        select(OUTCOME, "doc_id", "decision", "split"),
+        select(SIGNALS, "doc_id", "fetched_at", "num_bytes", *READ_OF_SIGNALS),
+        select(OUTCOME, "doc_id", "decision", "split", *READ_OF_OUTCOME),
     ),
     output=SAMPLE,
     transform=sample_documents,

@@ -272,6 +272,16 @@ DECISION = pa.schema(
 )
 """The policy's verdict on each document."""
 
+LINES = pa.schema(
+    [
+        _required("doc_id", pa.string()),
+        _required("lines", pa.list_(pa.int32())),  # numbers of its long lines, from 0
+        _required("hashes", pa.list_(pa.uint64())),  # of each, with its host
+        _required("sizes", pa.list_(pa.int32())),  # characters of each, its line feed included
+    ]
+)
+"""The lines of each document that are counted within its host."""
+
 BANDS = pa.schema(
     [
         _required("key", pa.uint64()),  # hash of a band and its minima
@@ -300,6 +310,10 @@ OUTCOME = pa.schema(
         pa.field("similarity", pa.float32()),  # Jaccard similarity to it, counted
         pa.field("containment", pa.float32()),  # share of its shingles that are in the document that stays
         _required("split", pa.string()),  # train, validation or test
+        # lines of a kept document that are not trained on, and the document that showed each first
+        _required(
+            "cut_lines", pa.list_(pa.struct([_required("line", pa.int32()), _required("first_shown_by", pa.string())]))
+        ),
     ]
 )
 """The final outcome of each page: the policy's drop, or a duplicate's, or keep."""

@@ -9,12 +9,13 @@ import pyarrow.compute as pc
 
 from pipelines.encoding import Encoder
 from pipelines.errors import ConfigError, SchemaError
-from pipelines.pii import redacted
 from pipelines.schemas import DOCUMENT, OUTCOME, SIGNALS, TOKENS, select
 from pipelines.stage import Resource, Stage
 from pipelines.tallies import tally_tokens
+from pipelines.trained_text import READ_OF_OUTCOME, READ_OF_SIGNALS, trained_text
 
 _MAX_VOCAB_SIZE = 1 << 16
+_READ = ("text", *READ_OF_SIGNALS, *READ_OF_OUTCOME, "entities")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,10 +43,10 @@ def tokenize_documents(batches: Iterable[pa.RecordBatch], config: TokenizeConfig
     kinds = None if config.redact is None else frozenset(config.redact)
     for batch in batches:
         kept = batch.filter(_is_kept(batch))
-        read = [name for name in ("text", "language", "pii", "entities") if name in kept.schema.names]
+        read = [name for name in _READ if name in kept.schema.names]
         if not kept.num_rows:
             continue
-        texts = [redacted(row["text"], kinds, row) for row in kept.select(read).to_pylist()]
+        texts = [trained_text(row["text"], kinds, row) for row in kept.select(read).to_pylist()]
         yield _tokens(kept, texts, encoder)
 
 
@@ -80,8 +81,8 @@ TOKENIZE = Stage(
     version=4,
     inputs=(
         select(DOCUMENT, "doc_id", "text"),
-        select(SIGNALS, "doc_id", "language", "pii"),
-        select(OUTCOME, "doc_id", "decision", "split"),
+        select(SIGNALS, "doc_id", *READ_OF_SIGNALS),
+        select(OUTCOME, "doc_id", "decision", "split", *READ_OF_OUTCOME),
     ),
     output=TOKENS,
     transform=tokenize_documents,

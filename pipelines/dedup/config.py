@@ -26,6 +26,12 @@ class DedupConfig:
     similarity 0.8 (1 - (1 - s**5)**22); FineWeb's 14 x 8 finds 0.92."""
     rows_per_band: int = 5
     """Minima in a band."""
+    max_line_repeats: int | None = 10
+    """Documents of a host that may show the same line, the first seen; later ones lose it. None: lines are left alone."""
+    min_line_bytes: int = 60
+    """Bytes of UTF-8 that a line must have to be counted: about ten English words, twenty Chinese characters."""
+    min_kept_line_ratio: float = 0.2
+    """Share of a document's characters that must be left when repeated lines are cut; below it the document goes."""
     validation_ratio: float = 0.05
     """Expected share of documents held out for validation, 0 (none) to below 1."""
     test_ratio: float = 0.05
@@ -47,6 +53,15 @@ class DedupConfig:
             raise ConfigError(
                 f"got {self.num_bands} bands of {self.rows_per_band} rows, wanted a product of at most "
                 f"{MINHASH_NUM_PERMUTATIONS}: lower one of them."
+            )
+        if self.max_line_repeats is not None and self.max_line_repeats < 1:
+            raise ConfigError(
+                f"got max_line_repeats {self.max_line_repeats}, wanted at least 1, or null to leave lines alone."
+            )
+        if self.min_line_bytes < 1 or not 0 <= self.min_kept_line_ratio <= 1:
+            raise ConfigError(
+                f"got min_line_bytes {self.min_line_bytes} and min_kept_line_ratio {self.min_kept_line_ratio}, wanted "
+                "at least 1, and a share from 0 to 1: 60 and 0.2 are usual."
             )
         for name in ("validation_ratio", "test_ratio"):
             if not 0 <= getattr(self, name) < 1:

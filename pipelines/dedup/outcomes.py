@@ -6,13 +6,14 @@ only a newer version of the same URL, its withdrawal or a take-down does.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.dedup.lines import Cuts, LineCounter
 from pipelines.dedup.splits import hashed_splits, without_leaks
 from pipelines.dedup.versions import (
     NONE,
@@ -20,6 +21,7 @@ from pipelines.dedup.versions import (
     OF_SIGNALS,
     SUPERSEDED,
     WITHDRAWN,
+    Flags,
     Indices,
     Rows,
     Texts,
@@ -29,11 +31,11 @@ from pipelines.dedup.versions import (
     superseding,
     withdrawing,
 )
-from pipelines.schemas import OUTCOME
+from pipelines.schemas import LINES, OUTCOME
 from pipelines.stage import Kind, Resource, Stage
 from pipelines.tallies import tally_decisions
 
-DUPLICATE_EXACT, DUPLICATE_NEAR = "duplicate_exact", "duplicate_near"
+DUPLICATE_EXACT, DUPLICATE_NEAR, REPEATED_LINES = "duplicate_exact", "duplicate_near", "repeated_lines"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +54,10 @@ class OutcomesConfig:
     """Drop versions before a withdrawal."""
     min_similarity: float
     """Jaccard similarity from which a text is a near-duplicate."""
+    max_line_repeats: int | None
+    """Documents of a host that may show the same line."""
+    min_kept_line_ratio: float
+    """Share of a document's characters that must be left."""
     validation_ratio: float
     """Expected share held out for validation."""
     test_ratio: float
@@ -81,12 +87,15 @@ def resolve(batches: Iterable[pa.RecordBatch], config: OutcomesConfig) -> Iterat
     - `superseded`: a later fetch of the same URL brought another text, or a page that the policy drops, but not a
       failure. `duplicate_of` is the newest fetch. Decided, after `withdrawn`, before the others.
     - `duplicate_exact`: the normalised text equals that of an earlier document that stays.
+    - `repeated_lines`: so many of its lines were shown by earlier documents of its host that hardly any text is left.
+      Other documents only lose such lines (`cut_lines`).
     - `duplicate_near`: shares a band with, and at least `min_similarity` of all shingles with, an earlier document that
       stays; `duplicate_of` is the most similar of these, then the earliest. A copy of such a document is one too.
 
     Split: see splits.py; that of the document that represents it, also where a switch keeps the duplicates.
     """
-    rows = collect(batches)
+    counter = LineCounter()
+    rows = collect(_noted(batches, counter) if config.max_line_repeats is not None else batches)
     order = first_seen_first(rows)
     nothing = np.full(len(rows), NONE)
     withdrawn = withdrawing(rows, order) if config.withdrawn else nothing
@@ -114,6 +123,10 @@ def resolve(batches: Iterable[pa.RecordBatch], config: OutcomesConfig) -> Iterat
         reason[live[found]] = name
         duplicate_of[live[found]] = representative[found]
         similarity[live[found]], containment[live[found]] = value[found], share[found]
+    cuts = _cuts(rows, order, rows.kept & (reason == ""), counter, config)
+    cut_chars = np.bincount(cuts.row, weights=cuts.num_chars, minlength=len(rows))
+    nothing_left = cut_chars > (1 - config.min_kept_line_ratio) * np.maximum(rows.num_chars, 1)
+    reason[nothing_left] = REPEATED_LINES
     ours = reason != ""
     outcome = pa.RecordBatch.from_arrays(
         [
@@ -123,6 +136,7 @@ def resolve(batches: Iterable[pa.RecordBatch], config: OutcomesConfig) -> Iterat
             rows.doc_ids.take(pa.array(duplicate_of, mask=duplicate_of == NONE)),
             *(pa.array(values, mask=np.isnan(values)) for values in (similarity, containment)),
             pa.array(split, pa.string()),
+            _cut_lines(rows, cuts, ~nothing_left[cuts.row]),
         ],
         schema=OUTCOME,
     )
@@ -130,6 +144,30 @@ def resolve(batches: Iterable[pa.RecordBatch], config: OutcomesConfig) -> Iterat
     for length in rows.batch_lengths:
         yield outcome.slice(start, length)
         start += length
+
+
+def _noted(batches: Iterable[pa.RecordBatch], counter: LineCounter) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        counter.note(batch)
+        yield batch
+
+
+def _cuts(rows: Rows, order: Indices, stays: Flags, counter: LineCounter, config: OutcomesConfig) -> Cuts:
+    if config.max_line_repeats is None:
+        return Cuts(*(np.empty(0, np.int64) for _ in fields(Cuts)))
+    rank = np.full(len(rows), NONE, np.int64)
+    staying = order[stays[order]]
+    rank[staying] = np.arange(len(staying))
+    return counter.repeated(rank, config.max_line_repeats)
+
+
+def _cut_lines(rows: Rows, cuts: Cuts, chosen: Flags) -> pa.Array:
+    kind = OUTCOME.field("cut_lines").type
+    counts = np.bincount(cuts.row[chosen], minlength=len(rows))
+    first = rows.doc_ids.take(pa.array(cuts.first_row[chosen]))
+    lines = pa.StructArray.from_arrays([pa.array(cuts.line[chosen], pa.int32()), first], fields=list(kind.value_type))
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, lines, type=kind)
 
 
 def _read_likeness(rows: Rows, texts: Texts, config: OutcomesConfig) -> _Likeness:
@@ -179,3 +217,8 @@ DEDUP = Stage(
     libraries=("numpy",),
     tally=tally_decisions,
 )
+
+
+def dedup_reading(*, lines: bool) -> Stage:
+    """The stage as it reads LINES, too, where repeated lines are cut."""
+    return replace(DEDUP, inputs=(*DEDUP.inputs, LINES)) if lines else DEDUP

@@ -42,7 +42,7 @@ WITHDRAWING_REASONS = (
 _FAILED_FETCH = r"^(http_(408|429|5\d\d)|warc_\w+|text_corrupt|bad_encoding|bad_http|bad_row)$"
 """Reasons that say nothing about the page as it is now."""
 
-OF_SIGNALS = select(SIGNALS, "doc_id", "url", "fetched_at", "text_digest")
+OF_SIGNALS = select(SIGNALS, "doc_id", "url", "fetched_at", "num_chars", "text_digest")
 OF_DECISION = select(DECISION, "doc_id", "decision", "reason")
 _READ = {field.name: field for field in (*OF_SIGNALS, *OF_DECISION)}
 
@@ -53,6 +53,7 @@ class Rows:
 
     doc_ids: pa.Array
     fetched_at: Indices  # microseconds since the epoch; 0 where unknown
+    num_chars: Indices  # of the text
     url: Indices  # a number for each distinct URL; NONE where unknown
     text: Indices  # a number for each distinct text; NONE where there is none
     digests: pa.Array
@@ -91,6 +92,7 @@ def collect(batches: Iterable[pa.RecordBatch]) -> Rows:
     return Rows(
         doc_ids=joined["doc_id"],
         fetched_at=joined["fetched_at"].cast(pa.int64()).fill_null(0).to_numpy(),
+        num_chars=joined["num_chars"].to_numpy(),
         url=_numbered(joined["url"]),
         text=_numbered(joined["text_digest"]),
         digests=joined["text_digest"],

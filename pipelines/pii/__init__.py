@@ -131,19 +131,6 @@ def find_all(
     return joined(strict, (each for each in as_findings(entities) if kinds is None or each.kind in kinds))
 
 
-def redacted(text: str, kinds: frozenset[str] | None, row: Mapping[str, Any]) -> str:
-    """A document's text as it is trained on: personal data of the given kinds replaced; None replaces nothing.
-
-    `row` holds of its SIGNALS `language` and `pii`, and `entities` where a model was asked. What was measured is taken if
-    the kinds are those that were looked for; others are looked for again.
-    """
-    if kinds is None:
-        return text
-    if kinds - set(ENTITY_KINDS) == set(DEFAULT_KINDS):
-        return redact(text, [each for each in as_findings(row["pii"]) if each.kind in kinds])
-    return redact(text, find_all(text, row["language"], kinds, row.get("entities")))
-
-
 def find_in_title(
     title: str, language: str | None, text: str, entities: Iterable[Mapping[str, Any]] | None
 ) -> list[Finding]:
@@ -159,7 +146,7 @@ def redact(text: str, findings: Sequence[Finding]) -> str:
     pieces: list[str] = []
     end = 0
     for finding in sorted(findings, key=_start):
-        pieces += (text[end : finding.start], _placeholder(finding.kind))
+        pieces += (text[end : finding.start], placeholder(finding.kind))
         end = finding.end
     return "".join((*pieces, text[end:]))
 
@@ -172,13 +159,14 @@ def _in_text(kind: str, spans: Spans, findings: list[Finding]) -> list[Finding]:
     before = next(earlier)
     for start, end in spans:
         while before is not None and before.start - shift < start:
-            shift += before.end - before.start - len(_placeholder(before.kind))
+            shift += before.end - before.start - len(placeholder(before.kind))
             before = next(earlier)
         shifted.append(Finding(kind, start + shift, end + shift))
     return shifted
 
 
-def _placeholder(kind: str) -> str:
+def placeholder(kind: str) -> str:
+    """What stands in the place of a finding."""
     return f"<{kind.upper()}>"
 
 

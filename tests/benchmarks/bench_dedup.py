@@ -41,7 +41,7 @@ BAR_BYTES = 3 << 30
 SHARD_NUM_ROWS = 10_000
 PEER_SCRIPT = Path(__file__).with_name("peer_datatrove.py")
 TEXT = schemas.select(schemas.DOCUMENT, "text")
-SIGNED = schemas.select(schemas.SIGNALS, "doc_id", "url", "fetched_at", "text_digest", "minhash")
+SIGNED = schemas.select(schemas.SIGNALS, "doc_id", "url", "fetched_at", "num_chars", "text_digest", "minhash")
 DECIDED = schemas.select(schemas.DECISION, "doc_id", "decision", "reason")
 FIRST_FETCH = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -113,7 +113,12 @@ def _signed(texts: Sequence[str], start: int, scratch: Scratch) -> pa.RecordBatc
     names = [f"{start + row:032x}" for row in range(len(texts))]
     times = [FIRST_FETCH + timedelta(seconds=start + row) for row in range(len(texts))]
     arrays = [pa.array(names), pa.array([f"https://site.example/{name}" for name in names])]
-    arrays += [pa.array(times, schemas.UTC_TIME), pa.array([digest for digest, _ in prints], pa.binary(16)), minima]
+    arrays += [
+        pa.array(times, schemas.UTC_TIME),
+        pa.array([len(text) for text in texts], pa.int64()),
+        pa.array([digest for digest, _ in prints], pa.binary(16)),
+        minima,
+    ]
     return pa.RecordBatch.from_arrays(arrays, schema=SIGNED)
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pipelines.blocklists import BlockList, BlockListKind
 from pipelines.corpus import likeness_configs
 from pipelines.dedup import BANDS_STAGE, DEDUP, INDEX_STAGE, NEAR_STAGE, WITHDRAWING_REASONS, DedupConfig
+from pipelines.dedup.lines import LinesConfig, list_lines
 from pipelines.dedup.outcomes import resolve
 from pipelines.errors import ConfigError, SchemaError
 from pipelines.policy import ComplianceRules, PolicyConfig, rules_for
@@ -28,7 +29,7 @@ from pipelines.store import Store
 
 INPUT = pa.schema(
     [
-        *(SIGNALS.field(name) for name in ("doc_id", "url", "fetched_at", "text_digest", "minhash")),
+        *(SIGNALS.field(name) for name in ("doc_id", "url", "fetched_at", "num_chars", "text_digest", "minhash")),
         *(DECISION.field(name) for name in ("decision", "reason")),
     ]
 )
@@ -44,6 +45,10 @@ class Doc:
     fetched_at: int | None = None  # days
     decision: str | None = "keep"
     reason: str | None = None
+
+    @property
+    def num_chars(self) -> int:
+        return len(self.text)
 
     @property
     def text_digest(self) -> bytes:
@@ -70,12 +75,25 @@ def batch_of(docs: list[Doc]) -> pa.RecordBatch:
 def outcomes(docs: list[Doc], batch_size: int = 3, **config) -> list[dict]:
     batches = [batch_of(docs[start : start + batch_size]) for start in range(0, len(docs), batch_size)]
     with tempfile.TemporaryDirectory() as folder:
-        out = list(resolve(iter(batches), resolved_config(Store(Path(folder)), docs, batches, DedupConfig(**config))))
+        wanted = DedupConfig(**config)
+        lined = [with_lines(batch, docs[number * batch_size :], wanted) for number, batch in enumerate(batches)]
+        out = list(resolve(iter(lined), resolved_config(Store(Path(folder)), docs, batches, wanted)))
     assert [b.num_rows for b in out] == [b.num_rows for b in batches]
     assert all(b.schema == OUTCOME for b in out)
     rows = [row for b in out for row in b.to_pylist()]
     assert [row["doc_id"] for row in rows] == [d.doc_id for d in docs]
     return rows
+
+
+def with_lines(batch: pa.RecordBatch, docs: list[Doc], config: DedupConfig) -> pa.RecordBatch:
+    urls, texts = [d.url for d in docs[: batch.num_rows]], [d.text for d in docs[: batch.num_rows]]
+    pages = pa.record_batch(
+        [batch.column("doc_id"), pa.array(urls, pa.string()), pa.array(texts)], ["doc_id", "url", "text"]
+    )
+    (lines,) = list_lines([pages], LinesConfig(min_line_bytes=config.min_line_bytes))
+    return pa.RecordBatch.from_arrays(
+        [*batch.columns, *lines.columns[1:]], [*batch.schema.names, *lines.schema.names[1:]]
+    )
 
 
 def resolved_config(store: Store, docs: list[Doc], batches: list[pa.RecordBatch], config: DedupConfig):
@@ -373,6 +391,80 @@ def test_an_empty_corpus():
 def test_the_declaration_reads_what_the_transform_needs():
     assert {name for schema in NEAR_STAGE.inputs for name in schema.names} == set(INPUT.names)
     assert {name for schema in DEDUP.inputs for name in schema.names} == set(INPUT.names) - {"minhash"}
+
+
+LICENCE = "This page is published under a licence that allows nothing at all, says its host."
+CHINESE_LICENCE = "本站所有文章均由编辑部整理，未经书面许可，任何单位和个人不得转载、摘编或以其他方式使用。"
+
+
+def lined(name: str, day: int, *lines: str, host: str = "a.example") -> Doc:
+    own = f"{' '.join(WORDS[20 * day : 20 * day + 19])} and nothing else at all."
+    return doc(name, "\n".join([own, *lines]), url=f"https://{host}/{name}", fetched_at=day)
+
+
+def cut(docs: list[Doc], **config) -> dict[str, list[tuple[int, str]]]:
+    rows = outcomes(docs, **config)
+    assert all(row["decision"] == "keep" or not row["cut_lines"] for row in rows)
+    return {row["doc_id"]: [(each["line"], each["first_shown_by"]) for each in row["cut_lines"]] for row in rows}
+
+
+@pytest.mark.parametrize("line", [LICENCE, CHINESE_LICENCE])
+def test_the_first_documents_of_a_host_keep_a_line_and_later_ones_lose_it(line):
+    docs = [lined(name, day, line) for day, name in enumerate("abcd")]
+    docs += [lined("e", 5, line, "short", line), lined("f", 6, line, host="b.example"), lined("g", 7, "short", "short")]
+    expected = {"a": [], "b": [], "c": [(1, "a")], "d": [(1, "a")], "e": [(1, "a"), (3, "a")], "f": [], "g": []}
+    for order in (docs, docs[::-1]):
+        assert cut(order, max_line_repeats=2) == expected
+    assert not any(cut(docs, max_line_repeats=None).values())
+    assert not any(cut(docs).values()), "ten may show it"
+
+
+def test_what_is_dropped_shows_nothing():
+    docs = [
+        Doc(**{**vars(lined("a", 0, LICENCE)), "decision": "drop", "reason": "rule"}),
+        lined("b", 1, LICENCE),
+        lined("c", 2, LICENCE),
+    ]
+    assert cut(docs, max_line_repeats=1) == {"a": [], "b": [], "c": [(1, "b")]}
+
+
+def test_a_document_of_nothing_but_repeated_lines_goes():
+    lines = [f"{LICENCE} {number}" for number in "abcdefghij"]
+    docs = [
+        lined("a", 0, *lines),
+        doc("b", "\n".join(["Yes.", *lines, "No."]), url="https://a.example/b", fetched_at=1),
+    ]
+    assert {name: verdict[1] for name, verdict in verdicts(docs, max_line_repeats=1, near=False).items()} == {
+        "a": None,
+        "b": "repeated_lines",
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.lists(st.integers(0, 3), max_size=4), st.integers(0, 1), st.integers(0, 3)), max_size=10),
+    st.integers(1, 3),
+    st.randoms(use_true_random=False),
+)
+def test_lines_are_cut_as_the_naive_reference_cuts_them(drawn, max_repeats, rng):
+    hosts = ("a.example", "b.example")
+    docs = [
+        doc(f"{number:02}", "\n".join([" ".join(WORDS[40 * number : 40 * number + 39]), *(f"{LICENCE} {line}" for line in lines)]),
+            url=f"https://{hosts[host]}/{number}", fetched_at=day)
+        for number, (lines, host, day) in enumerate(drawn)
+    ]  # fmt: skip
+    shown: dict[tuple[str, str], list[str]] = {}
+    expected = {}
+    for d in sorted(docs, key=lambda d: (d.fetched_at, d.doc_id)):
+        expected[d.doc_id] = []
+        for number, line in enumerate(d.text.split("\n")):
+            by = shown.setdefault((d.url[:17], line), [])
+            if d.doc_id not in by:
+                by.append(d.doc_id)
+            if by.index(d.doc_id) >= max_repeats:
+                expected[d.doc_id].append((number, by[0]))
+    wanted = {"max_line_repeats": max_repeats, "near": False, "min_kept_line_ratio": 0.0}
+    assert cut(rng.sample(docs, len(docs)), **wanted) == expected
 
 
 # --- against a naive reference -------------------------------------------------------------------

@@ -21,7 +21,7 @@ INPUT = pa.schema(
     [
         *select(DOCUMENT, "doc_id", "text"),
         *select(SIGNALS, "language", "pii"),
-        *select(OUTCOME, "decision", "split"),
+        *select(OUTCOME, "decision", "split", "cut_lines"),
     ]
 )
 TEXTS = [
@@ -122,7 +122,7 @@ def test_a_tokenizer_that_cannot_keep_its_end_token_apart(tokenizer_json):
 
 def row(doc_id, text, decision="keep", split="train"):
     spans = [{"kind": each.kind, "start": each.start, "end": each.end} for each in find(text)]
-    known = {"doc_id": doc_id, "text": text, "language": None, "pii": spans}
+    known = {"doc_id": doc_id, "text": text, "language": None, "pii": spans, "cut_lines": []}
     return known | {"decision": decision, "split": split}
 
 

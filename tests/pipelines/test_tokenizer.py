@@ -22,7 +22,10 @@ from pipelines.store import Shard
 from pipelines.tokenizer import TokenizerConfig, given_tokenizer, gpt2_tokenizer, train_tokenizer
 
 INPUT = pa.schema(
-    [*select(SIGNALS, "doc_id", "fetched_at", "num_bytes", "language", "pii"), *select(OUTCOME, "decision", "split")]
+    [
+        *select(SIGNALS, "doc_id", "fetched_at", "num_bytes", "language", "pii"),
+        *select(OUTCOME, "decision", "split", "cut_lines"),
+    ]
 )
 TEXT = select(DOCUMENT, "text")
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -33,7 +36,7 @@ CHINESE = "敏捷的棕色狐狸跳过懒狗，其他的狐狸看着那些狗。
 def row(doc_id, text, fetched_at=None, decision="keep", split="train"):
     time = None if fetched_at is None else EPOCH + dt.timedelta(days=fetched_at)
     known = {"doc_id": doc_id, "fetched_at": time, "num_bytes": len(text.encode())}
-    known |= {"language": None, "pii": []}
+    known |= {"language": None, "pii": [], "cut_lines": []}
     return known | {"text": text, "decision": decision, "split": split}
 
 
