@@ -669,7 +669,8 @@ def _part(data: Mapping[str, Any] | None, where: str, kind: type[Any], *, also: 
     """A section as the config that it stands for; None stays None."""
     if data is None:
         return None
-    _refuse_unknown(data, [*(item.name for item in fields(kind)), *also], where)
+    known = (item.name for item in fields(kind) if item.metadata.get("in_recipe", True))
+    _refuse_unknown(data, [*known, *also], where)
     return _value(dict(data), where, kind)
 
 
