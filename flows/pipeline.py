@@ -13,7 +13,7 @@ from typing import Any, Literal
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows import console, runs, tasks
+from flows import console, runs, takedown, tasks
 from flows.inspection import last_build
 from flows.jobs import Dataset, JobResult, TrainingJob
 from flows.recipe import CrawlSource, Recipe, load_recipe
@@ -102,10 +102,15 @@ def build_corpus(recipe: str | None = None, workspace: str | None = None, worker
         collected = tasks.collect_sources(wanted, place, crawls, unfinished, report)
         tasks.fetch_needed_lists(wanted, place, report)
         config = wanted.corpus_config(store)
+        requests = takedown.new_requests(place, store, wanted, config)
         results = tasks.run_stages(wanted.name, store, collected, config, executor, report)
         done = {name: result.manifest for name, result in results.items()}
         for manifest in done.values():
             store.set_ref(wanted.name, manifest)
+        for name in store.refs()[wanted.name].keys() - done.keys():
+            store.remove_ref(
+                wanted.name, name
+            )  # of a stage that the recipe has no longer: nothing brings it up to date
         card = tasks.write_report(wanted, place, store, collected, config, done, wanted.audit)
         stages = [_stage_line(name, result) for name, result in results.items()]
         stages.append(_job_line("report", card))
@@ -129,7 +134,8 @@ def build_corpus(recipe: str | None = None, workspace: str | None = None, worker
         is_new = any(stage["computed"] for stage in stages if stage["name"] != "report")
         if is_new or not runs.is_corpus_recorded(place, wanted, summary["dataset_digest"]):
             runs.record_corpus(settings, place, wanted, store, config, done, summary)
-    return summary
+        certified = tasks.certify_takedowns(settings, place, store, wanted, config, done, requests, collected)
+    return summary | ({"takedowns": certified} if certified else {})
 
 
 @flow(name="train", flow_run_name=_run_name, persist_result=False, validate_parameters=False)

@@ -95,8 +95,13 @@ def _reached(store: Store) -> tuple[frozenset[str], frozenset[tuple[str, str]]]:
     """Digests of the shards that the newest builds reach, and the records that made them."""
     digests: set[str] = set()
     keys: set[tuple[str, str]] = set()
-    for manifests in store.refs().values():
+    for recipe, manifests in store.refs().items():
         for stage, manifest in manifests.items():
+            if manifest is None:
+                raise IntegrityError(
+                    f"got a damaged manifest of stage {stage!r} of recipe {recipe!r}, wanted a whole one, since it says "
+                    f"what must stay: build that recipe again, it is made anew; or remove {store.root}/refs/{recipe}."
+                )
             digests |= {entry.shard.digest for entry in manifest.entries}
             keys |= {(stage, entry.key) for entry in manifest.entries}
     for stage, key in keys:

@@ -1,22 +1,16 @@
-"""The ledger of take-downs: who asked for what, when and why. Lines of JSON in one file that only grows.
+"""The ledger of take-downs: who asked for what, when and why. A chain of lines (see chain.py) that only grows.
 
-Each line has its own digest and that of the line before, so that a line that was changed, lost or torn is found; nothing
-is built until the file is mended, since a take-down that cannot be read must not be forgotten. A quotation is never
-written down (see quotes.py).
+Nothing is built against a damaged one, since a take-down that cannot be read must not be forgotten. A quotation is
+never written down (see quotes.py).
 """
 
-import fcntl
-import json
-import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, get_args
+from typing import Any, Literal, get_args
 
-from pipelines.digest import digest_value
 from pipelines.errors import ConfigError, IntegrityError
-from pipelines.store import storage_errors
+from pipelines.takedown.chain import append_line, read_lines
 from pipelines.takedown.documents import Takedown
 from pipelines.takedown.names import digest_name, host_of, url_form
 from pipelines.takedown.quotes import Quote, quote_of
@@ -24,7 +18,6 @@ from pipelines.takedown.quotes import Quote, quote_of
 Scope = Literal["url", "domain", "doc_id", "text"]
 
 _ID_NUM_CHARS = 12
-_FIRST = "0" * 64
 _DOC_ID_CHARS = frozenset("0123456789abcdef")
 _DOC_ID_NUM_CHARS = 32
 
@@ -76,7 +69,7 @@ def add_request(path: Path, scope: Scope, value: str, *, by: str, reason: str) -
     entry: dict[str, Any] = {"kind": "add", "scope": scope, "value": None if quote else _checked(scope, value.strip())}
     if quote is not None:
         entry["quote"] = {"num_chars": quote.num_chars, "rolling": quote.rolling, "digest": quote.digest}
-    return read_ledger_entry(_append(path, entry | {"by": by.strip(), "reason": reason.strip()}))
+    return _request(append_line(path, entry | {"by": by.strip(), "reason": reason.strip()}))
 
 
 def lift_request(path: Path, request_id: str, *, by: str, reason: str) -> Request:
@@ -87,7 +80,7 @@ def lift_request(path: Path, request_id: str, *, by: str, reason: str) -> Reques
     if found is None or not found.is_active:
         got = "an unknown take-down" if found is None else "a take-down that was lifted already:"
         raise ConfigError(f"got {got} {request_id!r}, wanted one in force: see `corpusmill takedown list`.")
-    _append(path, {"kind": "lift", "lifts": request_id, "by": by.strip(), "reason": reason.strip()})
+    append_line(path, {"kind": "lift", "lifts": request_id, "by": by.strip(), "reason": reason.strip()})
     return next(request for request in read_ledger(path) if request.id == request_id)
 
 
@@ -96,25 +89,19 @@ def read_ledger(path: Path) -> list[Request]:
 
     Raises IntegrityError for a line that is damaged, or does not follow the one before.
     """
-    try:
-        with storage_errors(path):
-            data = path.read_bytes()
-    except FileNotFoundError:
-        return []
     requests: dict[str, Request] = {}
-    for entry in _parsed(data, path):
-        if entry["kind"] == "add":
-            requests[entry["id"]] = read_ledger_entry(entry)
-            continue
-        lifted = requests.get(entry["lifts"])
-        if lifted is None:
-            raise _damaged(path, "lifts what was never added")
-        requests[lifted.id] = Request(
-            **{name: getattr(lifted, name) for name in ("id", "added_at", "by", "reason", "scope", "value", "quote")},
-            lifted_at=entry["added_at"],
-            lifted_by=entry["by"],
-            lifted_because=entry["reason"],
-        )
+    for entry in read_lines(path):
+        try:
+            if entry["kind"] == "add":
+                request = _request(entry)
+            else:
+                lifted = {"lifted_at": entry["added_at"], "lifted_by": entry["by"], "lifted_because": entry["reason"]}
+                request = replace(requests[entry["lifts"]], **lifted)
+        except (KeyError, TypeError) as error:
+            raise IntegrityError(
+                f"got a line in {path} that is no take-down ({error}), wanted one of this version: put back a copy."
+            ) from error
+        requests[request.id] = request
     return list(requests.values())
 
 
@@ -126,11 +113,11 @@ def takedown_of(requests: Iterable[Request]) -> Takedown:
     )
 
 
-def read_ledger_entry(entry: dict[str, Any]) -> Request:
-    """A line of the ledger that adds one."""
+def _request(entry: dict[str, Any]) -> Request:
+    """The take-down that a line adds; the line's digest names it."""
     quote = entry.get("quote")
     return Request(
-        id=entry["id"],
+        id=entry["digest"][:_ID_NUM_CHARS],
         added_at=entry["added_at"],
         by=entry["by"],
         reason=entry["reason"],
@@ -185,67 +172,3 @@ def _checked(scope: Scope, value: str) -> str:
 def _require(name: str, value: str) -> None:
     if not value.strip():
         raise ConfigError(f"--{name}: got an empty text, wanted words: the ledger must say it.")
-
-
-def _append(path: Path, entry: dict[str, Any]) -> dict[str, Any]:
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # two commands at once: one waits for the other's line
-            file.seek(0)
-            entries = _parsed(file.read(), path)
-            previous = entries[-1]["digest"] if entries else _FIRST
-            body = entry | {"added_at": datetime.now(UTC).isoformat(timespec="seconds"), "previous": previous}
-            body["id"] = digest_value(body)[:_ID_NUM_CHARS]
-            body["digest"] = digest_value(body)
-            _write_line(file, json.dumps(body, ensure_ascii=False, sort_keys=True).encode() + b"\n")
-            _sync_folder(path.parent)
-    return body
-
-
-def _write_line(file: BinaryIO, line: bytes) -> None:
-    """A whole line or none: what a full disk cuts off is taken back."""
-    size = file.seek(0, os.SEEK_END)
-    try:
-        file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
-    except OSError:
-        os.ftruncate(file.fileno(), size)
-        raise
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _parsed(data: bytes, path: Path) -> list[dict[str, Any]]:
-    entries: list[dict[str, Any]] = []
-    previous = _FIRST
-    lines = data.split(b"\n")
-    for number, line in enumerate(lines[:-1], 1):
-        try:
-            entry = json.loads(line)
-            digest = entry["digest"]
-            is_good = digest == digest_value({name: value for name, value in entry.items() if name != "digest"})
-            is_good = is_good and entry["previous"] == previous and entry["kind"] in ("add", "lift")
-        except (ValueError, KeyError, TypeError, AttributeError):
-            is_good = False
-        if not is_good:
-            raise _damaged(path, f"is damaged in line {number}, or lacks lines before it")
-        entries.append(entry)
-        previous = digest
-    if lines[-1]:
-        raise _damaged(path, f"ends in the middle of line {len(lines)}")
-    return entries
-
-
-def _damaged(path: Path, how: str) -> IntegrityError:
-    return IntegrityError(
-        f"got a ledger of take-downs that {how} ({path}), wanted it whole, since nothing may be built against it: "
-        "put back a copy of the file; a last line that is cut off was never confirmed and can be deleted."
-    )
