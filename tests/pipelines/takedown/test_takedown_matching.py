@@ -1,5 +1,7 @@
 """Which documents a take-down names: URLs, domains, document ids, quotations; and what becomes of their rows."""
 
+import unicodedata
+
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from pipelines.errors import ConfigError
 from pipelines.extract import ExtractConfig
 from pipelines.extract.stage import derive_documents
 from pipelines.schemas import DOCUMENT
+from pipelines.signals.variants import simplified_characters
 from pipelines.store import Store
 from pipelines.takedown.documents import TAKEN_DOWN, Takedown, matches, pseudonym, take_down, url_test
 from pipelines.takedown.names import digest_name, host_of, url_form
@@ -99,6 +102,24 @@ def test_holds_any_is_what_a_plain_search_finds(text, start, length):
             continue
         whole = fold(text).tobytes().decode("utf-32-le")
         assert holds_any(text, [made(shown)]) == (shown in whole)
+
+
+MARKS = st.sampled_from("\u0301\u0340\u0d57\u1161\u11a8\u314f\u3099\u200d\u00ad\ufb03ﬀ①ㅏ가")
+
+
+@given(text=st.text(st.one_of(st.characters(), MARKS), max_size=12))
+def test_fold_is_what_the_whole_text_normalises_to(text):
+    normal = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    letters = "".join(filter(str.isalnum, normal)).translate(simplified_characters())
+    assert fold(text).tobytes().decode("utf-32-le", "surrogatepass") == letters
+
+
+def test_fold_of_every_code_point():
+    every = [chr(code) for code in range(0x30000) if not 0xD800 <= code < 0xE000]
+    normal = [unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", char).casefold()) for char in every]
+    simple = simplified_characters()
+    for char, text in zip(every, normal, strict=True):
+        assert fold(char).tolist() == [ord(each) for each in "".join(filter(str.isalnum, text)).translate(simple)]
 
 
 def made(folded: str) -> Quote:
