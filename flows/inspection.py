@@ -421,6 +421,7 @@ def verify(workspace_path: Path | None) -> dict[str, Any]:
                 num_bytes += shard.num_bytes
                 if not store.check(shard):
                     damaged.append(f"{record.stage} shard {shard.digest[:16]}")
+    damaged += takedown.damage(place)
     num_files = 0
     for result in sorted((place.root / "models").glob("*/training.json")):
         try:

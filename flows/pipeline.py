@@ -103,7 +103,13 @@ def build_corpus(recipe: str | None = None, workspace: str | None = None, worker
         tasks.fetch_needed_lists(wanted, place, report)
         config = wanted.corpus_config(store)
         requests = takedown.new_requests(place, store, wanted, config)
-        results = tasks.run_stages(wanted.name, store, collected, config, executor, report)
+        try:
+            results = tasks.run_stages(wanted.name, store, collected, config, executor, report)
+        except EmptyCorpusError:
+            if requests:  # the build before holds what was taken down: it is a build no longer, and gc removes it
+                for name in store.refs().get(wanted.name, {}):
+                    store.remove_ref(wanted.name, name)
+            raise
         done = {name: result.manifest for name, result in results.items()}
         for manifest in done.values():
             store.set_ref(wanted.name, manifest)

@@ -14,7 +14,7 @@ from flows.recipe import Recipe
 from flows.settings import Settings, read_settings
 from flows.workspace import Workspace, writing
 from pipelines.corpus import CorpusConfig
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, IntegrityError
 from pipelines.retention import Roots, sweep
 from pipelines.store import Manifest, Store
 from pipelines.takedown.certificate import (
@@ -24,6 +24,7 @@ from pipelines.takedown.certificate import (
     forget,
     mark_erased,
     part_of_recipe,
+    pending,
     prove,
     read_before,
     read_certificate,
@@ -32,6 +33,7 @@ from pipelines.takedown.certificate import (
     wanted_of,
     write_certificate,
 )
+from pipelines.takedown.chain import read_lines
 from pipelines.takedown.ledger import Request, Scope, add_request, lift_request, read_ledger, requests_naming
 from pipelines.takedown.outputs import clean_outputs
 from pipelines.takedown.proof import Wanted, holds
@@ -174,6 +176,21 @@ def naming(place: Workspace, url_or_doc_id: str) -> list[Facts]:
     return [_described(place, request) for request in requests if request.id in ids]
 
 
+def damage(place: Workspace) -> list[str]:
+    """What is damaged of the ledgers and certificates."""
+    found = []
+    for read in (
+        lambda: read_ledger(place.takedown_ledger),
+        lambda: read_lines(place.output_ledger),
+        lambda: list(certificates(place.takedown_folder)),
+    ):
+        try:
+            read()
+        except IntegrityError as error:
+            found.append(str(error))
+    return found
+
+
 def collect_garbage(workspace_path: Path | None, *, keep_days: float, is_dry: bool) -> Facts:
     """Remove what no live recipe reaches; see retention.py. Holds the workspace."""
     place = _place(workspace_path)
@@ -183,11 +200,16 @@ def collect_garbage(workspace_path: Path | None, *, keep_days: float, is_dry: bo
         read_ledger(place.takedown_ledger)  # damaged: nothing may go
         parts = [part for body in certificates(place.takedown_folder) for part in body["recipes"].values()]
         taken_down = {shard for part in parts for shard in part["token_shards"]}
+        waiting = list(pending(place.takedown_folder))
+        documents = [item for part in parts for item in part["documents"]]
+        documents += [item for each in waiting for found in each["requests"].values() for item in found["documents"]]
+        obsolete = {each["digest"] for part in parts for each in part["obsolete_shards"]}
+        obsolete |= {digest for each in waiting for shards in each["shards"].values() for digest in shards}
         trained = {shard for training in finished_trainings(place) for shard in training["token_shards"]}
         roots = Roots(
             kept=frozenset(trained - taken_down),
-            condemned=frozenset({each["digest"] for part in parts for each in part["obsolete_shards"]} | taken_down),
-            doc_ids=frozenset(item["doc_id"] for part in parts for item in part["documents"]),
+            condemned=frozenset(obsolete | taken_down),
+            doc_ids=frozenset(item["doc_id"] for item in documents),
         )
         done = sweep(store, roots, now=time.time(), keep_days=keep_days, is_dry=is_dry)
         artifacts = sorted({name for part in parts for name in part["artifacts"] if (place.root / name).is_file()})

@@ -107,6 +107,14 @@ def read_before(folder: Path, recipe: str) -> Facts:
     return _read_json(folder / "before" / f"{recipe}.json") or {"manifests": {}, "shards": {}, "requests": {}}
 
 
+def pending(folder: Path) -> Iterator[Facts]:
+    """What `remember` wrote down and no build has certified, a recipe each."""
+    for path in sorted((folder / "before").glob("*.json")):
+        found = _read_json(path)
+        if found is not None:
+            yield found
+
+
 def forget(folder: Path, recipe: str) -> None:
     """Remove what `remember` wrote down, once it is certified."""
     (folder / "before" / f"{recipe}.json").unlink(missing_ok=True)
@@ -252,7 +260,10 @@ def certificate_markdown(body: Facts) -> str:
             f"- other recipes that still hold them, to be built: {_listed(part['other_recipes'], 'recipe')}",
             f"- artifacts of earlier runs in MLflow that show them: {', '.join(map(plain, part['artifacts'])) or 'none'}",
             f"- old shards: {len(part['obsolete_shards'])}, {_erased(part)}",
-            "- the source files above are yours, and still hold the pages as they were fetched",
+            (
+                "- the source files above are yours, and still hold the pages as they were fetched; of what was crawled the "
+                "crawl's ledger keeps the URL, so as not to fetch it again"
+            ),
             "",
             *table(
                 ("stage", "manifest before", "manifest after"),

@@ -8,10 +8,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from flow_inputs import OFF, article_records, record, serve, write_recipe
+from flow_inputs import OFF, article_records, record, serve, write_recipe, write_warc
 
 from flows.tracking import MlflowClient
 from flows.workspace import Workspace
+from pipelines.errors import EmptyCorpusError
 from pipelines.store import Store
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.filterwarnings("ignore")]
@@ -198,6 +199,22 @@ def test_a_quotation_in_two_recipes_that_share_a_workspace(
     assert left <= {"prefect"}, left
 
 
+def test_a_corpus_of_which_nothing_is_left_is_no_corpus(
+    main: Callable[..., Any], pipeline: Callable[..., Any], tmp_path: Path
+) -> None:
+    write_warc(tmp_path / "pages" / "a.warc.gz", [page(FIRST, "01")])
+    recipe = write_recipe(
+        tmp_path / "r.yaml", {"kind": "warc", "paths": ["pages"]}, **OFF | {"dedup": {"validation_ratio": 0.0}}
+    )
+    workspace = tmp_path / "w"
+    pipeline(recipe, workspace, until="build")
+    main("takedown", "add", "--domain", "tales.example", "--reason", "r", "--workspace", workspace)
+    with pytest.raises(EmptyCorpusError, match="taken_down 1"):
+        pipeline(recipe, workspace, until="build")
+    assert main("gc", "--workspace", workspace).code == 0
+    assert not files_with(workspace / "store", FIRST)
+
+
 # commands
 
 
@@ -236,6 +253,7 @@ def test_a_damaged_ledger_stops_whoever_would_build_or_sweep(
     Store(workspace / "store")
     ledger = Workspace(workspace).takedown_ledger
     ledger.write_text(ledger.read_text().replace("tales", "tails"))
+    assert main("verify", "--workspace", workspace, "--json").json["damaged"]
     for command in (["plan", recipe], ["gc"], ["takedown", "list"]):
         done = main(*command, "--workspace", workspace)
         assert done.code == 1, command
