@@ -39,8 +39,8 @@ from pipelines.signals.bits import (
     SHINGLE_BUFFER,
     SHINGLE_NUM_TOKENS,
 )
-from pipelines.signals.folding import simplified_characters
 from pipelines.signals.loops import kernels
+from pipelines.signals.variants import simplified_characters
 from pipelines.signals.words import Scratch, Table, table_of
 
 Signature = npt.NDArray[np.uint32]

@@ -2,7 +2,8 @@
 
 import html
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,15 @@ import pyarrow.compute as pc
 
 from pipelines.digest import digest_bytes
 from pipelines.store import Manifest, Shard, Store
-from pipelines.takedown.documents import Takedown, url_test
-from pipelines.takedown.quotes import holds_any
+from pipelines.takedown.documents import Flags, Takedown, url_test
+from pipelines.takedown.quotes import Quote, holds_any
 
-NAMING = ("doc_id", "url", "duplicate_of")
+_NAMING = ("doc_id", "url", "duplicate_of")
 """Columns that name a document."""
-WORDING = ("text", "title")
-"""Columns that quote one."""
+_WORDING = ("text", "title")
+"""Columns that quote one, where they hold text."""
+_DIGESTS = ("text_digest", "text", "other")
+"""Columns that know one by the digest of its text, where they hold that, or its first eight bytes."""
 _END_OF_URL = rb"(?![\w/?=%#~+-]|\.\w|&(?!quot;|lt;|gt;|#))"
 _TAG = re.compile(r"<[^<>]*>")
 
@@ -31,6 +34,8 @@ class Wanted:
     doc_ids: frozenset[str]
     urls: frozenset[str]
     """As they were spelled in the documents that were taken out, where all versions of a URL were."""
+    text_digests: frozenset[bytes] = frozenset()
+    """Of the texts that were taken out. One that another document has too, which stays, is none to be found."""
     takedown: Takedown
     """All that is taken down: any spelling of a URL, any quotation."""
 
@@ -68,14 +73,18 @@ def search_shards(store: Store, done: Mapping[str, Manifest], wanted: Wanted, se
 
     Raises IntegrityError for a damaged shard.
     """
-    names = pa.array(wanted.names(), pa.string())
-    is_named = url_test(wanted.takedown)
+    columns = _Columns(
+        names=pa.array(wanted.names(), pa.string()),
+        is_named=url_test(wanted.takedown),
+        digests=sorted(wanted.text_digests - _held_by_others(store, done.get("signals"), wanted.text_digests)),
+        quotes=wanted.takedown.quotes,
+    )
     seen: set[str] = set()
     for stage, manifest in done.items():
         for entry in manifest.entries:
             if entry.shard.digest not in seen:
                 seen.add(entry.shard.digest)
-                for row, column in _hits(store, entry.shard, names, wanted, is_named, searched):
+                for row, column in _hits(store, entry.shard, columns, searched):
                     searched.hits.append({"stage": stage, "shard": entry.shard.digest, "row": row, "column": column})
 
 
@@ -115,30 +124,75 @@ def file_digest(path: Path) -> str | None:
         return None
 
 
-def _hits(
-    store: Store, shard: Shard, names: pa.Array, wanted: Wanted, is_named: Any, searched: Searched
-) -> Sequence[tuple[int, str]]:
-    columns = store.schema(shard).names
-    naming = [name for name in NAMING if name in columns]
-    wording = [name for name in WORDING if name in columns] if wanted.takedown.quotes else []
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Columns:
+    """What is looked for in the columns of a shard."""
+
+    names: pa.Array
+    is_named: Callable[[str], bool]
+    digests: Sequence[bytes]
+    quotes: Sequence[Quote]
+
+    def test_of(self, field: pa.Field) -> Callable[[pa.Array], Flags] | None:
+        """What tells which rows of a column name or quote a document; None where it does neither."""
+        is_text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        if field.name == "url":
+            return self._urls
+        if field.name in _NAMING:
+            return lambda column: _is_in(column, self.names)
+        if field.name in _WORDING and is_text and self.quotes:
+            return self._quotes
+        if field.name in _DIGESTS and self.digests and not is_text:
+            of_text = (
+                self.digests if pa.types.is_fixed_size_binary(field.type) else [text_ref(each) for each in self.digests]
+            )
+            return lambda column: _is_in(column, pa.array(of_text, field.type))
+        return None
+
+    def _urls(self, column: pa.Array) -> Flags:
+        urls = column.to_pylist()
+        found = np.fromiter((url is not None and self.is_named(url) for url in urls), np.bool_, len(urls))
+        return found | _is_in(column, self.names)
+
+    def _quotes(self, column: pa.Array) -> Flags:
+        texts = column.to_pylist()
+        return np.fromiter((bool(text) and holds_any(text, self.quotes) for text in texts), np.bool_, len(texts))
+
+
+def text_ref(text_digest: bytes) -> int:
+    """What the index of near-duplicates knows a text by."""
+    return int.from_bytes(text_digest[:8], sys.byteorder)
+
+
+def _held_by_others(store: Store, signals: Manifest | None, digests: frozenset[bytes]) -> set[bytes]:
+    """Which texts a document has that is still there."""
+    wanted = pa.array(sorted(digests), pa.binary(16))
+    found: set[bytes] = set()
+    for entry in signals.entries if signals is not None and digests else ():
+        for batch in store.read(entry.shard, ("text_digest",)):
+            column = batch.column("text_digest")
+            found.update(column.filter(pc.is_in(column, wanted)).to_pylist())
+    return found
+
+
+def _is_in(column: pa.Array, values: pa.Array) -> Flags:
+    found: Flags = pc.is_in(column, values).to_numpy(zero_copy_only=False)
+    return found
+
+
+def _hits(store: Store, shard: Shard, wanted: _Columns, searched: Searched) -> Sequence[tuple[int, str]]:
+    tests = {field.name: test for field in store.schema(shard) if (test := wanted.test_of(field)) is not None}
     searched.num_shards += 1
     searched.num_bytes += shard.num_bytes
-    if not naming and not wording:
+    if not tests:
         searched.num_unnamed_shards += 1
         store.expect(shard)
         return ()
     hits: list[tuple[int, str]] = []
     first = 0
-    for batch in store.read(shard, [*naming, *wording]):
-        for column in naming:
-            found = pc.is_in(batch.column(column), names).to_numpy(zero_copy_only=False)
-            if column == "url":
-                urls = batch.column("url").to_pylist()
-                found = found | np.fromiter((url is not None and is_named(url) for url in urls), np.bool_, len(urls))
-            hits += [(first + row, column) for row in found.nonzero()[0].tolist()]
-        for column in wording:
-            texts = enumerate(batch.column(column).to_pylist())
-            hits += [(first + row, column) for row, text in texts if text and holds_any(text, wanted.takedown.quotes)]
+    for batch in store.read(shard, list(tests)):
+        for column, test in tests.items():
+            hits += [(first + row, column) for row in test(batch.column(column)).nonzero()[0].tolist()]
         first += batch.num_rows
     searched.num_rows += first
     return hits

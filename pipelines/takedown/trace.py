@@ -20,8 +20,8 @@ _OUTCOME_COLUMNS = ("doc_id", "decision", "reason", "duplicate_of", "split")
 def trace(store: Store, done: Mapping[str, Manifest], requests: Sequence[Request]) -> dict[str, Facts]:
     """What each request, by its id, will take out of a build, as plain JSON values.
 
-    `documents`: each with its place (`unit`, the digest of its source file as read; `row`; `record_offset`), its outcome,
-    and where it was kept `token_shard` and `token_row`. `suppressed`: documents that are out because of one of these.
+    `documents`: each with its place (`unit`, the digest of its source file as read; `row`; `record_offset`), the digest of
+    its normalised text, its outcome, and where it was kept `token_shard` and `token_row`. `suppressed`: documents that are out because of one of these.
     `unreadable`: shards that could not be searched, because they are damaged or gone.
     """
     facts: dict[str, Facts] = {
@@ -34,6 +34,7 @@ def trace(store: Store, done: Mapping[str, Manifest], requests: Sequence[Request
         for request in requests:
             if matches(row, request.takedown())[0]:
                 facts[request.id]["documents"].append({"unit": unit[0], "row": unit[1], **_named(row)})
+    _add_digests(store, done.get("signals"), facts, unreadable)
     _add_outcomes(store, done.get("dedup"), facts, unreadable)
     _add_tokens(store, done.get("tokenize"), facts, unreadable)
     for found in facts.values():
@@ -69,6 +70,23 @@ def _matching(
 def _named(row: pa.RecordBatch) -> Facts:
     value = row.select(["doc_id", "url", "fetched_at", "record_offset"]).to_pylist()[0]
     return value | {"fetched_at": value["fetched_at"].isoformat() if value["fetched_at"] else None}
+
+
+def _add_digests(store: Store, signals: Manifest | None, facts: Mapping[str, Facts], unreadable: list[str]) -> None:
+    """Add to each document the digest of its text, which the index of near-duplicates knows it by."""
+    entries = signals.by_unit() if signals is not None else {}
+    for found in facts.values():
+        for item in found["documents"]:
+            item["text_digest"] = None
+    for unit in {item["unit"] for found in facts.values() for item in found["documents"]} & entries.keys():
+        digests: list[bytes | None] = []
+        for batch in _read(store, entries[unit], ("text_digest",), unreadable):
+            digests += batch.column("text_digest").to_pylist()
+        for found in facts.values():
+            for item in found["documents"]:
+                if item["unit"] == unit and item["row"] < len(digests):
+                    digest = digests[item["row"]]
+                    item["text_digest"] = digest.hex() if digest is not None else None
 
 
 def _add_outcomes(store: Store, outcomes: Manifest | None, facts: Mapping[str, Facts], unreadable: list[str]) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from bench_build import PAGES_PER_FILE, cpu_seconds, default_config, sources_in
 from page_files import english_pages, write_warc
 
-from pipelines.corpus import CorpusConfig, build
+from pipelines.corpus import CorpusConfig, build, corpus_nodes, last_manifests
 from pipelines.executor import open_executor
 from pipelines.store import Manifest, Store
 from pipelines.takedown.certificate import (
@@ -54,8 +54,9 @@ def written(folder: Path, pages: Sequence[tuple[str, bytes]], num_pages: int) ->
 
 
 def built(store: Store, sources: Sequence[SourceFile], config: CorpusConfig) -> dict[str, Manifest]:
+    last = last_manifests(store, RECIPE, corpus_nodes(config))
     with open_executor(2) as executor:
-        results = build(store, sources, config, executor, lambda _: None)
+        results = build(store, sources, config, executor, lambda _: None, last)
     for result in results.values():
         store.set_ref(RECIPE, result.manifest)
     return {name: result.manifest for name, result in results.items()}
