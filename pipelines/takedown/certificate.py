@@ -5,6 +5,7 @@ Two files for each request, `ID.json` and `ID.md`. What a build is about to lose
 """
 
 import json
+import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from pipelines.digest import digest_value
 from pipelines.errors import IntegrityError
 from pipelines.markdown import plain, table
 from pipelines.store import Manifest, Store, storage_errors
+from pipelines.takedown.chain import sync_folder
 from pipelines.takedown.documents import Takedown
 from pipelines.takedown.ledger import Request
 from pipelines.takedown.proof import Searched, Wanted, search_files, search_shards
@@ -323,8 +325,13 @@ def _read_json(path: Path) -> Facts | None:
 
 
 def _write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all, on the disk when this returns: it is evidence."""
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{uuid.uuid4().hex}")
-        temporary.write_text(text, encoding="utf-8")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
+        sync_folder(path.parent)

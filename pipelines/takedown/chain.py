@@ -35,7 +35,7 @@ def append_line(path: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
             body = {**entry, "added_at": datetime.now(UTC).isoformat(timespec="seconds"), "previous": previous}
             body["digest"] = digest_value(body)
             _write_line(file, json.dumps(body, ensure_ascii=False, sort_keys=True).encode() + b"\n")
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
     return body
 
 
@@ -60,7 +60,8 @@ def _write_line(file: BinaryIO, line: bytes) -> None:
         raise
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Bring to the disk which files a folder has."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
