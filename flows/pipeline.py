@@ -107,13 +107,13 @@ def build_corpus(recipe: str | None = None, workspace: str | None = None, worker
             results = tasks.run_stages(wanted.name, store, collected, config, executor, report)
         except EmptyCorpusError:
             if requests:  # the build before holds what was taken down: it is a build no longer, and gc removes it
-                for name in store.refs().get(wanted.name, {}):
+                for name in _stages_of(store, wanted):
                     store.remove_ref(wanted.name, name)
             raise
         done = {name: result.manifest for name, result in results.items()}
         for manifest in done.values():
             store.set_ref(wanted.name, manifest)
-        for name in store.refs()[wanted.name].keys() - done.keys():
+        for name in _stages_of(store, wanted) - done.keys():
             store.remove_ref(
                 wanted.name, name
             )  # of a stage that the recipe has no longer: nothing brings it up to date
@@ -186,6 +186,11 @@ def _open(recipe: str | None, workspace: str | None, workers: int | None = None)
 
 def _head(settings: Settings, recipe: Recipe) -> Summary:
     return {"recipe": recipe.name, "workspace": str(settings.workspace)}
+
+
+def _stages_of(store: Store, recipe: Recipe) -> set[str]:
+    """The stages of which the store has a newest build of a recipe."""
+    return {stage for name, stage in store.refs() if name == recipe.name}
 
 
 def _languages(done: Mapping[str, Manifest]) -> dict[str, int]:

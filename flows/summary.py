@@ -166,8 +166,8 @@ def gc_lines(found: dict[str, Any]) -> list[str]:
     verb = "would remove" if found["dry_run"] else "removed"
     lines = [
         (
-            f"{verb} {found['shards']:,} shards ({found['taken_down']:,} for take-downs), {found['records']:,} records and "
-            f"{found['quarantined']:,} files in quarantine: {found['bytes']:,} bytes"
+            f"{verb} {found['shards']:,} shards ({found['taken_down']:,} for take-downs), {found['records']:,} records: "
+            f"{found['bytes']:,} bytes"
         ),
         (
             f"kept {found['kept']['reached']:,} shards that builds and trainings need, {found['kept']['young']:,} that nothing "

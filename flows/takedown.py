@@ -194,7 +194,7 @@ def damage(place: Workspace) -> list[str]:
 def collect_garbage(workspace_path: Path | None, *, keep_days: float, is_dry: bool) -> Facts:
     """Remove what no live recipe reaches; see retention.py. Holds the workspace."""
     place = _place(workspace_path)
-    if not place.store_folder.is_dir():
+    if place.bucket is None and not place.store_place.root.is_dir():
         raise ConfigError(f"got {place.root}, wanted a workspace: run something first, or pass --workspace.")
     with writing(place) as store:
         read_ledger(place.takedown_ledger)  # damaged: nothing may go
@@ -217,7 +217,7 @@ def collect_garbage(workspace_path: Path | None, *, keep_days: float, is_dry: bo
         if not is_dry:
             for name in artifacts:
                 (place.root / name).unlink()
-            there = {each.name for each in store.objects()}
+            there = {each.digest for each in store.objects()}
             completed = mark_erased(place.takedown_folder, there.__contains__)
     return {
         "workspace": str(place.root),
@@ -227,7 +227,6 @@ def collect_garbage(workspace_path: Path | None, *, keep_days: float, is_dry: bo
         "bytes": done.num_bytes,
         "taken_down": done.num_taken_down,
         "records": done.num_records,
-        "quarantined": done.num_quarantined,
         "artifacts": artifacts,
         "kept": {"reached": done.num_reached, "young": done.num_young},
         "still_reached": done.held,
@@ -253,4 +252,4 @@ def _user() -> str:
 
 
 def _place(workspace_path: Path | None) -> Workspace:
-    return Workspace(read_settings(workspace_path).workspace)
+    return Workspace.of(read_settings(workspace_path))

@@ -7,7 +7,7 @@ down. Only for the holder of the workspace lock.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,11 +40,10 @@ class Sweep:
     objects: list[str] = field(default_factory=list)
     """Digests of the shards."""
     num_bytes: int = 0
-    """Of those shards, and of what was in quarantine."""
+    """Of those shards."""
     num_taken_down: int = 0
     """Of those shards, went for a take-down."""
     num_records: int = 0
-    num_quarantined: int = 0
     num_reached: int = 0
     """Shards that stay since something reaches them."""
     num_young: int = 0
@@ -59,24 +58,22 @@ def sweep(store: Store, roots: Roots, *, now: float, keep_days: float, is_dry: b
     cannot_go = live | (roots.kept - roots.condemned)
     oldest = now - keep_days * _SECONDS_A_DAY
     done = Sweep(held=sorted(live & roots.condemned))
-    for each in sorted(store.objects(), key=lambda item: item.name):
-        if each.name in cannot_go:
+    for each in list(store.objects()):
+        if each.digest in cannot_go:
             done.num_reached += 1
             continue
-        is_taken_down = each.name in roots.condemned or _names(store, each.name, each.num_bytes, roots.doc_ids)
-        if each.touched_at > oldest and not is_taken_down:
+        is_taken_down = each.digest in roots.condemned or _names(store, each.digest, each.num_bytes, roots.doc_ids)
+        if each.changed_at > oldest and not is_taken_down:
             done.num_young += 1
             continue
-        done.objects.append(each.name)
+        done.objects.append(each.digest)
         done.num_bytes += each.num_bytes
         done.num_taken_down += is_taken_down
     gone = frozenset(done.objects)
-    records = [place for place in _records(store) if place[:2] not in keys and _may_go(store, place, gone, oldest)]
+    records = [
+        place for place in store.stored_records() if place[:2] not in keys and _may_go(store, place, gone, oldest)
+    ]
     done.num_records = len(records)
-    # Whether what lies there holds a document cannot be told: it is damaged.
-    aside = [each for each in store.quarantined() if each.touched_at <= oldest or roots.doc_ids]
-    done.num_quarantined = len(aside)
-    done.num_bytes += sum(each.num_bytes for each in aside)
     if not is_dry:
         for (
             stage,
@@ -86,8 +83,7 @@ def sweep(store: Store, roots: Roots, *, now: float, keep_days: float, is_dry: b
             store.remove_record(stage, key)
         for digest in done.objects:
             store.remove_object(digest)
-        for each in aside:
-            store.remove_quarantined(each.name)
+        store.clear_quarantine()  # what is damaged is of no use, and whether it holds a document cannot be told
     return done
 
 
@@ -95,18 +91,17 @@ def _reached(store: Store) -> tuple[frozenset[str], frozenset[tuple[str, str]]]:
     """Digests of the shards that the newest builds reach, and the records that made them."""
     digests: set[str] = set()
     keys: set[tuple[str, str]] = set()
-    for recipe, manifests in store.refs().items():
-        for stage, manifest in manifests.items():
-            if manifest is None:
-                raise IntegrityError(
-                    f"got a damaged manifest of stage {stage!r} of recipe {recipe!r}, wanted a whole one, since it says "
-                    f"what must stay: build that recipe again, it is made anew; or remove {store.root}/refs/{recipe}."
-                )
-            digests |= {entry.shard.digest for entry in manifest.entries}
-            keys |= {(stage, entry.key) for entry in manifest.entries}
-    for stage, key in keys:
-        record = store.recorded(stage, key)
-        if record is not None:
+    for recipe, stage in store.refs():
+        manifest = store.ref(recipe, stage)
+        if manifest is None:
+            raise IntegrityError(
+                f"got a damaged manifest of stage {stage!r} of recipe {recipe!r}, wanted a whole one, since it says what "
+                f"must stay: build that recipe again, it is made anew; or remove refs/{recipe} in {store.url}."
+            )
+        digests |= {entry.shard.digest for entry in manifest.entries}
+        keys |= {(stage, entry.key) for entry in manifest.entries}
+    for stage in sorted({stage for stage, _ in keys}):
+        for record in store.recorded_all(stage, [key for of, key in keys if of == stage]).values():
             digests |= _digests_in(record.key_fields)
             digests |= {shard.digest for shard in record.shards}
     return frozenset(digests), frozenset(keys)
@@ -123,17 +118,10 @@ def _digests_in(value: Any) -> set[str]:
     return set()
 
 
-def _records(store: Store) -> Iterator[tuple[str, str, float]]:
-    """Stage, key and time of every record."""
-    for stage in store.stages():
-        for each in store.record_files(stage):
-            yield stage, each.name, each.touched_at
-
-
 def _may_go(store: Store, place: tuple[str, str, float], gone: Collection[str], oldest: float) -> bool:
     """Whether a record is old, or names a shard that goes."""
-    stage, key, touched_at = place
-    if touched_at <= oldest:
+    stage, key, changed_at = place
+    if changed_at <= oldest:
         return True
     record: Record | None = store.recorded(stage, key)
     return record is None or any(shard.digest in gone for shard in record.shards)
@@ -146,9 +134,7 @@ def _names(store: Store, digest: str, num_bytes: int, doc_ids: frozenset[str]) -
     shard = Shard(digest, num_bytes, 0)
     wanted = pa.array(sorted(doc_ids), pa.string())
     try:
-        if "doc_id" not in store.schema(shard).names:
-            return False
-        batches = store.read_unverified(shard, ("doc_id",))
+        batches = store.read_chosen(shard, lambda schema: ["doc_id"] if "doc_id" in schema.names else [])
         return any(pc.any(pc.is_in(batch.column("doc_id"), wanted)).as_py() for batch in batches)
-    except (IntegrityError, SchemaError, pa.ArrowInvalid, OSError):
+    except (IntegrityError, SchemaError, pa.ArrowInvalid):
         return True  # damaged, and so of no use to anybody

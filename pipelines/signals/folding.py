@@ -27,7 +27,7 @@ from pipelines.signals.bits import (
     NUM_FOLDED_CODES,
 )
 from pipelines.signals.loops import kernels
-from pipelines.signals.variants import simplified_characters
+from pipelines.signals.variants import VARIANTS, simplified_characters
 from pipelines.signals.words import Table, table_of
 
 Ints = npt.NDArray[np.int64]
@@ -190,9 +190,9 @@ _ARRAYS = ("folded", "widths", "expands", "joins", "look_alikes")
 
 @functools.cache
 def _arrays() -> Mapping[str, Array]:
-    modules = ("folding", "bits", "words", "characters", "contractions")
+    modules = ("folding", "variants", "bits", "words", "characters", "contractions")
     return kept_arrays(
-        "folding", _made, modules=[f"pipelines.signals.{module}" for module in modules], files=(_VARIANTS,)
+        "folding", _made, modules=[f"pipelines.signals.{module}" for module in modules], files=(VARIANTS,)
     )
 
 

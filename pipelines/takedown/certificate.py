@@ -78,7 +78,7 @@ def remember(folder: Path, store: Store, recipe: str, requests: Sequence[Request
     new = [request for request in requests if request.id not in known["requests"]]
     if not new:
         return
-    done = {stage: manifest for stage, manifest in store.refs().get(recipe, {}).items() if manifest is not None}
+    done = _newest(store).get(recipe, {})
     for stage, manifest in done.items():
         known["manifests"].setdefault(stage, manifest.digest)
         known["shards"].setdefault(stage, {}).update(
@@ -140,11 +140,10 @@ def prove(
             "do not use this build; report it."
         )
     elsewhere: list[Facts] = []
-    for name, manifests in store.refs().items():
+    for name, manifests in _newest(store).items():
         if name != recipe:
             other = Searched()
-            known = {stage: manifest for stage, manifest in manifests.items() if manifest is not None}
-            search_shards(store, known, wanted, other)
+            search_shards(store, manifests, wanted, other)
             search_files((path for path in sorted((reports / name).rglob("*")) if path.is_file()), wanted, other)
             if other.hits:
                 elsewhere.append({"recipe": name, "hits": len(other.hits)})
@@ -294,6 +293,16 @@ def _described(request: Request) -> Facts:
     return {name: getattr(request, name) for name in names} | (
         {"quoted_chars": request.quote.num_chars} if request.quote is not None else {}
     )
+
+
+def _newest(store: Store) -> dict[str, dict[str, Manifest]]:
+    """The manifests of every recipe's newest build that can be read."""
+    found: dict[str, dict[str, Manifest]] = {}
+    for recipe, stage in store.refs():
+        manifest = store.ref(recipe, stage)
+        if manifest is not None:
+            found.setdefault(recipe, {})[stage] = manifest
+    return found
 
 
 def _urls_of(store: Store, documents: Manifest, doc_ids: Sequence[str]) -> dict[str, str | None]:

@@ -181,18 +181,20 @@ def _is_in(column: pa.Array, values: pa.Array) -> Flags:
 
 
 def _hits(store: Store, shard: Shard, wanted: _Columns, searched: Searched) -> Sequence[tuple[int, str]]:
-    tests = {field.name: test for field in store.schema(shard) if (test := wanted.test_of(field)) is not None}
-    searched.num_shards += 1
-    searched.num_bytes += shard.num_bytes
-    if not tests:
-        searched.num_unnamed_shards += 1
-        store.expect(shard)
-        return ()
+    tests: dict[str, Callable[[pa.Array], Flags]] = {}
+
+    def choose(schema: pa.Schema) -> list[str]:
+        tests.update({field.name: test for field in schema if (test := wanted.test_of(field)) is not None})
+        return list(tests)
+
     hits: list[tuple[int, str]] = []
     first = 0
-    for batch in store.read(shard, list(tests)):
+    for batch in store.read_chosen(shard, choose):
         for column, test in tests.items():
             hits += [(first + row, column) for row in test(batch.column(column)).nonzero()[0].tolist()]
         first += batch.num_rows
+    searched.num_shards += 1
+    searched.num_bytes += shard.num_bytes
+    searched.num_unnamed_shards += not tests
     searched.num_rows += first
     return hits

@@ -43,7 +43,7 @@ NOTHING = {
 
 @pytest.fixture
 def store(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipelines.store._fsync", lambda _path: None)
+    monkeypatch.setattr("pipelines.storage.folder.fsync", lambda _path: None)
     return Store(tmp_path / "store")
 
 
