@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA ?= $(CORPUSMILL_TEST_DATA)
 
-.PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords real-pages lock clean
+.PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown real-pages lock clean
 
 run: $(READY)
 	$(BIN)/corpusmill run
@@ -57,6 +57,9 @@ bench-signals: $(READY)
 
 bench-pii: $(READY)
 	CORPUSMILL_TEST_DATA="$(DATA)" $(BIN)/python tests/benchmarks/bench_pii.py $(TEXTS)
+
+bench-takedown: $(READY)
+	$(BIN)/python tests/benchmarks/bench_takedown.py
 
 bench-keywords: $(READY)
 	$(BIN)/python tests/benchmarks/bench_keywords.py

@@ -39,6 +39,13 @@ app.add_typer(crawl_app, name="crawl")
 keywords_app = typer.Typer(help="Keyword libraries: what they cover.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(keywords_app, name="keywords")
 
+takedown_app = typer.Typer(
+    help="Take pages out again: by URL, domain, document or quoted text. The next build of each recipe obeys.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(takedown_app, name="takedown")
+
 RecipePath = Annotated[
     Path | None, typer.Argument(metavar="RECIPE", help="Recipe (YAML); the embedded demo if left out.")
 ]
@@ -313,6 +320,101 @@ def report(
         _emit(found["facts"] if as_json else found, lambda found: [found["markdown"]], as_json=as_json)
         return
     _emit(inspection.report(recipe, workspace), lambda found: [found["markdown"]], as_json=as_json)
+
+
+By = Annotated[str | None, typer.Option("--by", help="Who asks. Default: your user name.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; it stays in the ledger.")]
+
+
+@takedown_app.command("add")
+def takedown_add(
+    reason: Reason,
+    url: Annotated[str | None, typer.Argument(metavar="URL", help="All versions of this URL.")] = None,
+    domain: Annotated[str | None, typer.Option("--domain", help="A host and all below it.")] = None,
+    doc_id: Annotated[str | None, typer.Option("--doc-id", help="One version of a page, by document id.")] = None,
+    text: Annotated[
+        str | None,
+        typer.Option("--text", help="Every document with this quotation. It is not kept, only digests of it."),
+    ] = None,
+    text_file: Annotated[Path | None, typer.Option("--text-file", help="Likewise, the quotation in a file.")] = None,
+    by: By = None,
+    workspace: WorkspacePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take down a URL, a domain, a document or every document with a quotation; the crawl does not fetch it again.
+
+    Duplicates at other URLs come back in its place: --text takes them down too.
+    """
+    from flows import summary, takedown
+
+    named = {"url": url, "domain": domain, "doc_id": doc_id, "text": text}
+    given = [(scope, value) for scope, value in named.items() if value is not None]
+    if len(given) + (text_file is not None) != 1:
+        raise ConfigError(
+            f"got {len(given) + (text_file is not None)} of URL, --domain, --doc-id, --text and --text-file, wanted one: "
+            "name what to take down."
+        )
+    scope, value = given[0] if text_file is None else ("text", _read_quotation(text_file))
+    found = takedown.add(workspace, scope, value, by=by, reason=reason)
+    _emit(found, summary.takedown_lines, as_json=as_json)
+
+
+@takedown_app.command("lift")
+def takedown_lift(
+    request: Annotated[str, typer.Argument(metavar="ID", help="As `takedown list` shows it.")],
+    reason: Reason,
+    by: By = None,
+    workspace: WorkspacePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """End a take-down: the next build has again what it took out. The ledger keeps both."""
+    from flows import summary, takedown
+
+    _emit(takedown.lift(workspace, request, by=by, reason=reason), summary.takedown_lines, as_json=as_json)
+
+
+@takedown_app.command("list")
+def takedown_list(workspace: WorkspacePath = None, as_json: AsJson = False) -> None:
+    """Show the ledger: what was taken down, by whom, when and why, and which builds certified it."""
+    from flows import summary, takedown
+
+    _emit(takedown.listed(workspace), summary.takedown_list_lines, as_json=as_json)
+
+
+@takedown_app.command("certificate")
+def takedown_certificate(
+    request: Annotated[str, typer.Argument(metavar="ID", help="As `takedown list` shows it.")],
+    workspace: WorkspacePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print what a take-down took out, and the proof that it is gone."""
+    from flows import takedown
+
+    found = takedown.certificate(workspace, request)
+    _emit(found["certificate"] if as_json else found, lambda found: [found["markdown"]], as_json=as_json)
+
+
+def _read_quotation(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--text-file: got {path} ({error}), wanted a file of UTF-8 text: correct it.") from error
+
+
+@app.command()
+def gc(
+    keep_days: Annotated[
+        float, typer.Option("--keep-days", min=0, help="Age from which what nothing needs goes. Taken down: at once.")
+    ] = 7,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    workspace: WorkspacePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove shards and records that no recipe's newest build and no finished training needs."""
+    from flows import summary, takedown
+
+    found = takedown.collect_garbage(workspace, keep_days=keep_days, is_dry=dry_run)
+    _emit(found, summary.gc_lines, as_json=as_json)
 
 
 @app.command()

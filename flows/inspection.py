@@ -18,6 +18,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flows import takedown
 from flows.jobs import Dataset, TrainingJob, continue_text, finished_trainings
 from flows.recipe import CrawlSource, Recipe, load_recipe
 from flows.review import write_page
@@ -38,6 +39,7 @@ from pipelines.review_sample import ReviewItem, draw, read_sheet, score, write_s
 from pipelines.signals.keyword_library import GB45654, read_schema, read_terms
 from pipelines.signals.library_report import library_report, name_files
 from pipelines.store import Manifest, Store
+from pipelines.takedown.outputs import register_output
 from pipelines.trained_text import trained_text
 
 _MIN_FREE_BYTES = 2 << 30
@@ -114,12 +116,13 @@ def last_build(recipe: Recipe, store: Store, config: CorpusConfig) -> dict[str, 
 
 
 def explain(url_or_doc_id: str, recipe_path: Path | None, workspace_path: Path | None) -> dict[str, Any]:
-    """Everything known about a page. Raises InputError where neither a build nor a crawl knows it."""
+    """Everything known about a page. Raises InputError where neither a build, a crawl nor a take-down knows it."""
     recipe, place, store, config, done = _built(recipe_path, workspace_path)
     found = list(stories(store, done, config.policy, url_or_doc_id))
     urls = {story["url"] for story in found if story["url"]} or {url_or_doc_id}
     fetches = _fetches(recipe, place, urls)
-    if not found and not fetches:
+    named = takedown.naming(place, url_or_doc_id)
+    if not found and not fetches and not named:
         raise InputError(
             f"got {url_or_doc_id!r}, which no build or crawl of recipe {recipe.name!r} knows, wanted a URL as it was "
             "fetched or a document id: see `corpusmill export --dropped` for all of them."
@@ -136,7 +139,13 @@ def explain(url_or_doc_id: str, recipe_path: Path | None, workspace_path: Path |
             for training in trainings
             if tokens is not None and tokens["split"] == "train" and tokens["shard"] in training["token_shards"]
         ]
-    return {"query": url_or_doc_id, "recipe": recipe.name, "fetches": fetches, "documents": found}
+    return {
+        "query": url_or_doc_id,
+        "recipe": recipe.name,
+        "takedowns": named,
+        "fetches": fetches,
+        "documents": found,
+    }
 
 
 def _fetches(recipe: Recipe, place: Workspace, urls: set[str]) -> list[dict[str, Any]]:
@@ -160,11 +169,12 @@ def export(
     *,
     with_dropped: bool,
 ) -> dict[str, Any]:
-    """Write the documents of the newest build."""
-    _recipe, _place, store, config, done = _built(recipe_path, workspace_path)
+    """Write the documents of the newest build, and note where: a take-down reaches the file too."""
+    recipe, place, store, config, done = _built(recipe_path, workspace_path)
     path, num_rows = export_documents(
         store, done, out, file_format=file_format, with_dropped=with_dropped, redact=config.redact
     )
+    register_output(place.output_ledger, "export", path, recipe=recipe.name)
     return {"path": str(path), "rows": num_rows, "format": file_format}
 
 
@@ -172,9 +182,10 @@ def sample(
     recipe_path: Path | None, workspace_path: Path | None, out: Path, *, num_per_rule: int, seed: int
 ) -> dict[str, Any]:
     """Write the review page of the newest build: samples of what each rule drops and keeps, and its thresholds."""
-    recipe, _place, store, config, done = _built(recipe_path, workspace_path)
+    recipe, place, store, config, done = _built(recipe_path, workspace_path)
     facts = review_facts(store, done, config, num_per_rule=num_per_rule, seed=seed)
     path = write_page(out, recipe.name, facts)
+    register_output(place.output_ledger, "review page", path, recipe=recipe.name)
     sampled = sum(len(rule["dropped"]) + len(rule["kept"]) for rule in facts["rules"])
     rules = [{name: rule[name] for name in ("name", "group", "num_failed", "num_alone")} for rule in facts["rules"]]
     return {
@@ -192,12 +203,13 @@ def review_sample(
     recipe_path: Path | None, workspace_path: Path | None, out: Path, *, num_items: int, seed: int
 ) -> dict[str, Any]:
     """Draw kept documents of the newest build, and write a sheet for each of two reviewers."""
-    _recipe, _place, store, config, done = _built(recipe_path, workspace_path)
+    recipe, place, store, config, done = _built(recipe_path, workspace_path)
     items = _drawn(store, done, draw(_kept(store, done), num_items, seed), config.redact)
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / f"reviewer-{number}.csv" for number in (1, 2)]
     for path in paths:
         write_sheet(path, items)
+        register_output(place.output_ledger, "review sheet", path, recipe=recipe.name)
     return {"paths": [str(path) for path in paths], "items": len(items), "seed": seed}
 
 
@@ -409,6 +421,7 @@ def verify(workspace_path: Path | None) -> dict[str, Any]:
                 num_bytes += shard.num_bytes
                 if not store.check(shard):
                     damaged.append(f"{record.stage} shard {shard.digest[:16]}")
+    damaged += takedown.damage(place)
     num_files = 0
     for result in sorted((place.root / "models").glob("*/training.json")):
         try:

@@ -201,11 +201,12 @@ def continue_text(
 
 
 def finished_trainings(workspace: Workspace) -> list[dict[str, Any]]:
-    """Every finished training in a workspace, the newest last."""
+    """Every finished training in a workspace with its `key`, the newest last."""
     found = []
     for path in (workspace.root / "models").glob(f"*/{_TRAINING}"):
         try:
-            found.append((path.stat().st_mtime_ns, json.loads(path.read_bytes())["values"]))
+            body = json.loads(path.read_bytes())
+            found.append((path.stat().st_mtime_ns, {**body["values"], "key": body["key"]}))
         except (OSError, ValueError, KeyError):
             continue  # a damaged one is trained again by the next run
     return [values for _, values in sorted(found, key=lambda item: item[0])]

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows import console, runs, tasks
+from flows import console, runs, takedown, tasks
 from flows.inspection import last_build
 from flows.jobs import Dataset, JobResult, TrainingJob
 from flows.recipe import CrawlSource, Recipe, load_recipe
@@ -102,10 +102,21 @@ def build_corpus(recipe: str | None = None, workspace: str | None = None, worker
         collected = tasks.collect_sources(wanted, place, crawls, unfinished, report)
         tasks.fetch_needed_lists(wanted, place, report)
         config = wanted.corpus_config(store)
-        results = tasks.run_stages(wanted.name, store, collected, config, executor, report)
+        requests = takedown.new_requests(place, store, wanted, config)
+        try:
+            results = tasks.run_stages(wanted.name, store, collected, config, executor, report)
+        except EmptyCorpusError:
+            if requests:  # the build before holds what was taken down: it is a build no longer, and gc removes it
+                for name in _stages_of(store, wanted):
+                    store.remove_ref(wanted.name, name)
+            raise
         done = {name: result.manifest for name, result in results.items()}
         for manifest in done.values():
             store.set_ref(wanted.name, manifest)
+        for name in _stages_of(store, wanted) - done.keys():
+            store.remove_ref(
+                wanted.name, name
+            )  # of a stage that the recipe has no longer: nothing brings it up to date
         card = tasks.write_report(wanted, place, store, collected, config, done, wanted.audit)
         stages = [_stage_line(name, result) for name, result in results.items()]
         stages.append(_job_line("report", card))
@@ -129,7 +140,8 @@ def build_corpus(recipe: str | None = None, workspace: str | None = None, worker
         is_new = any(stage["computed"] for stage in stages if stage["name"] != "report")
         if is_new or not runs.is_corpus_recorded(place, wanted, summary["dataset_digest"]):
             runs.record_corpus(settings, place, wanted, store, config, done, summary)
-    return summary
+        certified = tasks.certify_takedowns(settings, place, store, wanted, config, done, requests, collected)
+    return summary | ({"takedowns": certified} if certified else {})
 
 
 @flow(name="train", flow_run_name=_run_name, persist_result=False, validate_parameters=False)
@@ -174,6 +186,11 @@ def _open(recipe: str | None, workspace: str | None, workers: int | None = None)
 
 def _head(settings: Settings, recipe: Recipe) -> Summary:
     return {"recipe": recipe.name, "workspace": str(settings.workspace)}
+
+
+def _stages_of(store: Store, recipe: Recipe) -> set[str]:
+    """The stages of which the store has a newest build of a recipe."""
+    return {stage for name, stage in store.refs() if name == recipe.name}
 
 
 def _languages(done: Mapping[str, Manifest]) -> dict[str, int]:

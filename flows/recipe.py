@@ -56,6 +56,7 @@ from pipelines.sources.text import TextOptions
 from pipelines.stage import Resource
 from pipelines.store import Store
 from pipelines.suites import SUITE_SUFFIXES, Suite, suite_names
+from pipelines.takedown.ledger import read_ledger, takedown_of
 from pipelines.tokenizer import TokenizerConfig, given_tokenizer, gpt2_tokenizer
 
 _COMPLIANCE_REST = (
@@ -388,16 +389,18 @@ class Recipe:
     """The file as it was read, for the record."""
 
     def corpus_config(self, store: Store) -> CorpusConfig:
-        """What shapes the corpus, with word lists and a given tokenizer found and digested.
+        """What shapes the corpus, with word lists and a given tokenizer found and digested, and what is taken down.
 
-        Raises ConfigError or InputError for a file that is missing or is not what it should be.
+        Raises ConfigError or InputError for a file that is missing or is not what it should be, IntegrityError for a
+        damaged ledger of take-downs.
         """
         entities = self.entity_model.config(self.base) if self.entity_model is not None else None
         redact = self._redact(entities)
-        remote = Workspace(store.root.parent).remote_folder
+        place = Workspace(store.root.parent)
+        remote = place.remote_folder
         lexicons = tuple(self._list_file(path, "lexicons", remote) for path in self.keyword_lexicons)
         return CorpusConfig(
-            extract=self.extract,
+            extract=replace(self.extract, takedown=takedown_of(read_ledger(place.takedown_ledger))),
             signals=SignalsConfig(
                 arbiter_threshold=self.arbiter_threshold,
                 keyword_lexicons=lexicons,
@@ -669,7 +672,8 @@ def _part(data: Mapping[str, Any] | None, where: str, kind: type[Any], *, also: 
     """A section as the config that it stands for; None stays None."""
     if data is None:
         return None
-    _refuse_unknown(data, [*(item.name for item in fields(kind)), *also], where)
+    known = (item.name for item in fields(kind) if item.metadata.get("in_recipe", True))
+    _refuse_unknown(data, [*known, *also], where)
     return _value(dict(data), where, kind)
 
 

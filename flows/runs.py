@@ -5,7 +5,7 @@ of them to the others. MLflow is imported only where there is something to recor
 run. What was computed and could not be recorded, because of a kill or a tracker that is down, is recorded by the next run.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,31 @@ def record_evaluation(
         tracked.log_files(samples)
     key = job.evaluation_key(recipe.evaluation)
     write_result(_evaluation_record(job, key), key, {"run_id": tracked.run_id}, [])
+
+
+def tag_taken_down(
+    settings: Settings,
+    place: Workspace,
+    recipe: str,
+    request_ids: Sequence[str],
+    *,
+    tokens_digest: str | None,
+    training_keys: Sequence[str],
+) -> list[str]:
+    """Tag the runs of a corpus and of trainings, and what evaluated these, with the take-downs of what they held.
+
+    Returns the ids of the runs.
+    """
+    from flows.tracking import open_tracker, tag_runs
+
+    wanted = {
+        "corpusmill.manifest.tokenize": [tokens_digest] if tokens_digest else [],
+        "corpusmill.training_key": list(training_keys),
+    }
+    if not any(wanted.values()):
+        return []
+    client = open_tracker(settings, place, recipe, _flow_run_id()).client
+    return tag_runs(client, "corpusmill.takedown", request_ids, wanted)
 
 
 def _training_record(job: TrainingJob) -> Path:

@@ -27,6 +27,7 @@ from pipelines.sources.hub import fetch_dataset, fetched_files
 from pipelines.sources.remote import RemoteFile, fetch_file, held_file, remote_path
 from pipelines.sources.remote_streams import RemoteAccess
 from pipelines.sources.warc import WarcOptions
+from pipelines.takedown.ledger import read_ledger, takedown_of
 from pipelines.work import SourceFile
 
 OnCrawl = Callable[[str, CrawlProgress], None]
@@ -69,10 +70,17 @@ class Collected:
 
 
 def run_crawl(source: CrawlSource, recipe: Recipe, workspace: Workspace, on_crawl: OnCrawl) -> CrawlResult:
-    """Crawl one source until its frontier is empty; a finished crawl returns at once."""
+    """Crawl one source until its frontier is empty, without what is taken down; a finished crawl returns at once."""
     folder = workspace.crawl_folder(f"{recipe.name}-{source.name}")
+    takedown = takedown_of(read_ledger(workspace.takedown_ledger))
     with _served(source, recipe) as connect_to:
-        return crawl(source.config, folder, connect_to=connect_to, on_progress=lambda seen: on_crawl(source.name, seen))
+        return crawl(
+            source.config,
+            folder,
+            takedown=takedown,
+            connect_to=connect_to,
+            on_progress=lambda seen: on_crawl(source.name, seen),
+        )
 
 
 def collect(

@@ -18,6 +18,15 @@ def run_lines(found: dict[str, Any]) -> list[str]:
         for reason, count in sorted(documents["dropped"].items(), key=lambda item: (-item[1], item[0])):
             lines.append(f"  {-count:>8,}  {reason}")
         lines.append(f"  {documents['kept']:>8,}  kept: {found['tokens']:,} tokens")
+    for each in found.get("takedowns", ()):
+        lines += [
+            "",
+            (
+                f"Take-down {each['id']}: {each['documents']:,} documents are out, {each['reinstated']:,} of their duplicates "
+                f"are back; certificate {each['certificate']}"
+            ),
+            *(f"  recipe {name} still holds some: build it too" for name in each["other_recipes"]),
+        ]
     if "training" in found:
         training = found["training"]
         lines += [
@@ -129,9 +138,68 @@ def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"
 
 
+def takedown_lines(found: dict[str, Any]) -> list[str]:
+    """One take-down that was just written down."""
+    what = f"{found['scope']} {found['value'] or '(a quotation, of which only digests are kept)'}"
+    if not found["in_force"]:
+        return [f"lifted take-down {found['id']} of {what}: the next build has it again"]
+    return [f"take-down {found['id']} of {what} is in the ledger: the next `corpusmill build` of each recipe obeys"]
+
+
+def takedown_list_lines(found: dict[str, Any]) -> list[str]:
+    """The ledger: two lines a take-down."""
+    if not found["takedowns"]:
+        return [f"nothing is taken down in {found['workspace']}"]
+    lines = []
+    for each in found["takedowns"]:
+        state = "in force" if each["in_force"] else f"lifted by {each['lifted_by']} at {each['lifted_at']}"
+        lines += [
+            f"{each['id']}  {each['scope']} {each['value'] or '(a quotation)'}  {state}",
+            f"  by {each['by']} at {each['added_at']}: {each['reason']}",
+            f"  certified for: {', '.join(each['certified']) or 'no recipe yet'}",
+        ]
+    return lines
+
+
+def gc_lines(found: dict[str, Any]) -> list[str]:
+    """What was removed, or would be, and what stays and why."""
+    verb = "would remove" if found["dry_run"] else "removed"
+    lines = [
+        (
+            f"{verb} {found['shards']:,} shards ({found['taken_down']:,} for take-downs), {found['records']:,} records: "
+            f"{found['bytes']:,} bytes"
+        ),
+        (
+            f"kept {found['kept']['reached']:,} shards that builds and trainings need, {found['kept']['young']:,} that nothing "
+            f"needs and that are younger than {found['keep_days']:g} days"
+        ),
+    ]
+    if found["artifacts"]:
+        lines.append(f"{verb} {len(found['artifacts'])} MLflow artifacts that show what was taken down")
+    if found["still_reached"]:
+        lines.append(
+            f"{len(found['still_reached'])} shards that hold what was taken down are needed by recipes that were not "
+            "built since: build them, then run gc again"
+        )
+    return [*lines, *(f"take-down {each}: all old shards are erased" for each in found["erased"])]
+
+
 def explain_lines(found: dict[str, Any]) -> list[str]:
     """The story of a page, top to bottom."""
     lines: list[str] = []
+    for request in found["takedowns"]:
+        certified = ", ".join(f"{name} at {at}" for name, at in request["certified"].items())
+        lines += [
+            f"taken down by {request['by']} at {request['added_at']}: {request['reason']}",
+            f"  take-down {request['id']}, of {request['scope']} {request['value'] or '(a quotation)'}",
+            (
+                f"  certified for recipe {certified}: see `corpusmill takedown certificate {request['id']}`"
+                if certified
+                else "  not in effect yet: run `corpusmill build`"
+            ),
+        ]
+        if not request["in_force"]:
+            lines.append(f"  lifted by {request['lifted_by']} at {request['lifted_at']}: {request['lifted_because']}")
     for row in found["fetches"]:
         lines.append(f"fetched by source {row['source']}:")
         lines += [f"  {name}: {value}" for name, value in row.items() if name != "source" and value is not None]

@@ -22,11 +22,12 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
-from flows import console
+from flows import console, takedown
 from flows.jobs import JobResult, TrainingJob, evaluate_job, train_job
 from flows.lists import fetch_lists, held_lists, lists_to_fetch
 from flows.recipe import CrawlSource, Recipe
 from flows.results import read_result, write_result
+from flows.settings import Settings
 from flows.sources import Collected, collect, run_crawl
 from flows.workspace import Workspace
 from pipelines.bias.disparity import AuditConfig
@@ -50,6 +51,7 @@ from pipelines.materialize import Progress, StageResult
 from pipelines.report import Funnel, card_facts, data_card
 from pipelines.sources.remote import RemoteFile
 from pipelines.store import Manifest, Store, storage_errors
+from pipelines.takedown.ledger import Request
 
 _RETRY_DELAYS_SECONDS = [2.0, 10.0, 60.0]
 _ARTIFACT_SECONDS = 5.0
@@ -333,6 +335,31 @@ def write_report(
             f"wanted none: see {folder / 'data_card.md'}, then change the rule or the bound."
         )
     return JobResult(values=facts, is_reused=known is not None, seconds=time.monotonic() - started)
+
+
+def certify_takedowns(
+    settings: Settings,
+    place: Workspace,
+    store: Store,
+    recipe: Recipe,
+    config: CorpusConfig,
+    done: Mapping[str, Manifest],
+    requests: Sequence[Request],
+    collected: Collected,
+) -> list[dict[str, Any]]:
+    """Write the certificates of take-downs that took effect with this build, and show them in Prefect's UI."""
+    if not requests:
+        return []
+    files = {item.unit: item.path for item in collected.files}
+
+    def run() -> tuple[str, list[dict[str, Any]]]:
+        found = takedown.certify(settings, place, store, recipe, config, done, requests, files.get)
+        for each in found:
+            markdown = Path(each["certificate"]).with_suffix(".md").read_text(encoding="utf-8")
+            create_markdown_artifact(key=slug("takedown", each["id"], recipe.name), markdown=markdown)
+        return digest_value([each["id"] for each in found]), found
+
+    return run_as_task("takedown", run)
 
 
 def show_funnel(recipe: Recipe, counted: Funnel) -> None:

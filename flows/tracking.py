@@ -6,7 +6,7 @@ client is used directly: nothing global, nothing patched, nothing autologged.
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,6 +107,26 @@ class Tracker:
             return self.client.get_run(run_id).info.lifecycle_stage == "active"
         except MlflowException:
             return False
+
+
+def tag_runs(client: MlflowClient, tag: str, values: Sequence[str], wanted: Mapping[str, Sequence[str]]) -> list[str]:
+    """Add values to a tag (a list with commas) of every run, in any experiment, that has one of the wanted tags' values.
+
+    Returns the ids of these runs.
+    """
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    found: dict[str, Any] = {}
+    for name, options in wanted.items():
+        for option in options:
+            page = None
+            while page is None or page:
+                runs = client.search_runs(experiments, f"tags.`{name}` = '{option}'", page_token=page)
+                found |= {run.info.run_id: run for run in runs}
+                page = runs.token or ""
+    for run_id, run in found.items():
+        known = [value for value in run.data.tags.get(tag, "").split(",") if value]
+        client.set_tag(run_id, tag, ",".join(dict.fromkeys([*known, *values])))
+    return sorted(found)
 
 
 def open_tracker(settings: Settings, workspace: Workspace, recipe: str, flow_run_id: str | None) -> Tracker:

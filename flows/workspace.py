@@ -7,6 +7,7 @@ datasets/   rows fetched from a hub
 remote/     files fetched from a web server or an object store, shared by all recipes
 models/     checkpoints, one folder for each training key
 reports/    data cards and evaluations, one folder for each recipe
+takedowns/  certificates of take-downs; takedowns.jsonl who asked for them, outputs.jsonl what was exported
 mlflow.db mlartifacts/ prefect/   the trackers' own files
 lock        held by the one run that may write
 """
@@ -74,6 +75,18 @@ class Workspace:
 
     def report_folder(self, recipe: str) -> Path:
         return self.root / "reports" / recipe
+
+    @property
+    def takedown_ledger(self) -> Path:
+        return self.root / "takedowns.jsonl"
+
+    @property
+    def takedown_folder(self) -> Path:
+        return self.root / "takedowns"
+
+    @property
+    def output_ledger(self) -> Path:
+        return self.root / "outputs.jsonl"
 
     @property
     def prefect_home(self) -> Path:

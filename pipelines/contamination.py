@@ -35,7 +35,7 @@ import pyarrow as pa
 
 from pipelines.schemas import SUITE_INDEX
 from pipelines.signals.characters import UNSPACED_RANGES
-from pipelines.signals.folding import simplified_characters
+from pipelines.signals.variants import simplified_characters
 from pipelines.suites import Item
 
 Hashes = npt.NDArray[np.uint64]

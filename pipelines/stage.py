@@ -6,7 +6,7 @@ not done here: see materialize.py.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -17,10 +17,29 @@ from pipelines.digest import EXECUTION_ONLY
 from pipelines.errors import CorpusmillError
 from pipelines.store import Shard
 
+NOT_OF_RECIPE = {"in_recipe": False}
+"""`field(metadata=NOT_OF_RECIPE)` marks a field of a config that no recipe sets."""
+
 Transform = Callable[..., Iterator[pa.RecordBatch]]
 """(Iterable[RecordBatch], config) -> Iterator[RecordBatch]; with a third argument, Aids, where the stage `uses_aids`."""
 Tally = Callable[[pa.RecordBatch], dict[str, int]]
 """Counts of one output batch; they are summed and kept in the record, so reused shards count too."""
+
+
+Read = Callable[[Sequence[str] | None], Iterator[pa.RecordBatch]]
+"""Yields the batches of a shard, whole or the named columns; may be called again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """What a stage would write now, made from the shard that it wrote for the same input under another config."""
+
+    batches: Iterator[pa.RecordBatch] | None
+    """None: the very shard that is there."""
+
+
+Derive = Callable[[Read, Mapping[str, Any], Any], Derived | None]
+"""From the old shard, the old config as canonical JSON values, and the config; None: the stage must run."""
 
 
 class Kind(StrEnum):
@@ -94,6 +113,9 @@ class Stage:
     a row may come to nothing. Then rows that did not change since the last build are not worked on again."""
     uses_aids: bool = False
     """Whether the transform takes Aids, too."""
+    derive: Derive | None = None
+    """For a map stage: its output from what it wrote for the same input under another config, to the byte, where that is
+    cheaper than running it."""
     compressed: bool = True
     """False for shards that are memory-mapped and read without a copy."""
 

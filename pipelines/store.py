@@ -21,7 +21,7 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -209,14 +209,23 @@ class Store:
         Raises IntegrityError where the bytes are not what the digest says; the damaged file is moved
         aside, so that the next run makes it again.
         """
+        yield from self.read_chosen(shard, lambda _schema: columns)
+
+    def read_chosen(
+        self, shard: Shard, choose: Callable[[pa.Schema], Sequence[str] | None]
+    ) -> Iterator[pa.RecordBatch]:
+        """Like `read`, with columns that are chosen by the shard's own schema; with none chosen it is verified only."""
         with self._opened(shard) as source:
             schema = pa.ipc.read_schema(source)
             source.seek(0)
+            columns = choose(schema)
             included = None if columns is None else [schema.get_field_index(name) for name in columns]
             if included is not None and -1 in included:
                 raise SchemaError(
                     f"got columns {schema.names}, wanted {list(columns or ())}: rebuild with this version."
                 )
+            if included == []:
+                return
             reader = pa.ipc.open_stream(source, options=pa.ipc.IpcReadOptions(included_fields=included))
             for batch in reader:
                 yield batch if columns is None else batch.select(list(columns))
@@ -340,6 +349,12 @@ class Store:
                 if name in found:
                     yield name, _record_in(found[name])
 
+    def stored_records(self) -> Iterator[tuple[str, str, float]]:
+        """Stage and key of every record, readable or not, and when it was put there, in seconds since 1970 UTC."""
+        for blob in self._storage.list("records/"):
+            _, stage, _, key = blob.name.split("/", 3)
+            yield stage, key, blob.changed_at
+
     def remove_record(self, stage: str, key: str) -> None:
         """Forget what a stage wrote under a key, if it is there. Only for the holder of the workspace lock."""
         with storage_errors(self.root):
@@ -378,6 +393,11 @@ class Store:
         for blob in self._storage.list("refs/"):
             _, recipe, stage = blob.name.split("/", 2)
             yield recipe, stage
+
+    def remove_ref(self, recipe: str, stage: str) -> None:
+        """Forget the newest manifest of a stage, if there is one. Only for the holder of the workspace lock."""
+        with storage_errors(self.root):
+            self._storage.remove(f"refs/{recipe}/{stage}")
 
     def clear_quarantine(self) -> None:
         """Remove for good what was found damaged. Only for the holder of the workspace lock."""

@@ -18,7 +18,8 @@ def trained_text(text: str, kinds: frozenset[str] | None, row: Mapping[str, Any]
     for; others are looked for again.
     """
     edits = [(each.start, each.end, placeholder(each.kind)) for each in _findings(text, kinds, row)]
-    cuts = _line_spans(text, {cut["line"] for cut in row["cut_lines"]}) if row["cut_lines"] else []
+    numbers = {cut["line"] for cut in row["cut_lines"]}
+    cuts = _line_spans(text, numbers) if numbers else []
     for start, end in cuts:
         # what lies in a line that goes, goes with it; a line that a finding reaches out of stays
         if all(end <= a or b <= start or (start <= a and b <= end) for a, b, _ in edits):
@@ -32,7 +33,7 @@ def trained_text(text: str, kinds: frozenset[str] | None, row: Mapping[str, Any]
         pieces += (text[at:start], new)
         at = end
     whole = "".join((*pieces, text[at:]))
-    return whole.removesuffix("\n") if cuts and at == len(text) and cuts[-1][1] == at else whole
+    return whole.removesuffix("\n") if text.count("\n") in numbers else whole  # what ended the line before the last
 
 
 def _findings(text: str, kinds: frozenset[str] | None, row: Mapping[str, Any]) -> list[Finding]:

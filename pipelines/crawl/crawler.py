@@ -20,6 +20,7 @@ from pipelines.crawl.ledger import LedgerRow, read_counts, read_row
 from pipelines.crawl.recovery import recover
 from pipelines.digest import digest_value
 from pipelines.errors import ConfigError, IntegrityError, StorageError
+from pipelines.takedown.documents import Takedown
 
 if TYPE_CHECKING:
     from pipelines.crawl.tally import Counts
@@ -78,18 +79,19 @@ def crawl(
     config: CrawlConfig,
     folder: Path,
     *,
+    takedown: Takedown = Takedown(),  # noqa: B008 - frozen
     connect_to: Mapping[str, tuple[str, int]] = _NOWHERE,
     on_progress: Callable[[CrawlProgress], None] | None = None,
 ) -> CrawlResult:
     """Crawl until nothing is left that the config allows, going on from what the folder holds.
 
-    `connect_to` maps "host" or "host:port" of a URL to the loopback address and port to connect to
+    What `takedown` names is not asked for, whatever the ledger has waiting. `connect_to` maps "host" or "host:port" of a URL to the loopback address and port to connect to
     instead; these are not judged. Raises ConfigError, StorageError (a full disk, a folder that another
     process crawls) and IntegrityError (a damaged ledger); the ledger is consistent after each.
     """
     _check_connect_to(connect_to)
     try:
-        return _crawl(config, folder, connect_to, on_progress)
+        return _crawl(config, takedown, folder, connect_to, on_progress)
     except sqlite3.OperationalError as error:
         raise StorageError(f"got '{error}' from the crawl ledger in {folder}: free space and run again.") from error
     except sqlite3.DatabaseError as error:
@@ -118,6 +120,7 @@ def status(folder: Path) -> dict[str, Any]:
 
 def _crawl(
     config: CrawlConfig,
+    takedown: Takedown,
     folder: Path,
     connect_to: Mapping[str, tuple[str, int]],
     on_progress: Callable[[CrawlProgress], None] | None,
@@ -130,15 +133,17 @@ def _crawl(
     with Frontier(folder, max_maps_per_host=max_maps) as frontier:
         recover(frontier, warc_folder)
         digest = digest_value(config)
-        if not frontier.is_configured(digest):
-            _configure(frontier, config, digest)
+        is_new = not frontier.is_configured(digest)
+        if is_new:
+            _configure(frontier, config, digest, takedown)
+        _take_down(frontier, config, takedown, is_new=is_new)
         hours = config.recrawl_after_hours
         now = time.time()
         frontier.requeue(now, None if hours is None else hours * 3600)
         if frontier.has_work(now, config.max_pages, config.max_pages_per_host, config.max_bytes_per_host):
             from pipelines.crawl.engine import run
 
-            counts = run(config, frontier, warc_folder, connect_to, _reporter(frontier, on_progress))
+            counts = run(config, takedown, frontier, warc_folder, connect_to, _reporter(frontier, on_progress))
         return CrawlResult(
             warc_paths=tuple(sorted(warc_folder.glob("*.warc.gz"))),
             num_fetched=counts.num_fetched if counts else 0,
@@ -151,7 +156,7 @@ def _crawl(
         )
 
 
-def _configure(frontier: Frontier, config: CrawlConfig, digest: str) -> None:
+def _configure(frontier: Frontier, config: CrawlConfig, digest: str, takedown: Takedown) -> None:
     from pipelines.crawl.screen import Screen, canonical_url, origin_of
 
     seeds: list[tuple[str, str]] = []
@@ -160,7 +165,16 @@ def _configure(frontier: Frontier, config: CrawlConfig, digest: str) -> None:
         if url is None:
             raise ConfigError(f"seeds: got {seed!r}, wanted an http or https URL that can be fetched: correct it.")
         seeds.append((url, origin_of(url)))
-    frontier.configure(digest, config.user_agent, seeds, Screen(config))
+    frontier.configure(digest, config.user_agent, seeds, Screen(config, takedown))
+
+
+def _take_down(frontier: Frontier, config: CrawlConfig, takedown: Takedown, *, is_new: bool) -> None:
+    """Tell the ledger what is taken down, where that is news to it, or where a new config may have freed hosts."""
+    digest = digest_value(takedown) if takedown else ""
+    if (takedown and is_new) or not frontier.is_taken_down_as(digest):
+        from pipelines.crawl.screen import Screen
+
+        frontier.take_down(digest, Screen(config, takedown))
 
 
 def _reporter(frontier: Frontier, on_progress: Callable[[CrawlProgress], None] | None) -> "Callable[[Counts], None]":

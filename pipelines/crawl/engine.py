@@ -9,6 +9,7 @@ import asyncio
 import heapq
 import itertools
 import logging
+import math
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,7 @@ from pipelines.crawl.tally import Counts, Tally
 from pipelines.crawl.visit import Context, Found, classify, follow_redirect, read_links, sitemap_links, to_visit
 from pipelines.crawl.warc_writer import WithdrawalRecord, reservation_record
 from pipelines.rights.verdict import judge
+from pipelines.takedown.documents import Takedown
 
 _LOG = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ _NUM_LARGE_AT_ONCE = 2
 
 def run(
     config: CrawlConfig,
+    takedown: Takedown,
     frontier: Frontier,
     warc_folder: Path,
     connect_to: Mapping[str, tuple[str, int]],
@@ -74,7 +77,8 @@ def run(
         with ThreadPoolExecutor(max_workers=1) as disk:
             async with Fetcher(config, connect_to) as fetcher:
                 archive = Archive(config, frontier, warc_folder, disk)
-                return await _Engine(config, frontier, archive, fetcher, on_progress).run()
+                screen = Screen(config, takedown)
+                return await _Engine(config, screen, frontier, archive, fetcher, on_progress).run()
 
     return asyncio.run(main())
 
@@ -83,6 +87,7 @@ class _Engine:
     def __init__(
         self,
         config: CrawlConfig,
+        screen: Screen,
         frontier: Frontier,
         archive: Archive,
         fetcher: Fetcher,
@@ -93,7 +98,7 @@ class _Engine:
         self._archive = archive
         self._fetcher = fetcher
         self._on_progress = on_progress
-        self._screen = Screen(config)
+        self._screen = screen
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._order = itertools.count()
@@ -230,6 +235,8 @@ class _Engine:
         judged = host.rules.judge(target.url)
         if target.kind != "page":
             # A sitemap and a feed are read for their links only.
+            if self._screen.is_taken_down(target.url):
+                return replace(judged, refusal=Outcome.TAKEN_DOWN)
             return replace(judged, refusal=None) if judged.refusal is Outcome.RESERVED else judged
         # What waits may have been found under another config.
         refusal = self._screen.judge(target.url, target.depth, target.num_redirects)
@@ -339,7 +346,9 @@ class _Engine:
             origin = self._frontier.origin(id_)
             host = Host(origin.id, origin.origin, self._loop.time(), origin.num_pages, origin.num_page_bytes)
             host.is_changed = origin.is_changed
-            if origin.site is not None:
+            if self._screen.is_taken_down(origin.origin):
+                host.refusal, host.expires_at, host.is_changed = (Outcome.TAKEN_DOWN, None), math.inf, False
+            elif origin.site is not None:
                 self._take(host, origin.site)
             self._hosts[id_] = host
             # After a restart the pause goes on where it was; a clock that was set back must not stretch it.
@@ -424,7 +433,7 @@ class _Engine:
         if host.refusal is None:
             return
         outcome, error = host.refusal
-        is_lasting = outcome in {Outcome.ADDRESS_REFUSED, Outcome.CRAWL_DELAY_TOO_LONG}
+        is_lasting = outcome in {Outcome.ADDRESS_REFUSED, Outcome.CRAWL_DELAY_TOO_LONG, Outcome.TAKEN_DOWN}
         retry_at = None if is_lasting else host.retry_at or host.expires_at
         num_refused = self._frontier.refuse_origin(host.id, outcome, error, time.time(), retry_at)
         if num_refused:

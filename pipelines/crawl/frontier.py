@@ -33,6 +33,9 @@ from pipelines.crawl.outcome import JUDGED_BY_SITE, RECONSIDERED, Outcome
 _CONFIG_KEY = "config_digest"
 _AGENT_KEY = "user_agent"
 _RECRAWL_KEY = "recrawl_after_seconds"
+_TAKEDOWN_KEY = "takedown_digest"
+_NEVER = 9e15
+"""When the files of a host that is taken down are read again: seconds since 1970."""
 _NUM_ROWS_AT_ONCE = 10_000
 _MAX_REMEMBERED = 50_000
 """URLs and origins kept in memory, so that the links that every page repeats never reach the database."""
@@ -45,6 +48,9 @@ class Judge(Protocol):
 
     def judge(self, url: str, depth: int, num_redirects: int) -> Outcome | None:
         """Why a URL is not fetched; None where it is."""
+
+    def is_taken_down(self, url: str) -> bool:
+        """Whether a URL, or an origin, is named by a take-down."""
 
 
 class Frontier:
@@ -81,6 +87,10 @@ class Frontier:
         """Whether the last call had this config."""
         return self._meta(_CONFIG_KEY) == config_digest
 
+    def is_taken_down_as(self, takedown_digest: str) -> bool:
+        """Whether the last call knew of the same take-downs; an empty text is none."""
+        return (self._meta(_TAKEDOWN_KEY) or "") == takedown_digest
+
     def configure(self, config_digest: str, user_agent: str, seeds: Iterable[tuple[str, str]], judge: Judge) -> None:
         """Add seeds (canonical URL, origin), and judge again what followed from the config or waits."""
         with self._transaction():
@@ -101,6 +111,42 @@ class Frontier:
                 self._db.execute("UPDATE origins SET robots_expires_at = 0 WHERE site_digest IS NOT NULL")
                 self._set_meta(_AGENT_KEY, user_agent)
             self._set_meta(_CONFIG_KEY, config_digest)
+
+    def take_down(self, takedown_digest: str, judge: Judge) -> None:
+        """Take out of the queue what is taken down since the last call, and put back what no longer is.
+
+        A host that is taken down whole is asked for nothing, its robots.txt neither.
+        """
+        with self._transaction():
+            last_id = 0
+            while rows := self._db.execute(
+                "SELECT id, url, kind, depth, num_redirects, is_queued, outcome FROM urls WHERE id > ? ORDER BY id LIMIT ?",
+                (last_id, _NUM_ROWS_AT_ONCE),
+            ).fetchall():
+                last_id = rows[-1][0]
+                self._take_down(rows, judge)
+            origins = self._db.execute("SELECT id, origin, robots_expires_at FROM origins").fetchall()
+            for id_, origin, expires_at in origins:
+                # An origin is named only where all of its host is: a URL that is taken down has a path.
+                is_down = judge.is_taken_down(origin)
+                if expires_at is not None and (is_down or expires_at == _NEVER):
+                    changes = (_NEVER if is_down else 0, id_)
+                    self._db.execute("UPDATE origins SET robots_expires_at = ?, is_changed = 0 WHERE id = ?", changes)
+            self._set_meta(_TAKEDOWN_KEY, takedown_digest)
+
+    def _take_down(self, rows: Iterable[tuple[int, str, str, int, int, int, str | None]], judge: Judge) -> None:
+        changes: list[tuple[bool, Outcome | None, int]] = []
+        for id_, url, kind, depth, num_redirects, is_queued, outcome in rows:
+            is_down = judge.is_taken_down(url)
+            if is_down and (is_queued or outcome != Outcome.TAKEN_DOWN):
+                changes.append((False, Outcome.TAKEN_DOWN, id_))
+            elif not is_down and outcome == Outcome.TAKEN_DOWN:
+                refusal = judge.judge(url, depth, num_redirects) if kind == "page" else None
+                changes.append((refusal is None, refusal, id_))
+        self._db.executemany(
+            "UPDATE urls SET is_queued = ?, outcome = ?, leased_until = NULL, retry_at = NULL, due_at = NULL WHERE id = ?",
+            changes,
+        )
 
     def _judge_again(self, rows: Iterable[tuple[int, str, int, int, int, str | None]], judge: Judge) -> None:
         changes: list[tuple[bool, Outcome | None, int]] = []

@@ -49,6 +49,8 @@ class Outcome(StrEnum):
     TOO_DEEP = "too_deep"
     URL_TRAP = "url_trap"
     """Too many path segments, repeated segments or query parameters."""
+    TAKEN_DOWN = "taken_down"
+    """Named by a take-down: not asked for."""
 
 
 TRANSIENT = frozenset(
@@ -63,7 +65,7 @@ TRANSIENT = frozenset(
 )
 """Trying later may give something else. HTTP errors are judged by their status."""
 
-SCREENED = frozenset({Outcome.OUT_OF_SCOPE, Outcome.EXCLUDED, Outcome.TOO_DEEP, Outcome.URL_TRAP})
+SCREENED = frozenset({Outcome.OUT_OF_SCOPE, Outcome.EXCLUDED, Outcome.TOO_DEEP, Outcome.URL_TRAP, Outcome.TAKEN_DOWN})
 """Decided from the URL alone, without asking anyone."""
 
 JUDGED_BY_SITE = frozenset({Outcome.ROBOTS_DISALLOWED, Outcome.RESERVED})

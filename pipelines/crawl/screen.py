@@ -11,6 +11,7 @@ from w3lib.url import canonicalize_url
 from pipelines.crawl.address import is_address
 from pipelines.crawl.config import MAX_URL_NUM_CHARS, CrawlConfig
 from pipelines.crawl.outcome import Outcome
+from pipelines.takedown.documents import Takedown, url_test
 
 # Traps that a URL shows by itself: relative links that nest for ever, and filters that combine for ever. A calendar
 # without an end looks like an archive, page by page: only depth and the budgets of its host bound it.
@@ -122,11 +123,12 @@ def _is_noise(name: str, value: str) -> bool:
 
 
 class Screen:
-    """Judges URLs by the config alone."""
+    """Judges URLs by the config and by what is taken down."""
 
-    def __init__(self, config: CrawlConfig) -> None:
+    def __init__(self, config: CrawlConfig, takedown: Takedown = Takedown()) -> None:  # noqa: B008 - frozen
         """Read scope and patterns from a config."""
         self._config = config
+        self._names = url_test(takedown) if takedown else None
         self._include = [re.compile(pattern) for pattern in config.include]
         self._exclude = [re.compile(pattern) for pattern in config.exclude]
         self._area_of_host = lru_cache(maxsize=4096)(_domain_finder() if config.scope == "domain" else _host)
@@ -136,6 +138,8 @@ class Screen:
 
     def judge(self, url: str, depth: int, num_redirects: int) -> Outcome | None:
         """Why a canonical URL is not fetched; None where it is."""
+        if self.is_taken_down(url):
+            return Outcome.TAKEN_DOWN
         if any(pattern.search(url) for pattern in self._exclude):
             return Outcome.EXCLUDED
         if url in self.seeds:
@@ -151,6 +155,10 @@ class Screen:
         if self._config.max_depth is not None and depth > self._config.max_depth:
             return Outcome.TOO_DEEP
         return None
+
+    def is_taken_down(self, url: str) -> bool:
+        """Whether a URL, or an origin, is named by a take-down."""
+        return self._names is not None and self._names(url)
 
     def is_in_scope(self, url: str) -> bool:
         """Whether a canonical URL belongs to the crawl, whatever the patterns and limits say of it."""

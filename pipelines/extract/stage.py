@@ -1,13 +1,13 @@
 """The extract stage: PAGE -> DOCUMENT."""
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
-from pipelines.digest import document_id
+from pipelines.digest import canonical, document_id
 from pipelines.errors import ConfigError
 from pipelines.extract.charset import decode, looks_like_utf16
 from pipelines.extract.html import Extracted, extract_html
@@ -15,7 +15,8 @@ from pipelines.extract.limits import TooDeepError, TooManyAttributesError, TooMa
 from pipelines.extract.normalize import normalize
 from pipelines.extract.rights import RightsFound, combined, header_rights
 from pipelines.schemas import DOCUMENT, PAGE
-from pipelines.stage import RowBudget, Stage
+from pipelines.stage import NOT_OF_RECIPE, Derived, Read, RowBudget, Stage
+from pipelines.takedown.documents import Takedown, derive, take_down
 from pipelines.tallies import tally_problems
 
 _HTML_TYPES = frozenset(("text/html", "application/xhtml+xml"))
@@ -57,6 +58,8 @@ class ExtractConfig:
     bounds above are what keeps pages quick, and no page known to us comes near it."""
     max_page_memory_bytes: int = 2 << 30
     """Private memory for a page; one that takes more, or crashes the extractor, in two processes, is `page_crashed`."""
+    takedown: Takedown = field(default=Takedown(), metadata=NOT_OF_RECIPE)
+    """What is taken down, in digests: from the workspace's ledger, whatever the recipe."""
 
     def __post_init__(self) -> None:
         for name, lowest in (
@@ -79,16 +82,28 @@ def extract_documents(batches: Iterable[pa.RecordBatch], config: ExtractConfig) 
     `problem` is what the reader found (of a page that was withdrawn: `robots_disallowed`, `reserved`), or `http_STATUS`,
     `too_large`, `not_text`, `undecodable`, `too_deep`, `too_many_tags`,
     `too_many_attributes`, `empty`; `page_crashed` and `page_timeout` are set on pages that broke their budget (`Stage.budget`);
-    the text is empty exactly where a problem stands.
+    the text is empty exactly where a problem stands. A page that is taken down has the problem `taken_down` and keeps nothing.
     """
     for batch in batches:
         rows = [_document(page, config) for page in batch.to_pylist()]
-        yield pa.RecordBatch.from_pylist(rows, schema=DOCUMENT)
+        yield take_down(pa.RecordBatch.from_pylist(rows, schema=DOCUMENT), config.takedown)
 
 
 def page_budget(config: ExtractConfig) -> RowBudget:
     """What a page may cost the process that extracts it."""
     return RowBudget(seconds=config.max_page_seconds, memory_bytes=config.max_page_memory_bytes)
+
+
+def derive_documents(read: Read, old_config: Mapping[str, Any], config: ExtractConfig) -> Derived | None:
+    """DOCUMENT -> DOCUMENT where the two configs differ in what is taken down and in nothing else: no page is read again."""
+    wanted = canonical(config)
+    if {**old_config, "takedown": None} != {**wanted, "takedown": None}:
+        return None
+    try:
+        old = Takedown.parse(old_config["takedown"])
+    except (KeyError, TypeError):  # of a version that knew of none
+        return None
+    return derive(read, old, config.takedown)
 
 
 EXTRACT = Stage(
@@ -101,8 +116,10 @@ EXTRACT = Stage(
         *("ahocorasick_rs", "fastwarc", "llvmlite", "lxml", "numba", "numpy"),
         *("resiliparse", "trafilatura"),
     ),
+    package_data=("pipelines/signals/lexicons/variants",),
     tally=tally_problems,
     budget=page_budget,
+    derive=derive_documents,
 )
 
 

@@ -14,7 +14,6 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -28,13 +27,13 @@ from pipelines.signals.bits import (
     NUM_FOLDED_CODES,
 )
 from pipelines.signals.loops import kernels
+from pipelines.signals.variants import VARIANTS, simplified_characters
 from pipelines.signals.words import Table, table_of
 
 Ints = npt.NDArray[np.int64]
 CodePoints = npt.NDArray[np.uint32]
 Flags = npt.NDArray[np.bool_]
 
-_VARIANTS = Path(__file__).parent / "lexicons" / "variants" / "simplified.txt"
 _NUM_TABLE = NUM_FOLDED_CODES  # planes 0 to 2; above them lie few characters, and none that is folded to another
 _MAX_CLUSTER_CHARS = 32
 """A character and the marks on it that are normalised together; text that is safe to stream has 30 marks (UAX #15)."""
@@ -191,9 +190,9 @@ _ARRAYS = ("folded", "widths", "expands", "joins", "look_alikes")
 
 @functools.cache
 def _arrays() -> Mapping[str, Array]:
-    modules = ("folding", "bits", "words", "characters", "contractions")
+    modules = ("folding", "variants", "bits", "words", "characters", "contractions")
     return kept_arrays(
-        "folding", _made, modules=[f"pipelines.signals.{module}" for module in modules], files=(_VARIANTS,)
+        "folding", _made, modules=[f"pipelines.signals.{module}" for module in modules], files=(VARIANTS,)
     )
 
 
@@ -257,16 +256,6 @@ def _folded_cluster(chars: str) -> str:
     """Characters that are normalised together: NFKC, lower case, simplified, nothing invisible."""
     plain = unicodedata.normalize("NFKC", chars).lower().translate(simplified_characters())
     return "".join(char for char in plain if not _is_invisible(char))
-
-
-@functools.cache
-def simplified_characters() -> dict[int, str]:
-    """Code point to the character it folds to, traditional to simplified; the final sigma is the other one."""
-    pairs = {ord("ς"): "σ"}
-    for line in _VARIANTS.read_text(encoding="utf-8").splitlines():
-        for group in () if line.startswith("#") else line.split():
-            pairs |= {ord(char): group[0] for char in group[1:]}
-    return pairs
 
 
 _INVISIBLE_PATTERN = re.compile(f"[{_INVISIBLE}]")

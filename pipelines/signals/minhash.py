@@ -39,8 +39,8 @@ from pipelines.signals.bits import (
     SHINGLE_BUFFER,
     SHINGLE_NUM_TOKENS,
 )
-from pipelines.signals.folding import simplified_characters
 from pipelines.signals.loops import kernels
+from pipelines.signals.variants import VARIANTS, simplified_characters
 from pipelines.signals.words import Scratch, Table, table_of
 
 Signature = npt.NDArray[np.uint32]
@@ -176,11 +176,12 @@ class _Tables:
 
 @functools.cache
 def _tables() -> _Tables:
-    modules = ("minhash", "bits", "words", "characters", "contractions", "folding")
+    modules = ("minhash", "variants", "bits", "words", "characters", "contractions")
     arrays = kept_arrays(
         "minhash",
         _made,
         modules=("pipelines.schemas", *(f"pipelines.signals.{module}" for module in modules)),
+        files=(VARIANTS,),
         libraries=("xxhash",),
     )
     return _Tables(*(table_of(arrays[name]) for name in _Tables.__slots__))

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.signals.bits import BASE, SHINGLE_NUM_TOKENS
-from pipelines.signals.folding import simplified_characters
 from pipelines.signals.minhash import UNSPACED_RUN, word_shingles
+from pipelines.signals.variants import simplified_characters
 
 Shingles = npt.NDArray[np.uint64]
 """Distinct hashes, sorted; at least one."""

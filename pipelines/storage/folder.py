@@ -84,8 +84,10 @@ class Folder:
         return self._root / name
 
     def seal(self, name: str) -> None:
+        path = self._root / name
         with contextlib.suppress(OSError):
-            os.utime(self._root / name, ns=(_SEALED_AT_NS, _SEALED_AT_NS))
+            if path.stat().st_mtime_ns != _SEALED_AT_NS:  # what is sealed would only look new: see `stat`
+                os.utime(path, ns=(_SEALED_AT_NS, _SEALED_AT_NS))
 
     def set_aside(self, blob: Blob) -> None:
         folder = self._root / "quarantine"

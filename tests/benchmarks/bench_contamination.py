@@ -19,7 +19,7 @@ from pathlib import Path
 from bench_signals import documents_of, generated, microseconds
 
 from pipelines.contamination import ContaminationIndex, build_index, find, passage_tokens
-from pipelines.signals.folding import simplified_characters
+from pipelines.signals.variants import simplified_characters
 from pipelines.suites import Item, read_items
 
 SEED = 11

@@ -35,6 +35,7 @@ from pipelines.dedup import DedupConfig
 from pipelines.digest import digest_bytes, digest_file
 from pipelines.errors import EmptyCorpusError, IntegrityError, StageError
 from pipelines.executor import Executor, InlineExecutor, open_executor
+from pipelines.extract import ExtractConfig
 from pipelines.inputs import digest_files
 from pipelines.materialize import Progress
 from pipelines.perplexity.reference import ReferenceConfig
@@ -42,6 +43,9 @@ from pipelines.policy import EvaluationRules
 from pipelines.stage import Resource
 from pipelines.store import Store
 from pipelines.suites import Suite
+from pipelines.takedown.documents import Takedown
+from pipelines.takedown.names import digest_name, url_form
+from pipelines.takedown.quotes import quote_of
 from pipelines.work import SourceFile
 
 SEEDS = st.integers(0, 1 << 20)
@@ -57,6 +61,11 @@ CHANGES = {
     "validation_ratio": (0.2, 0.5),
     "split_seed": (0, 1),
     "suite": ((), (3,), (3, 6)),
+    "takedown": (
+        Takedown(),
+        Takedown(urls=(digest_name("url", url_form("http://site2.example/页/2")),)),
+        Takedown(domains=(digest_name("domain", "site1.example"),), quotes=(quote_of(text_of(0)[:60]),)),
+    ),
     "perplexity": (SMALL_MODELS, None, replace(SMALL_MODELS, reference=ReferenceConfig(max_bytes=1500))),
 }
 """The values that each setting takes, the first of them at the start."""
@@ -230,7 +239,9 @@ class History(RuleBasedStateMachine):
         sources = [source(path) for path in self.paths]
         settings = dict(self.settings)
         dedup = DedupConfig(**{name: settings.pop(name) for name in OF_DEDUP})
-        wanted = against_suite(self.folder.parent, settings.pop("suite"), config(**settings, dedup=dedup))
+        extract = ExtractConfig(takedown=settings.pop("takedown"))
+        suite = settings.pop("suite")
+        wanted = against_suite(self.folder.parent, suite, config(**settings, extract=extract, dedup=dedup))
         left = outcome(self.store, sources, wanted, self.executor)
         self.executor = InlineExecutor()
         assert left == self.fresh.of(sources, wanted)
