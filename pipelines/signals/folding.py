@@ -34,7 +34,7 @@ Ints = npt.NDArray[np.int64]
 CodePoints = npt.NDArray[np.uint32]
 Flags = npt.NDArray[np.bool_]
 
-_VARIANTS = Path(__file__).parent / "lexicons" / "variants" / "simplified.txt"
+VARIANTS = Path(__file__).parent / "lexicons" / "variants" / "simplified.txt"
 _NUM_TABLE = NUM_FOLDED_CODES  # planes 0 to 2; above them lie few characters, and none that is folded to another
 _MAX_CLUSTER_CHARS = 32
 """A character and the marks on it that are normalised together; text that is safe to stream has 30 marks (UAX #15)."""
@@ -193,7 +193,7 @@ _ARRAYS = ("folded", "widths", "expands", "joins", "look_alikes")
 def _arrays() -> Mapping[str, Array]:
     modules = ("folding", "bits", "words", "characters", "contractions")
     return kept_arrays(
-        "folding", _made, modules=[f"pipelines.signals.{module}" for module in modules], files=(_VARIANTS,)
+        "folding", _made, modules=[f"pipelines.signals.{module}" for module in modules], files=(VARIANTS,)
     )
 
 
@@ -263,7 +263,7 @@ def _folded_cluster(chars: str) -> str:
 def simplified_characters() -> dict[int, str]:
     """Code point to the character it folds to, traditional to simplified; the final sigma is the other one."""
     pairs = {ord("ς"): "σ"}
-    for line in _VARIANTS.read_text(encoding="utf-8").splitlines():
+    for line in VARIANTS.read_text(encoding="utf-8").splitlines():
         for group in () if line.startswith("#") else line.split():
             pairs |= {ord(char): group[0] for char in group[1:]}
     return pairs

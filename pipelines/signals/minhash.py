@@ -39,7 +39,7 @@ from pipelines.signals.bits import (
     SHINGLE_BUFFER,
     SHINGLE_NUM_TOKENS,
 )
-from pipelines.signals.folding import simplified_characters
+from pipelines.signals.folding import VARIANTS, simplified_characters
 from pipelines.signals.loops import kernels
 from pipelines.signals.words import Scratch, Table, table_of
 
@@ -181,6 +181,7 @@ def _tables() -> _Tables:
         "minhash",
         _made,
         modules=("pipelines.schemas", *(f"pipelines.signals.{module}" for module in modules)),
+        files=(VARIANTS,),
         libraries=("xxhash",),
     )
     return _Tables(*(table_of(arrays[name]) for name in _Tables.__slots__))
