@@ -107,6 +107,7 @@ _IPV4 = re.compile(
     r"[0-9](?:(?<![0-9A-Za-z_.~^].)|(?<=IP.))(?<![A-Za-z][-/].)(?<![=<>~!]=.)[0-9]{0,2}(?:\.[0-9]{1,3}){3}"
     r"(?![0-9A-Za-z_]|\.[0-9A-Za-z]|-(?![0-9]{1,3}(?:\.[0-9]{1,3}){3})[0-9A-Za-z])"
 )
+_REST_OF_IPV4 = re.compile(r"\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]")  # starts with a dot: found ten times as fast
 # In full, eight groups, whatever the network. Four of them must have three digits: no list of pairs.
 _FULL_IPV6_REST = re.compile(r":[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{1,4}){6}(?![0-9A-Za-z_]|:[0-9A-Fa-f:]|\.[0-9])")
 _FULL_IPV6_FIRST = re.compile(r"(?:(?<![0-9A-Za-z_.-])|(?<=IP))[0-9A-Fa-f]{1,4}\Z")
@@ -149,11 +150,21 @@ def find_ips(at: Scan) -> list[tuple[int, int]]:
     """Spans of public IPv4 and IPv6 addresses. Version numbers and section numbers are not addresses."""
     text, spans = at.text, []
     if at.has_ipv4:
-        spans += [m.span() for m in _IPV4.finditer(text) if _is_public(m[0]) and not _is_numbering(text, m)]
+        spans += [m.span() for m in _quads(text) if _is_public(m[0]) and not _is_numbering(text, m)]
     if at.has_ipv6:
         spans += [m.span() for m in _IPV6.finditer(text) if _is_public(m[0]) and _begins(text, m.start())]
         spans += _full_ipv6(text)
     return _disjoint(sorted(spans))
+
+
+def _quads(text: str) -> Iterator[re.Match[str]]:
+    """The matches of _IPV4."""
+    for rest in _REST_OF_IPV4.finditer(text):
+        dot = rest.start()
+        head = text[max(0, dot - 3) : dot]
+        match = _IPV4.match(text, dot - len(head) + len(head.rstrip("0123456789")))
+        if match is not None:
+            yield match
 
 
 def _full_ipv6(text: str) -> Iterator[tuple[int, int]]:

@@ -54,6 +54,7 @@ def cpu_seconds() -> float:
 
 
 def main(warcs: str, scratch: str, lid_model: str, tokenizer: str) -> None:
+    start_seconds = cpu_seconds()
     FT176LID.MODEL_URL = lid_model
     kept = f"{scratch}/kept"
     jobs = {
@@ -88,6 +89,7 @@ def main(warcs: str, scratch: str, lid_model: str, tokenizer: str) -> None:
         "version": version("datatrove"),
         "pages": num_pages,
         "kept": next(iter(found[1]["documents"].values())),
+        "start_cpu_seconds": round(start_seconds, 2),
         "cpu_seconds": round(cpu, 2),
         "wall_seconds": round(sum(job["wall_seconds"] for job in found), 2),
         "pages_per_cpu_second": round(num_pages / cpu, 1),

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.pii import _ASCII_TWINS
+from pipelines.pii.addresses import _IPV4, _quads
 from pipelines.pii.classes import MIN_RUN_NUM_CHARS, WORDS
 from pipelines.pii.runs import Scan, scan
 
@@ -88,3 +89,8 @@ def test_there_is_room_for_all_that_a_text_can_hold(num: int) -> None:
     for dense in ("1234567 x ", "12345670  x", "a" * 20 + " ", "ab12 ", "ab12,cd34"):
         text = dense * num
         assert scan(text, None) == slowly(text)
+
+
+@given(st.text(alphabet="0123.8 vIP-/", max_size=60) | st.text(alphabet="12.I", max_size=60))
+def test_dotted_quads_are_those_of_their_pattern(text: str) -> None:
+    assert [match.span() for match in _quads(text)] == [match.span() for match in _IPV4.finditer(text)]
