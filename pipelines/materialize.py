@@ -11,22 +11,24 @@ import importlib.util
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipelines.digest import canonical, digest_file, digest_value
-from pipelines.errors import StageError, TransientError
-from pipelines.executor import Executor
+from pipelines.errors import IntegrityError, StageError, TransientError
+from pipelines.executor import Executor, InlineExecutor
 from pipelines.fingerprint import code_fingerprint
 from pipelines.sources import READERS
 from pipelines.stage import Kind, Stage
 from pipelines.store import Entry, Manifest, Record, Store
-from pipelines.work import Base, SourceFile, Unit, Work
+from pipelines.work import Base, SourceFile, Unit, Work, write_output
 
 _KEY_SCHEMA = 2
 """Raised when the meaning of a key changes; old records are then never found."""
 ALL_UNITS = "all"
 _GROUP_NUM_UNITS = 64
+_MAX_WORKS_INLINE = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,53 @@ def _with_aid(work: Work, entry: Entry, record: Record, inputs: Sequence[Mapping
     if changed != {"inputs"} or [[shard.digest for shard in shards]] != record.key_fields["inputs"]:
         return work
     return replace(work, base=Base(shards, entry.shard))
+
+
+@dataclass(frozen=True, slots=True)
+class Derivation:
+    """Works that need not run: what they leave was made from what the last build left under another config."""
+
+    records: Mapping[str, Record]
+    """By key. They are not published yet."""
+    num_rewritten: int
+    """Of them, those that are another shard than before."""
+    missing: Sequence[Work]
+
+
+def derive_works(store: Store, works: Sequence[Work], last: LastBuild) -> Derivation:
+    """Make what can be made from the last build's shards, where the stage knows how: see Stage.derive."""
+    if not works or works[0].stage.derive is None:
+        return Derivation({}, 0, works)
+    outputs = last.output.by_unit()
+    entries = [outputs.get(work.names[0]) for work in works]
+    known = store.recorded_all(works[0].stage.name, {entry.key for entry in entries if entry is not None})
+    records: dict[str, Record] = {}
+    missing: list[Work] = []
+    num_rewritten = 0
+    for work, entry in zip(works, entries, strict=True):
+        record = _derived(store, work, entry, known[entry.key]) if entry is not None and entry.key in known else None
+        if record is None or entry is None:
+            missing.append(work)
+        else:
+            records[work.key] = record
+            num_rewritten += record.shards != (entry.shard,)
+    return Derivation(records, num_rewritten, missing)
+
+
+def _derived(store: Store, work: Work, entry: Entry, before: Record) -> Record | None:
+    stage = work.stage
+    changed = {field for field, value in work.key_fields.items() if before.key_fields.get(field) != value}
+    if stage.derive is None or changed != {"config"}:
+        return None
+    try:
+        found = stage.derive(partial(store.read, entry.shard), before.key_fields["config"], work.config)
+        if found is None:
+            return None
+        as_it_is = entry.shard, entry.counts
+        shard, counts = as_it_is if found.batches is None else write_output(store, stage, found.batches)
+    except (IntegrityError, FileNotFoundError):  # the shard is gone or damaged: the work is done as if it never was
+        return None
+    return Record(stage=stage.name, key=work.key, key_fields=work.key_fields, shards=(shard,), counts=(dict(counts),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +201,16 @@ def materialize(
     works = works_of(stage, config, units)
     records, missing = look_up(store, works)
     num_pieces = len(records) + len(missing)
-    num_rows = 0
+    num_rows = num_rewritten = 0
     if last is not None:
-        missing = with_aids(store, missing, last)
+        derivation = derive_works(store, missing, last)
+        for record in derivation.records.values():
+            store.publish(record)
+        records |= derivation.records
+        num_rewritten = derivation.num_rewritten
+        missing = with_aids(store, derivation.missing, last)
+        if len(missing) <= _MAX_WORKS_INLINE and all(work.base is not None for work in missing):
+            executor = InlineExecutor()  # a few rows of a few shards: less than the start of a worker
 
     def report() -> None:
         on_progress(
@@ -186,8 +242,8 @@ def materialize(
         )
     return StageResult(
         manifest=manifest_of(stage, works, records),
-        num_computed=len(missing),
-        num_reused=len(works) - len(missing),
+        num_computed=len(missing) + num_rewritten,
+        num_reused=len(works) - len(missing) - num_rewritten,
         seconds=time.monotonic() - started,
     )
 

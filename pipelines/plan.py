@@ -16,7 +16,7 @@ from typing import Any
 
 from pipelines.corpus import CorpusConfig, Node, corpus_nodes, units_of
 from pipelines.executor import InlineExecutor
-from pipelines.materialize import Piece, look_up, manifest_of, pieces_of, works_of_pieces
+from pipelines.materialize import LastBuild, Piece, derive_works, look_up, manifest_of, pieces_of, works_of_pieces
 from pipelines.stage import Kind
 from pipelines.store import Entry, Manifest, Record, Shard, Store
 from pipelines.work import SourceFile, Work
@@ -86,15 +86,22 @@ def _plan_node(
             reasons[f"the {awaited[0]} may change" if awaited else "its input may change"] += 1
     works = works_of_pieces(stage, stage_config, known) if known else []
     records, missing = look_up(scratch, works)
+    num_rewritten = 0
+    if manifest is not None:
+        derivation = derive_works(scratch, missing, LastBuild(manifest, ()))
+        records, missing = {**records, **derivation.records}, list(derivation.missing)
+        num_rewritten = derivation.num_rewritten
     num_open = reasons.total()
     reasons.update(_why(work, _last_made(work, last), scratch) for work in missing)
-    num_compute = num_new + len(missing)
+    if num_rewritten:
+        reasons["something in it is taken down"] += num_rewritten
+    num_compute = num_new + len(missing) + num_rewritten
     plan = StagePlan(
         name=node.name,
         shards=len(pieces),
         compute=num_compute,
         reuse=len(pieces) - num_compute,
-        at_most=num_open + len(missing),
+        at_most=num_open + len(missing) + num_rewritten,
         reasons=dict(reasons),
     )
     records |= _foreseen(node, missing, last, scratch)

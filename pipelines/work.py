@@ -112,15 +112,21 @@ def run_work(store: Store, work: Work, on_rows: OnRows, watch: Watch = iter) -> 
     shards: list[Shard] = []
     counts: list[dict[str, int]] = []
     for batches in _outputs(rows_out, work):
-        counted: dict[str, int] = {}
-        tallied = _tallied(batches, stage.tally, counted)
-        shards.append(store.write(stage.output, tallied, compressed=stage.compressed))
+        shard, counted = write_output(store, stage, batches)
+        shards.append(shard)
         counts.append(counted)
     record = Record(
         stage=stage.name, key=work.key, key_fields=work.key_fields, shards=tuple(shards), counts=tuple(counts)
     )
     store.publish(record)
     return record
+
+
+def write_output(store: Store, stage: Stage, batches: Iterable[pa.RecordBatch]) -> tuple[Shard, dict[str, int]]:
+    """Write one shard of a stage, and count what is in it."""
+    counted: dict[str, int] = {}
+    shard = store.write(stage.output, _tallied(batches, stage.tally, counted), compressed=stage.compressed)
+    return shard, counted
 
 
 def _reused(store: Store, work: Work, on_rows: OnRows) -> Iterator[pa.RecordBatch] | None:
