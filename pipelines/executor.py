@@ -298,6 +298,7 @@ def _serve(pipe: Connection) -> None:
     resource.setrlimit(
         resource.RLIMIT_CORE, (0, 0)
     )  # a crash on a hostile page must not fill the disk with people's data
+    sys.modules.setdefault("pandas", None)  # type: ignore[arg-type]  # pyarrow imports it, 0.2 s, to know its objects: none here
     threading.Thread(target=_end_with_parent, daemon=True).start()
     stores: dict[Place, Store] = {}
     while True:

@@ -97,15 +97,32 @@ def _sample(
     kinds = None if config.redact is None else frozenset(config.redact)
     left = budget
     rows: list[dict[str, str]] = []
-    texts = _texts([candidate["row"] for candidate in candidates], aids)
+    made = _made_before(candidates, aids)
+    texts = _texts([each["row"] for each in candidates if each["row"] not in made], aids)
     for candidate in candidates:
-        text = trained_text(texts[candidate["row"]], kinds, candidate)
+        row = candidate["row"]
+        text = made[row] if row in made else trained_text(texts[row], kinds, candidate)
         if candidate["num_bytes"] > left:
             text = text.encode()[:left].decode(errors="ignore")
         left -= candidate["num_bytes"]
         rows.append({"doc_id": candidate["doc_id"], "text": text})
     for start in range(0, len(rows), _BATCH_NUM_ROWS):
         yield pa.RecordBatch.from_pylist(rows[start : start + _BATCH_NUM_ROWS], schema=SAMPLE)
+
+
+def _made_before(candidates: Sequence[Mapping[str, Any]], aids: Aids) -> dict[int, str]:
+    """What was made of documents that have not changed, by their row; the last one may have been cut, and is left out."""
+    kept = {
+        doc_id: text for batch in aids.last_batches() for doc_id, text in zip(*batch.to_pydict().values(), strict=True)
+    }
+    kept.pop(next(reversed(kept), ""), None)
+    starts = np.cumsum([0, *(shard.num_rows for shard in aids.aside)])
+    units = np.searchsorted(starts, [each["row"] for each in candidates], side="right") - 1
+    return {
+        each["row"]: kept[each["doc_id"]]
+        for each, unit in zip(candidates, units.tolist(), strict=True)
+        if unit in aids.unchanged and each["doc_id"] in kept
+    }
 
 
 def _texts(rows: Sequence[int], aids: Aids) -> dict[int, str]:

@@ -133,8 +133,13 @@ def _sorted_batches(parts: Sequence[tuple[Keys, TextRefs]]) -> Iterator[pa.Recor
 
 def _distinct(keys: Keys, texts: TextRefs) -> tuple[Keys, TextRefs]:
     """Sorted by key, then text, each pair once."""
-    order = np.lexsort((texts, keys))
+    order = np.argsort(keys, kind="stable")  # quick where runs are sorted already
     keys, texts = keys[order], texts[order]
+    repeated = np.zeros(len(keys), np.bool_)
+    repeated[1:] = keys[1:] == keys[:-1]
+    repeated[:-1] |= repeated[1:]
+    among, of_keys = texts[repeated], keys[repeated]
+    texts[repeated] = among[np.lexsort((among, of_keys))]  # the keys stay where they are
     first = np.ones(len(keys), np.bool_)
     first[1:] = (keys[1:] != keys[:-1]) | (texts[1:] != texts[:-1])
     return keys[first], texts[first]

@@ -1,11 +1,12 @@
-"""The compiled loop over texts that may be near-duplicates. Pointers as in signals/kernels.py: nothing is allocated here."""
+"""The compiled loops over texts that may be near-duplicates, and over their lines. Pointers as in signals/kernels.py: nothing is allocated here."""
 
 # mypy: ignore-errors
 # Types are those of loops.SIGNATURES; a type checker has no words for pointers.
 
 import numpy as np
 
-_I64, _F32 = np.int64, np.float32
+_I64, _U64, _F32 = np.int64, np.uint64, np.float32
+_PRIME, _S32 = np.uint64(0x9E3779B97F4A7C15), np.uint64(32)
 
 
 def walk(
@@ -70,3 +71,38 @@ def walk(
                     members[_I64(bucket_starts[bucket]) + _I64(counts[bucket])] = at
                     counts[bucket] += 1
     return num_pairs
+
+
+def hash_lines(text, offsets, num_rows, seeds, min_bytes, counts, numbers, hashes, sizes):
+    """The lines of texts in UTF-8, spaces at their ends left out, that have `min_bytes` or more; how many in all.
+
+    Row i is `text[offsets[i]:offsets[i + 1]]`. `seeds` (rows) start the hashes of a row's lines; 0: none is listed. Writes to
+    `counts` how many each row has, and of each line its number, its hash, and its characters with the line feed.
+    """
+    num = _I64(0)
+    for row in range(num_rows):
+        before = num
+        start, end = _I64(offsets[row]), _I64(offsets[row + 1])
+        number = _I64(0)
+        while seeds[row] != _U64(0) and start <= end:
+            stop = start
+            num_chars = _I64(1)
+            while stop < end and text[stop] != 10:
+                num_chars += _I64((text[stop] & 0xC0) != 0x80)
+                stop += 1
+            first, last = start, stop
+            while first < last and (text[first] == 32 or text[first] == 9 or text[first] == 13):
+                first += 1
+            while last > first and (text[last - 1] == 32 or text[last - 1] == 9 or text[last - 1] == 13):
+                last -= 1
+            if last - first >= min_bytes:
+                hashed = seeds[row]
+                for at in range(first, last):
+                    hashed = (hashed ^ _U64(text[at])) * _PRIME
+                    hashed ^= hashed >> _S32
+                numbers[num], hashes[num], sizes[num] = number, hashed, num_chars
+                num += 1
+            start = stop + 1
+            number += 1
+        counts[row] = num - before
+    return num

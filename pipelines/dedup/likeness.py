@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.dedup.loops import walk
+from pipelines.dedup.loops import kernels
 from pipelines.schemas import MINHASH_NUM_PERMUTATIONS
 
 Indices = npt.NDArray[np.int64]
@@ -94,7 +94,7 @@ def liken(
         leaders, similarities = np.empty(num_texts, np.int64), np.empty(num_texts, np.float32)
         counts, stamps = np.zeros(len(sizes), np.int64), np.zeros(num_texts, np.int64)
         keys, places = np.empty(room, np.int64), np.empty(room, np.int64)
-        num_pairs = walk()(
+        num_pairs = kernels().walk(
             *(num_texts, _at(starts), _at(in_order), _at(bucket_starts), _at(counts), _at(members), MAX_LEADERS),
             *(_at(signature_of), _at(signatures), MINHASH_NUM_PERMUTATIONS, min_equal, _at(threshold)),
             *(_at(known.keys), _at(known.similarity), len(known.keys), int(keeps_all), _at(stamps)),

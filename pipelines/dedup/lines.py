@@ -7,8 +7,9 @@ Short lines are left alone: headings and the like repeat by right. A document wi
 Counting is spilled to disk by parts of the hashes, so memory holds one part.
 """
 
+import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
+from pipelines.dedup.loops import kernels
 from pipelines.schemas import DOCUMENT, LINES, select
 from pipelines.stage import Stage
 
 Indices = npt.NDArray[np.int64]
 
 _NUM_PARTS = 16
+_MAX_HELD_ENTRIES = 1 << 20
+_MAX_REMEMBERED_HOSTS = 1 << 16
+_BEFORE_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 _ENTRY = np.dtype([("hash", np.uint64), ("rank", np.int64), ("row", np.int64), ("line", np.int32), ("size", np.int32)])
 
 
@@ -33,18 +38,47 @@ class LinesConfig:
     """Which lines count."""
 
     min_line_bytes: int
-    """UTF-8 bytes of a line, white space collapsed, that it takes to be counted."""
+    """UTF-8 bytes of a line, without white space at its ends, that it takes to be counted."""
 
 
 def list_lines(batches: Iterable[pa.RecordBatch], config: LinesConfig) -> Iterator[pa.RecordBatch]:
     """DOCUMENT -> LINES, one row for each row, in order: the hashes of its long lines, the host in them, and their numbers."""
+    seed_of = _seeds()
     for batch in batches:
-        found = [
-            _lines(url, text, config.min_line_bytes)
-            for url, text in zip(batch.column("url").to_pylist(), batch.column("text").to_pylist(), strict=True)
-        ]
-        columns = [pa.array([each[place] for each in found], LINES.field(place + 1).type) for place in range(3)]
+        texts = batch.column("text").cast(pa.large_string())
+        _, offsets, text = texts.buffers()
+        places = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+        seeds = np.array([seed_of(url) for url in batch.column("url").to_pylist()], np.uint64)
+        room = int(places[-1] - places[0]) // config.min_line_bytes + len(texts)
+        counts, numbers = np.zeros(len(texts), np.int64), np.empty(room, np.int32)
+        hashes, sizes = np.empty(room, np.uint64), np.empty(room, np.int32)
+        num = kernels().hash_lines(
+            *(text.address if text is not None else 0, places.ctypes.data, len(texts), seeds.ctypes.data),
+            *(config.min_line_bytes, counts.ctypes.data),
+            *(numbers.ctypes.data, hashes.ctypes.data, sizes.ctypes.data),
+        )
+        starts = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
+        columns = [pa.ListArray.from_arrays(starts, pa.array(each[:num])) for each in (numbers, hashes, sizes)]
         yield pa.RecordBatch.from_arrays([batch.column("doc_id"), *columns], schema=LINES)
+
+
+def _seeds() -> Callable[[str | None], int]:
+    """A function from a URL to what starts the hashes of its host's lines; 0 for none."""
+    known: dict[str, int] = {}
+
+    def seed(url: str | None) -> int:
+        if url is None:
+            return 0
+        start = _BEFORE_PATH.match(url)
+        place = start[0] if start is not None else url
+        if (found := known.get(place)) is None:
+            if len(known) >= _MAX_REMEMBERED_HOSTS:
+                known.clear()
+            host = _host(url)
+            found = known[place] = (xxhash.xxh3_64_intdigest(host.encode()) | 1) if host else 0
+        return found
+
+    return seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,23 +96,22 @@ class LineCounter:
     """Collects the lines of rows as they come, and says which of the rows that stay must lose which lines."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="corpusmill-lines-")
-        self._paths = [Path(self._folder.name) / str(part) for part in range(_NUM_PARTS)]
-        self._num_rows = 0
+        self._held: list[npt.NDArray[Any]] = []
+        self._num_held = self._num_rows = 0
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def note(self, batch: pa.RecordBatch) -> None:
         """Take the lines of the next rows."""
         lengths = np.diff(batch.column("hashes").offsets.to_numpy())
         entries = np.empty(int(lengths.sum()), _ENTRY)
-        entries["hash"] = batch.column("hashes").flatten().to_numpy()
-        for name, column in (("line", "lines"), ("size", "sizes")):
+        for name, column in (("hash", "hashes"), ("line", "lines"), ("size", "sizes")):
             entries[name] = batch.column(column).flatten().to_numpy()
         entries["row"] = np.repeat(np.arange(self._num_rows, self._num_rows + batch.num_rows), lengths)
         self._num_rows += batch.num_rows
-        parts = entries["hash"] >> np.uint64(60)
-        for part in np.unique(parts).tolist():
-            with self._paths[part].open("ab") as file:
-                entries[parts == part].tofile(file)
+        self._held.append(entries)
+        self._num_held += len(entries)
+        if self._num_held > _MAX_HELD_ENTRIES:
+            self._spill()
 
     def repeated(self, rank: Indices, max_repeats: int) -> Cuts:
         """What is cut, by row, then line.
@@ -86,16 +119,41 @@ class LineCounter:
         `rank` (rows,) is the place of each row that stays in the order of first seen, below 0 for those that do not.
         """
         found = [np.empty((0, 4), np.int64)]
-        found += [_repeated(np.fromfile(path, _ENTRY), rank, max_repeats) for path in self._paths if path.exists()]
-        self._folder.cleanup()
+        if self._folder is None:
+            found.append(_repeated(np.concatenate([np.empty(0, _ENTRY), *self._held]), rank, max_repeats))
+        else:
+            self._spill()
+            paths = sorted(Path(self._folder.name).iterdir())
+            found += [_repeated(np.fromfile(path, _ENTRY), rank, max_repeats) for path in paths]
+            self._folder.cleanup()
         cuts = np.concatenate(found)
         cuts = cuts[np.lexsort((cuts[:, 1], cuts[:, 0]))]
         return Cuts(*cuts.T)
+
+    def _spill(self) -> None:
+        """Append what is held to a file for each part of the hashes."""
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="corpusmill-lines-")
+        entries = np.concatenate([np.empty(0, _ENTRY), *self._held])
+        parts = entries["hash"] >> np.uint64(64 - _NUM_PARTS.bit_length() + 1)
+        for part in range(_NUM_PARTS):
+            with (Path(self._folder.name) / f"{part:02}").open("ab") as file:
+                entries[parts == part].tofile(file)
+        self._held, self._num_held = [], 0
+
+
+def _occurs_more_than(hashes: npt.NDArray[np.uint64], count: int) -> npt.NDArray[np.bool_]:
+    """(entries,) whether so many others are equal: few are, and only those need be put in order."""
+    in_order = np.sort(hashes)
+    later = in_order[count:]
+    often = later[later == in_order[: len(later)]]
+    return np.isin(hashes, np.unique(often))
 
 
 def _repeated(entries: npt.NDArray[Any], rank: Indices, max_repeats: int) -> Indices:
     entries["rank"] = rank[entries["row"]]
     entries = entries[entries["rank"] >= 0]
+    entries = entries[_occurs_more_than(entries["hash"], max_repeats)]
     entries = entries[np.lexsort((entries["line"], entries["rank"], entries["hash"]))]
     is_new_hash = np.ones(len(entries), np.bool_)
     is_new_hash[1:] = entries["hash"][1:] != entries["hash"][:-1]
@@ -107,24 +165,6 @@ def _repeated(entries: npt.NDArray[Any], rank: Indices, max_repeats: int) -> Ind
     cut = nth > max_repeats
     columns = [entries["row"][cut], entries["line"][cut], entries["size"][cut], entries["row"][start[cut]]]
     return np.stack([column.astype(np.int64) for column in columns], axis=1)
-
-
-def _lines(url: str | None, text: str, min_line_bytes: int) -> tuple[list[int], list[int], list[int]]:
-    host = _host(url)
-    numbers: list[int] = []
-    hashes: list[int] = []
-    sizes: list[int] = []
-    if not host:
-        return numbers, hashes, sizes
-    seed = xxhash.xxh3_64_intdigest(host.encode())
-    for number, line in enumerate(text.split("\n")):
-        if 4 * len(line) >= min_line_bytes:
-            plain = " ".join(line.split()).encode("utf-8", "surrogatepass")
-            if len(plain) >= min_line_bytes:
-                numbers.append(number)
-                hashes.append(xxhash.xxh3_64_intdigest(plain, seed))
-                sizes.append(len(line) + 1)
-    return numbers, hashes, sizes
 
 
 def _host(url: str | None) -> str:
@@ -141,5 +181,5 @@ LINES_STAGE = Stage(
     output=LINES,
     transform=list_lines,
     is_row_wise=True,
-    libraries=("xxhash",),
+    libraries=("llvmlite", "numba", "numpy", "xxhash"),
 )

@@ -214,7 +214,7 @@ DEDUP = Stage(
     inputs=(OF_SIGNALS, OF_DECISION),
     output=OUTCOME,
     transform=resolve,
-    libraries=("numpy",),
+    libraries=("llvmlite", "numba", "numpy", "xxhash"),
     tally=tally_decisions,
 )
 

@@ -12,6 +12,8 @@ from urllib.parse import unquote
 
 _DIGEST_NUM_BYTES = 16
 _URL = re.compile(r"(?:https?:)?//(?:[^/?#@]*@)?([^/?#]*)([^?#]*)(?:\?([^#]*))?(?:#.*)?", re.IGNORECASE | re.DOTALL)
+_PLAIN_URL = re.compile(r"https?://([a-z0-9.-]+)(/[A-Za-z0-9._~!$&'()*+,;=:@/-]*)")
+"""Most URLs: the form is what stands there."""
 _BARE_HOST = re.compile(r"((?:[\w-]+\.)+[\w-]+)(?::\d+)?(?:[/?#].*)?", re.DOTALL)
 _DEFAULT_PORT = re.compile(r":(?:80|443)?\Z")
 _TRACKING = re.compile(
@@ -26,6 +28,8 @@ def url_form(url: str) -> str:
     http and https, letter case and default port of the host, user name, fragment, percent-encoding, the order of the
     query and its tracking parameters do not matter. What is no http or https URL is compared as it stands.
     """
+    if (plain := _PLAIN_URL.fullmatch(url)) is not None:
+        return plain[1].rstrip(".") + plain[2]
     match = _URL.fullmatch(url.strip())
     if match is None:
         return url.strip()

@@ -24,13 +24,18 @@ from pipelines.corpus import CorpusConfig, build, corpus_nodes, last_manifests
 from pipelines.executor import open_executor
 from pipelines.policy import QualityRules
 from pipelines.store import Store
+from pipelines.takedown.documents import Takedown
+from pipelines.takedown.names import digest_name, url_form
 
 BARS = {"add": 0.03, "threshold": 0.05, "takedown": 0.02}
 RECIPE = "bench"
 
 
-def config_of(step: str) -> CorpusConfig:
+def config_of(step: str, url: str = "") -> CorpusConfig:
     config = default_config()
+    if step == "takedown":
+        takedown = Takedown(urls=(digest_name("url", url_form(url)),))
+        return replace(config, extract=replace(config.extract, takedown=takedown))
     if step != "threshold":
         return config
     quality = replace(config.policy.quality or QualityRules(), min_words=75)

@@ -247,7 +247,7 @@ def test_a_plan_says_what_a_suite_costs(tmp_path: Path) -> None:
     plans = {plan.name: plan for plan in plan_corpus(store, "r", sources, against(suite(tmp_path, "harbour", SUITE)))}
     assert {name: (plan.compute, plan.at_most) for name, plan in plans.items()} == {
         "extract": (0, 0), "signals": (0, 0), "toxicity": (0, 0), "suites": (1, 1), "contamination": (2, 2), "policy": (2, 2),
-        "sources": (0, 1), "bands": (0, 0), "index": (0, 0), "near": (0, 1), "dedup": (0, 1), "sample": (0, 1), "tokenizer": (0, 1), "tokenize": (0, 2),
+        "sources": (0, 1), "bands": (0, 0), "index": (0, 0), "near": (0, 1), "lines": (0, 0), "dedup": (0, 1), "sample": (0, 1), "tokenizer": (0, 1), "tokenize": (0, 2),
     }  # fmt: skip
     assert "suites" not in {plan.name for plan in plan_corpus(store, "r", sources, against())}
 

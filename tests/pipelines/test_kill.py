@@ -41,6 +41,7 @@ NUM_WORKS = {
     "bands": 3,
     "index": 1,
     "near": 1,
+    "lines": 3,
     "dedup": 1,
     "sample": 1,
     "tokenizer": 1,
