@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA ?= $(CORPUSMILL_TEST_DATA)
 
-.PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown real-pages lock clean
+.PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-dedup bench-incremental bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown real-pages lock clean
 
 run: $(READY)
 	$(BIN)/corpusmill run
@@ -63,6 +63,15 @@ bench-takedown: $(READY)
 
 bench-keywords: $(READY)
 	$(BIN)/python tests/benchmarks/bench_keywords.py
+
+# PEER=/path/to/python of an environment with datatrove[processing] and spacy measures the peer beside ours.
+bench-dedup: $(READY)
+	$(BIN)/python tests/benchmarks/bench_dedup.py pages pages $(if $(PEER),--peer-python $(PEER))
+	$(BIN)/python tests/benchmarks/bench_dedup.py synthetic 100000 1000000
+
+# FOLDERS="a b" names folders that infra/fetch_debian_docs.sh unpacked into.
+bench-incremental: $(READY)
+	$(BIN)/python tests/benchmarks/bench_incremental.py $(FOLDERS)
 
 bench-memory: $(READY)
 	$(BIN)/python tests/benchmarks/bench_memory.py

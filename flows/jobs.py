@@ -6,7 +6,7 @@ is written down with the digest of each file, last of all; a job whose files wer
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +17,16 @@ from flows.workspace import Workspace
 from llm.config import TRAINING_VERSION, ModelConfig, TrainConfig
 from pipelines.corpus import tokenizer_json
 from pipelines.digest import digest_value
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, EmptyCorpusError
 from pipelines.stage import Resource
 from pipelines.store import Manifest, Shard, Store, storage_errors
 
 if TYPE_CHECKING:
+    from llm.data import TokenData
     from llm.train import StepReport
 
 _TRAINING = "training.json"
-_EVALUATION_VERSION = 1
+_EVALUATION_VERSION = 2
 """Raised by hand when the same model and text are meant to give other measurements."""
 
 
@@ -178,13 +179,23 @@ def evaluate_job(job: TrainingJob, section: EvaluationSection, store: Store) -> 
     measured = evaluate(
         model,
         TokenData.open(paths, "train", digest=job.dataset.digest),
-        TokenData.open(paths, "validation", digest=job.dataset.digest),
+        _held_out(paths, job.dataset.digest),
         eot_token=job.dataset.eot_token,
     )
     values = asdict(measured) | {"samples": _samples(model, job, section)}
     key = job.evaluation_key(section)
     write_result(job.evaluation_path(key), key, values, [])
     return JobResult(values=values, is_reused=False, seconds=time.monotonic() - started)
+
+
+def _held_out(paths: Sequence[Path], digest: str) -> "TokenData":
+    """What no step and no choice of a step has seen: the test split, or validation where that has no document."""
+    from llm.data import TokenData
+
+    try:
+        return TokenData.open(paths, "test", digest=digest)
+    except EmptyCorpusError:
+        return TokenData.open(paths, "validation", digest=digest)
 
 
 def continue_text(

@@ -1,6 +1,6 @@
 """Held-out loss and bits per byte, beside a unigram baseline on the same tokens.
 
-Protocol (`PROTOCOL`): each validation document by itself, each of its tokens scored once, its end-of-text token
+Protocol (`PROTOCOL`): each held-out document by itself, each of its tokens scored once, its end-of-text token
 included. The first token is predicted from an end-of-text token, as in training. In a document longer than the
 context the window moves on by half of it, so that every later token sees at least half a context of its own
 document. Bits per byte divide the whole loss, end-of-text included, by the UTF-8 bytes of the text: perplexities
@@ -29,9 +29,11 @@ PROTOCOL = "document-stride-half/1"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measurements:
-    """Figures over the validation documents. Standard errors are over documents; None where there is only one."""
+    """Figures over the held-out documents. Standard errors are over documents; None where there is only one."""
 
     protocol: str
+    split: str
+    """Which documents: test, or validation where no document is in test."""
     num_documents: int
     num_tokens: int
     num_bytes: int
@@ -52,19 +54,19 @@ class Measurements:
 
 
 def evaluate(
-    model: GPT, train_data: TokenData, validation_data: TokenData, *, eot_token: int, batch_size: int = 16
+    model: GPT, train_data: TokenData, held_out: TokenData, *, eot_token: int, batch_size: int = 16
 ) -> Measurements:
     """Score a model and a unigram baseline on the same held-out tokens, in fp32 on the model's device.
 
     `batch_size` is sequences at once and changes nothing but speed. Raises EmptyCorpusError where the
-    validation documents have no text, SchemaError for a token id that the model does not have.
+    held-out documents have no text, SchemaError for a token id that the model does not have.
     """
-    documents = list(validation_data.documents())
+    documents = list(held_out.documents())
     num_tokens = np.array([document.tokens.size for document in documents], dtype=np.float64)
     num_bytes = np.array([document.num_bytes for document in documents], dtype=np.float64)
     if not num_bytes.sum():
         raise EmptyCorpusError(
-            f"got no text in {len(documents)} validation documents; wanted at least one byte: add documents."
+            f"got no text in {len(documents)} held-out documents; wanted at least one byte: add documents."
         )
     losses = _document_losses(model, documents, eot_token=eot_token, batch_size=batch_size)
     unigram = _unigram_losses(train_data, documents, model.config.vocab_size)
@@ -73,6 +75,7 @@ def evaluate(
     gain, gain_error = _ratio(unigram - losses, num_tokens)
     return Measurements(
         protocol=PROTOCOL,
+        split=held_out.split,
         num_documents=len(documents),
         num_tokens=int(num_tokens.sum()),
         num_bytes=int(num_bytes.sum()),

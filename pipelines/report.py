@@ -32,6 +32,7 @@ class Funnel:
     dropped: Mapping[str, int]
     num_tokens: int
     num_train_tokens: int
+    num_validation_tokens: int
     num_text_bytes: int
 
     def rows(self) -> list[tuple[str, int]]:
@@ -54,6 +55,7 @@ def funnel(done: Mapping[str, Manifest]) -> Funnel:
         dropped={name.removeprefix("drop:"): n for name, n in outcomes.items() if name.startswith("drop:")},
         num_tokens=tokens.get("tokens", 0),
         num_train_tokens=tokens.get("tokens:train", 0),
+        num_validation_tokens=tokens.get("tokens:validation", 0),
         num_text_bytes=tokens.get("bytes", 0),
     )
 
@@ -180,7 +182,10 @@ def card_facts(
             "dataset digest": done["tokenize"].digest,
             "tokens": counted.num_tokens,
             "tokens for training": counted.num_train_tokens,
-            "tokens for validation": counted.num_tokens - counted.num_train_tokens,
+            "tokens for validation": counted.num_validation_tokens,
+            "tokens for the last measurement": counted.num_tokens
+            - counted.num_train_tokens
+            - counted.num_validation_tokens,
             "text bytes": counted.num_text_bytes,
             "vocabulary": vocab_size,
         },

@@ -100,7 +100,7 @@ def test_standard_error_is_about_that_of_a_bootstrap(open_rows, model: GPT) -> N
 
 
 def test_what_cannot_be_measured_is_refused(open_rows) -> None:
-    with pytest.raises(EmptyCorpusError, match="got no text in 1 validation documents"):
+    with pytest.raises(EmptyCorpusError, match="got no text in 1 held-out documents"):
         evaluate(GPT(CONFIG), *open_rows([("train", [1, EOT], 1), ("validation", [EOT], 0)]), eot_token=EOT)
     with pytest.raises(SchemaError, match="got token id 25; wanted ids below the model's vocab_size of 20"):
         evaluate(GPT(CONFIG), *open_rows([("train", [1, EOT], 1), ("validation", [25, EOT], 2)]), eot_token=EOT)

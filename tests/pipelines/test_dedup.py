@@ -591,6 +591,26 @@ def test_no_validation_document_is_like_a_training_one(docs, config, ratio):
                 assert not are_like(a, b)
 
 
+@settings(max_examples=40, deadline=None)
+@given(corpora, corpora, switches)
+def test_growth_moves_nobody_and_puts_nothing_held_out_beside_its_like(docs, later, config):
+    """By brute force, every kept pair of every two splits, before and after the corpus has grown."""
+    later = [Doc(**{**vars(d), "doc_id": "x" + d.doc_id, "fetched_at": 9, "url": None}) for d in later]
+    others = [doc(f"o{number}", many_texts(500 + number, 0), fetched_at=0) for number in range(40)]  # no split is empty
+    ratios = {"validation_ratio": 0.2, "test_ratio": 0.2}
+    before = {row["doc_id"]: row for row in outcomes([*docs, *others], **ratios, **config)}
+    after = {row["doc_id"]: row for row in outcomes([*later, *docs, *others], **ratios, **config)}
+    assert {row["split"] for row in before.values()} == {"train", "validation", "test"}
+    if config["near"]:
+        stay = [name for name, row in before.items() if row["decision"] == "keep"]
+        assert [after[name]["split"] for name in stay] == [before[name]["split"] for name in stay]
+    kept = [d for d in [*later, *docs] if after[d.doc_id]["decision"] == "keep"]
+    for a in kept:
+        for b in kept:
+            if after[a.doc_id]["split"] != after[b.doc_id]["split"]:
+                assert likeness(a, b) < np.float32(0.8)
+
+
 def test_the_switches_do_not_change_the_split_of_what_stays():
     docs = many_documents(200)
     on = {row["doc_id"]: row["split"] for row in outcomes(docs, 50, validation_ratio=0.3)}
