@@ -156,6 +156,7 @@ CONTAMINATION_STAGE = Stage(
     inputs=(select(DOCUMENT, "doc_id", "text"),),
     output=CONTAMINATION,
     transform=find_contamination,
+    row_seconds=2e-4,
     is_row_wise=True,
     libraries=("llvmlite", "numba", "numpy"),
     package_data=_PACKAGE_DATA,

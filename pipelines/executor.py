@@ -298,7 +298,7 @@ def _serve(pipe: Connection) -> None:
     resource.setrlimit(
         resource.RLIMIT_CORE, (0, 0)
     )  # a crash on a hostile page must not fill the disk with people's data
-    sys.modules.setdefault("pandas", None)  # type: ignore[arg-type]  # pyarrow imports it, 0.2 s, to know its objects: none here
+    sys.meta_path.insert(0, _WithoutPandas())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     stores: dict[Place, Store] = {}
     while True:
@@ -321,6 +321,16 @@ def _serve(pipe: Connection) -> None:
             raise  # die, so that the parent tries once more in a fresh process
         except Exception as error:  # noqa: BLE001 - a defect in a stage is reported with its place, the pool goes on
             pipe.send(_unforeseen(task.work, error))
+
+
+class _WithoutPandas:
+    """Finds no pandas: pyarrow imports it, in 0.2 s, to know its objects, and no stage has any."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:  # noqa: ARG004
+        """As importlib asks."""
+        if name == "pandas":
+            raise ModuleNotFoundError("pandas is not for workers", name=name)
 
 
 def _unforeseen(work: Work, error: Exception) -> _Refused | _Died:

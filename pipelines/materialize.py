@@ -21,7 +21,7 @@ from pipelines.executor import Executor, InlineExecutor
 from pipelines.fingerprint import code_fingerprint
 from pipelines.sources import READERS
 from pipelines.stage import Kind, Stage
-from pipelines.store import Entry, Manifest, Record, Store
+from pipelines.store import Entry, Manifest, Record, Shard, Store
 from pipelines.work import Base, SourceFile, Unit, Work, write_output
 
 _KEY_SCHEMA = 2
@@ -29,6 +29,7 @@ _KEY_SCHEMA = 2
 ALL_UNITS = "all"
 _GROUP_NUM_UNITS = 64
 _MAX_WORKS_INLINE = 4
+_WORKERS_START_SECONDS = 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,8 +224,8 @@ def materialize(
         records |= derivation.records
         num_rewritten = derivation.num_rewritten
         missing = with_aids(store, derivation.missing, last)
-        if len(missing) <= _MAX_WORKS_INLINE and all(work.base is not None for work in missing):
-            executor = InlineExecutor()  # a few rows of a few shards: less than the start of a worker
+        if _is_quick(stage, missing, last.output.by_unit()):
+            executor = InlineExecutor()
 
     def report() -> None:
         on_progress(
@@ -260,6 +261,20 @@ def materialize(
         num_reused=len(works) - len(missing) - num_rewritten,
         seconds=time.monotonic() - started,
     )
+
+
+def _is_quick(stage: Stage, works: Sequence[Work], before: Mapping[str, Entry]) -> bool:
+    """Whether works take less than the start of workers, as far as can be told."""
+    if len(works) <= _MAX_WORKS_INLINE and all(work.base is not None for work in works):
+        return True  # a few rows of a few shards
+    if stage.row_seconds is None or stage.budget is not None:
+        return False
+    num_rows = 0
+    for work in works:
+        entry = before.get(work.names[0])
+        inputs = [item.num_rows for unit in work.units for item in unit.inputs[:1] if isinstance(item, Shard)]
+        num_rows += entry.shard.num_rows if entry is not None else sum(inputs)
+    return num_rows * stage.row_seconds < _WORKERS_START_SECONDS
 
 
 def look_up(store: Store, works: Sequence[Work]) -> tuple[dict[str, Record], list[Work]]:

@@ -110,6 +110,9 @@ class Stage:
     """From the config, what a row may cost. Given, no row can stop the stage: one on which its process dies or stalls is
     put in with a `problem` instead. So the input has that column, and the transform takes a row when it is done with the
     one before. None: a row that kills its process fails the shard."""
+    row_seconds: float | None = None
+    """About the CPU time of an output row. What takes less in all than the start of workers is done in this process, unless
+    rows have a budget. None: unknown, so workers do it."""
     is_row_wise: bool = False
     """Whether an output row depends on its own input row alone, is known by its `doc_id`, and comes in the batch of it;
     a row may come to nothing. Then rows that did not change since the last build are not worked on again."""

@@ -86,6 +86,7 @@ TOKENIZE = Stage(
     ),
     output=TOKENS,
     transform=tokenize_documents,
+    row_seconds=3e-4,
     is_row_wise=True,
     libraries=("tokenizers", "gigatoken", "llvmlite", "numba", "numpy", "phonenumbers", "tldextract"),
     compressed=False,

@@ -161,6 +161,7 @@ TOXICITY_STAGE = Stage(
     ),
     output=TOXICITY,
     transform=measure_toxicity,
+    row_seconds=5e-5,
     is_row_wise=True,
     libraries=("ahocorasick_rs", "llvmlite", "numba", "numpy", "xxhash"),
     package_data=("pipelines/bias/lexicons", "pipelines/signals/lexicons"),

@@ -180,6 +180,7 @@ LINES_STAGE = Stage(
     inputs=(select(DOCUMENT, "doc_id", "url", "text"),),
     output=LINES,
     transform=list_lines,
+    row_seconds=3e-5,
     is_row_wise=True,
     libraries=("llvmlite", "numba", "numpy", "xxhash"),
 )

@@ -121,6 +121,7 @@ PERPLEXITY_STAGE = Stage(
     inputs=(select(DOCUMENT, "doc_id", "text"), select(SIGNALS, "doc_id", "language", "text_digest", "minhash")),
     output=PERPLEXITY,
     transform=score_documents,
+    row_seconds=1e-3,
     is_row_wise=True,
     libraries=("gigatoken", "llvmlite", "numba", "numpy", "tokenizers"),
 )

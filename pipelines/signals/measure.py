@@ -111,6 +111,7 @@ SIGNALS_STAGE = Stage(
     inputs=(select(DOCUMENT, "doc_id", "url", "fetched_at", "license_url", "directives", "problem", "text"),),
     output=SIGNALS,
     transform=measure_signals,
+    row_seconds=1e-3,
     is_row_wise=True,
     libraries=(
         "ahocorasick_rs",

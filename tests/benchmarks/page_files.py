@@ -17,7 +17,7 @@ ENGLISH = (
     "debian-faq/**/*.en.html",
     "developers-reference/*.html",
 )
-_RECORD_HEADERS = {"WARC-Date": "2024-01-02T03:04:05Z", "WARC-Identified-Payload-Type": "text/html"}
+_RECORD_HEADERS = {"WARC-Identified-Payload-Type": "text/html"}
 """As Common Crawl writes them. Without the second one datatrove asks libmagic, which takes three pages in four for XML."""
 
 
@@ -39,14 +39,17 @@ def all_pages(folders: Sequence[Path], num_pages: int) -> list[tuple[str, bytes]
     return [(f"https://docs.example/{name}", named[name].read_bytes()) for name in names]
 
 
-def write_warc(path: Path, pages: Iterable[tuple[str, bytes]]) -> None:
-    """One WARC file, a gzip member for each page."""
+def write_warc(path: Path, pages: Iterable[tuple[str, bytes]], fetched_at: str = "2024-01-02T03:04:05Z") -> None:
+    """One WARC file, a gzip member for each page, all fetched at one time."""
     headers = [("Content-Type", "text/html")]  # as a server that leaves the charset to the page
     with path.open("wb") as file:
         writer = WARCWriter(file, gzip=True)
         for url, body in pages:
             http = StatusAndHeaders("200 OK", headers, protocol="HTTP/1.1")
-            named = {"WARC-Record-ID": f"<urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, url)}>"}  # the same file each time
+            named = {
+                "WARC-Date": fetched_at,
+                "WARC-Record-ID": f"<urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, url)}>",
+            }  # the same file each time
             record = writer.create_warc_record(
                 url, "response", BytesIO(body), http_headers=http, warc_headers_dict=_RECORD_HEADERS | named
             )
