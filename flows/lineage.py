@@ -236,6 +236,10 @@ def trace_step(training: Training, step: int, store: Store) -> list[dict[str, An
 def trace_offset(store: Store, stretches: Sequence[Stretch], split: str, offset: int) -> list[dict[str, Any]]:
     """The page whose token stands at an offset of a stream. Raises InputError beyond its end, or where its shard is gone."""
     num_tokens = stretches[-1].end if stretches else 0
+    if not num_tokens:
+        raise InputError(
+            f"got the split {split!r}, which has no tokens, wanted train, validation or test: name another."
+        )
     if not 0 <= offset < num_tokens:
         raise InputError(f"got offset {offset}, wanted 0 to {num_tokens - 1:,}: the tokens of the split {split!r}.")
     found = _holders(store, stretches, split, [_Range(start=offset, end=offset + 1)])
