@@ -124,7 +124,8 @@ def explain(url_or_doc_id: str, recipe_path: Path | None, workspace_path: Path |
     urls = {story["url"] for story in found if story["url"]} or {url_or_doc_id}
     fetches = _fetches(recipe, place, urls)
     named = takedown.naming(place, url_or_doc_id)
-    if not found and not fetches and not named:
+    trainings = [] if found else lineage.trainings_with(place, store, url_or_doc_id)
+    if not found and not fetches and not named and not trainings:
         raise InputError(
             f"got {url_or_doc_id!r}, which no build or crawl of recipe {recipe.name!r} knows, wanted a URL as it was "
             "fetched or a document id: see `corpusmill export --dropped` for all of them."
@@ -138,6 +139,7 @@ def explain(url_or_doc_id: str, recipe_path: Path | None, workspace_path: Path |
         "takedowns": named,
         "fetches": fetches,
         "documents": found,
+        "trainings": trainings,
     }
 
 
@@ -232,7 +234,9 @@ def _traced_training(place: Workspace, model: str | None, recipe: str | None) ->
 
 
 def write_lineage_table(recipe_path: Path | None, workspace_path: Path | None, out: Path) -> dict[str, Any]:
-    """Write the lineage of every page of the newest build as one Parquet file."""
+    """Write the lineage of every page of the newest build as one Parquet file, and note where. Raises ConfigError."""
+    if out.suffix != ".parquet":
+        raise ConfigError(f"--out: got {out}, wanted the name of a Parquet file: let it end in .parquet.")
     recipe, place, store, config, done = _built(recipe_path, workspace_path)
     known = Known(
         policy=config.policy,
@@ -240,6 +244,7 @@ def write_lineage_table(recipe_path: Path | None, workspace_path: Path | None, o
         seen=lineage.everything_seen(place, store),
     )
     num_rows = write_lineage(out, build_lineage(store, done, known))
+    register_output(place.output_ledger, "export", out, recipe=recipe.name)
     return {"path": str(out), "rows": num_rows, "models": list(known.seen)}
 
 

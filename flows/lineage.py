@@ -111,6 +111,12 @@ def add_lineage(
     story["models"] = [found["model"] for found in story["trainings"] if found.get("num_visits")]
 
 
+def trainings_with(place: Workspace, store: Store, doc_id: str) -> list[dict[str, Any]]:
+    """The trainings whose data held a document, which no build may have any more, with what they saw of it."""
+    found = (_seen_of(place, store, facts, doc_id) for facts in known_trainings(place))
+    return [each for each in found if each is not None and each.get("spans")]
+
+
 def _seen_of(place: Workspace, store: Store, facts: Mapping[str, Any], doc_id: str) -> dict[str, Any] | None:
     """What a training saw of a document; None where its data did not hold it."""
     try:

@@ -251,6 +251,9 @@ def explain_lines(found: dict[str, Any]) -> list[str]:
         lines += _cluster_lines(story)
         lines.append(f"models that saw it: {', '.join(story['models']) or 'none'}")
         lines += [line for training in story["trainings"] for line in _training_lines(training)]
+    if found["trainings"]:
+        lines.append("no build has it any more; models whose data held it:")
+        lines += [line for training in found["trainings"] for line in _training_lines(training)]
     return lines
 
 

@@ -26,7 +26,7 @@ from pipelines.store import Manifest, Shard, Store, storage_errors
 Sighting = tuple[int, int, int]
 """First step, last step, visits: see `trainings` in LINEAGE."""
 
-_OUTCOME = ("decision", "reason", "duplicate_of", "similarity", "containment", "split")
+_OUTCOME = ("decision", "reason", "duplicate_of", "similarity", "containment", "split", "cut_lines")
 _PLACES = ("token_row", "token_start", "token_end", "stream_start", "stream_end", "num_tokens")
 _RULES, _TRAININGS = (LINEAGE.field(name).type for name in ("rules", "trainings"))
 
@@ -222,6 +222,7 @@ def lineage(store: Store, done: Mapping[str, Manifest], known: Known) -> Iterato
         columns = {name: batch.column(name) for name in batch.schema.names}
         columns["unit"] = pa.repeat(unit, batch.num_rows)
         columns["source_file"] = pa.array([known.source_files.get(unit)] * batch.num_rows, pa.string())
+        columns["num_cut_lines"] = pc.list_value_length(batch.column("cut_lines"))
         columns["rules"] = _rules(batch.drop_columns(["blocked_by"]), known.policy)
         doc_ids = batch.column("doc_id").to_pylist()
         clusters = [heads.get(doc_id, doc_id) for doc_id in doc_ids]

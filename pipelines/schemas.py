@@ -406,6 +406,7 @@ LINEAGE = pa.schema(
         _required("cluster", pa.string()),  # doc_id of what stands for it in the end: itself where nothing else does
         _required("cluster_size", pa.int64()),  # rows of that cluster
         _required("split", pa.string()),
+        _required("num_cut_lines", pa.int32()),  # of a kept document: lines of its host that are not trained on
         pa.field("token_shard", pa.string()),  # null, like the places, where it was dropped
         *(pa.field(field.name, field.type) for field in TOKEN_PLACE if field.name not in ("doc_id", "split")),
         _required(
