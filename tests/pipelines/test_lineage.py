@@ -24,8 +24,8 @@ from pipelines.lineage import (
     token_counts,
     write_lineage,
 )
-from pipelines.schemas import LINEAGE
-from pipelines.store import Store
+from pipelines.schemas import LINEAGE, TOKENS
+from pipelines.store import Place, Store
 
 FIRST = [Page(text=number, url=number) for number in range(12)]
 SECOND = [
@@ -191,3 +191,15 @@ def test_a_shard_that_is_gone_is_told(built):
         stream(store, ["0" * 64], "train", {})
     with pytest.raises(InputError, match="which is gone, wanted it stored: a take-down or"):
         places(store, "0" * 64)
+
+
+def test_a_bucket_is_asked_like_a_folder(built, bucket, tmp_path):
+    store, done, _wanted, _rows = built
+    there = Store(Place(root=tmp_path / "copies", bucket=bucket.url))
+    first = done["tokenize"].entries[0].shard
+    assert there.write(TOKENS, store.read(first), compressed=False) == first
+    again = Store(Place(root=tmp_path / "others", bucket=bucket.url))
+    assert places(again, first.digest) == places(store, first.digest)
+    (stretch, gone) = stream(again, [first.digest, "f" * 64], "train", {"f" * 64: 5})
+    assert (stretch.is_there, gone.is_there) == (True, False)
+    assert gone.start == stretch.end == done["tokenize"].entries[0].counts["tokens:train"]
