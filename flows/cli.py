@@ -172,6 +172,46 @@ def explain(
 
 
 @app.command()
+def trace(
+    step: Annotated[int | None, typer.Option("--step", min=1, help="A training step: every page in its batch.")] = None,
+    offset: Annotated[int | None, typer.Option("--offset", min=0, help="A token's place: its page.")] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Whose stream --offset counts in: train (default), validation, test.")
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option("--shard", help="Count --offset in this token shard (digest, or its beginning).")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="A training's folder. Default for --step: the newest training.")
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", help="Recipe whose newest build or training is asked.")
+    ] = None,
+    workspace: WorkspacePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell which pages a training step saw, or which page a token comes from."""
+    from flows import inspection, summary
+
+    found = inspection.trace(recipe, workspace, step=step, offset=offset, split=split, shard=shard, model=model)
+    _emit(found, summary.trace_lines, as_json=as_json)
+
+
+@app.command()
+def lineage(
+    recipe: RecipePath = None,
+    out: Annotated[Path, typer.Option("--out", help="Parquet file to write.")] = Path("lineage.parquet"),
+    workspace: WorkspacePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a Parquet table from each page to its record, signals, rules, cluster, tokens and training steps."""
+    from flows import inspection
+
+    result = inspection.write_lineage_table(recipe, workspace, out)
+    _emit(result, lambda found: [f"{found['rows']:,} pages in {found['path']}"], as_json=as_json)
+
+
+@app.command()
 def export(
     recipe: RecipePath = None,
     out: Annotated[Path, typer.Option("--out", help="Folder to write into.")] = Path("export"),

@@ -1,4 +1,4 @@
-"""The commands that look and do not run: plan, explain, export, sample, generate, report, crawl status, verify, doctor.
+"""The commands that look and do not run: plan, explain, trace, lineage, export, sample, generate, report, crawl status, verify, doctor.
 
 None of them needs Prefect or MLflow, and none makes a workspace where there is none.
 """
@@ -18,8 +18,8 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flows import takedown
-from flows.jobs import Dataset, TrainingJob, continue_text, finished_trainings
+from flows import lineage, takedown
+from flows.jobs import Dataset, TrainingJob, continue_text, finished_trainings, known_trainings
 from flows.recipe import CrawlSource, Recipe, load_recipe
 from flows.review import write_page
 from flows.settings import num_cores, read_settings
@@ -33,6 +33,8 @@ from pipelines.errors import ConfigError, CorpusmillError, InputError, StorageEr
 from pipelines.eu_summary import CrawledSource, ListedSource, eu_summary, eu_summary_markdown
 from pipelines.explain import stories
 from pipelines.export import export_documents
+from pipelines.lineage import Known, stream, token_counts, write_lineage
+from pipelines.lineage import lineage as build_lineage
 from pipelines.plan import plan_corpus
 from pipelines.review import review_facts
 from pipelines.review_sample import ReviewItem, draw, read_sheet, score, write_sheet
@@ -122,29 +124,22 @@ def explain(url_or_doc_id: str, recipe_path: Path | None, workspace_path: Path |
     urls = {story["url"] for story in found if story["url"]} or {url_or_doc_id}
     fetches = _fetches(recipe, place, urls)
     named = takedown.naming(place, url_or_doc_id)
-    if not found and not fetches and not named:
+    trainings = [] if found else lineage.trainings_with(place, store, url_or_doc_id)
+    if not found and not fetches and not named and not trainings:
         raise InputError(
             f"got {url_or_doc_id!r}, which no build or crawl of recipe {recipe.name!r} knows, wanted a URL as it was "
             "fetched or a document id: see `corpusmill export --dropped` for all of them."
         )
-    trainings = finished_trainings(place)
-    files = {
-        item.unit: item.path for item in collect(recipe, place, known_crawls(recipe, place)[0], may_fetch=False).files
-    }
+    sources = lineage.source_files(recipe, place)
     for story in found:
-        tokens = story["tokens"]
-        story["source_file"] = files.get(story["unit"])
-        story["models"] = [
-            training["folder"]
-            for training in trainings
-            if tokens is not None and tokens["split"] == "train" and tokens["shard"] in training["token_shards"]
-        ]
+        lineage.add_lineage(story, place, store, done, sources)
     return {
         "query": url_or_doc_id,
         "recipe": recipe.name,
         "takedowns": named,
         "fetches": fetches,
         "documents": found,
+        "trainings": trainings,
     }
 
 
@@ -159,6 +154,98 @@ def _fetches(recipe: Recipe, place: Workspace, urls: set[str]) -> list[dict[str,
                 if (row := lookup(folder, url)) is not None
             ]
     return rows
+
+
+def trace(
+    recipe_path: Path | None,
+    workspace_path: Path | None,
+    *,
+    step: int | None,
+    offset: int | None,
+    split: str | None,
+    shard: str | None,
+    model: str | None,
+) -> dict[str, Any]:
+    """The pages behind a training step, or behind a token of a stream or of a shard.
+
+    Raises ConfigError for options that do not fit, InputError for what was never there and for shards that are gone.
+    """
+    if (step is None) == (offset is None):
+        raise ConfigError("--step, --offset: got both or neither, wanted one: a training step, or a token's offset.")
+    if split is not None and (shard is not None or step is not None):
+        raise ConfigError("--split: got it beside --shard or --step, wanted it with --offset alone: leave it out.")
+    if shard is not None and (model is not None or step is not None):
+        raise ConfigError("--shard: got it beside --model or --step, wanted it with --offset alone: leave those out.")
+    recipe, place = load_recipe(recipe_path), _workspace(workspace_path)
+    found: dict[str, Any] = {"recipe": recipe.name, "model": None}
+    if step is not None or model is not None:
+        _refuse_file(place)
+        facts = _traced_training(place, model, recipe.name if recipe_path is not None else None)
+        store = place.open_store()
+        training = lineage.open_training(place, store, facts)
+        found |= {"recipe": training.recipe, "model": training.model}
+        done = {name: ref for name in ("extract", "dedup") if (ref := store.ref(training.recipe, name)) is not None}
+        if step is not None:
+            found |= {"step": step, "split": lineage.TRAIN, "pages": lineage.trace_step(training, step, store)}
+        else:
+            digests = [stretch.digest for stretch in training.stretches]
+            found |= _traced_offset(store, digests, split, offset or 0, dict(facts["num_train_tokens"]))
+    else:
+        _recipe, _place, store, _config, done = _built(recipe_path, workspace_path)
+        tokens = done["tokenize"]
+        digests = [entry.shard.digest for entry in tokens.entries]
+        if shard is not None:
+            known = [*digests, *(name for facts in known_trainings(place) for name in facts["token_shards"])]
+            digest = lineage.full_digest(known, shard)
+            found |= {"shard": digest, "offset": offset, "pages": lineage.trace_shard(store, digest, offset or 0)}
+        else:
+            counts = token_counts(tokens, split or lineage.TRAIN)
+            found |= _traced_offset(store, digests, split, offset or 0, counts)
+    sources = lineage.source_files(recipe, place) if recipe.name == found["recipe"] else {}
+    lineage.add_pages(found["pages"], store, done, sources)
+    return found
+
+
+def _traced_offset(
+    store: Store, digests: Sequence[str], split: str | None, offset: int, counts: Mapping[str, int]
+) -> dict[str, Any]:
+    wanted = split or lineage.TRAIN
+    stretches = stream(store, digests, wanted, counts)
+    return {"offset": offset, "split": wanted, "pages": lineage.trace_offset(store, stretches, wanted, offset)}
+
+
+def _traced_training(place: Workspace, model: str | None, recipe: str | None) -> dict[str, Any]:
+    """The named training, by the beginning of its folder's name too; or the newest, of a recipe if one is given."""
+    known = known_trainings(place)
+    fit = [
+        facts
+        for facts in known
+        if (facts["folder"].startswith(model) if model is not None else recipe in (None, facts["recipe"]))
+    ]
+    if model is None and not fit:
+        raise ConfigError(f"got no training in {place.root}, wanted one: run `corpusmill train` first.")
+    if model is not None and len(fit) != 1:
+        names = ", ".join(facts["folder"] for facts in known) or "none"
+        raise ConfigError(
+            f"--model: got {model!r}, which fits {len(fit)} of the trainings in {place.root} ({names}), wanted one of them: "
+            "name its folder."
+        )
+    return fit[-1]
+
+
+def write_lineage_table(recipe_path: Path | None, workspace_path: Path | None, out: Path) -> dict[str, Any]:
+    """Write the lineage of every page of the newest build as one Parquet file, and note where. Raises ConfigError."""
+    if out.suffix != ".parquet":
+        raise ConfigError(f"--out: got {out}, wanted the name of a Parquet file: let it end in .parquet.")
+    recipe, place, store, config, done = _built(recipe_path, workspace_path)
+    known = Known(
+        policy=config.policy,
+        source_files={unit: source.path for unit, source in lineage.source_files(recipe, place).items()},
+        seen=lineage.everything_seen(place, store),
+    )
+    num_rows = write_lineage(out, build_lineage(store, done, known))
+    register_output(place.output_ledger, "export", out, recipe=recipe.name)
+    return {"path": str(out), "rows": num_rows, "models": list(known.seen)}
 
 
 def export(

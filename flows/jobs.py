@@ -18,6 +18,7 @@ from llm.config import TRAINING_VERSION, ModelConfig, TrainConfig
 from pipelines.corpus import tokenizer_json
 from pipelines.digest import digest_value
 from pipelines.errors import ConfigError, EmptyCorpusError
+from pipelines.lineage import token_counts
 from pipelines.stage import Resource
 from pipelines.store import Manifest, Shard, Store, storage_errors
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from llm.train import StepReport
 
 _TRAINING = "training.json"
+_DATASET = "dataset.json"
+"""What a training reads, written down before it begins: its lineage outlives the build, and shards that are gone."""
 _EVALUATION_VERSION = 2
 """Raised by hand when the same model and text are meant to give other measurements."""
 
@@ -35,6 +38,8 @@ class Dataset:
     """The token shards of a build, and the tokenizer that made them."""
 
     shards: tuple[Shard, ...]
+    num_train_tokens: Mapping[str, int]
+    """Of each shard, by its digest."""
     digest: str
     tokenizer: Resource
     vocab_size: int
@@ -49,6 +54,7 @@ class Dataset:
         shards = {entry.shard.digest: entry.shard for entry in tokens.entries}
         return cls(
             shards=tuple(shards[digest] for digest in sorted(shards)),
+            num_train_tokens=token_counts(tokens, "train"),
             digest=digest_value([tokens.digest, tokenizer.digest]),
             tokenizer=tokenizer,
             vocab_size=encoder.vocab_size,
@@ -133,6 +139,7 @@ def train_job(job: TrainingJob, recipe: Recipe, store: Store, on_step: "Callable
     paths = job.dataset.verified_paths(store)
     with storage_errors(job.folder):
         job.folder.mkdir(parents=True, exist_ok=True)
+        write_result(job.folder / _DATASET, job.key, _reads(job, recipe), [])
         result = train(
             TokenData.open(paths, "train", digest=job.dataset.digest),
             TokenData.open(paths, "validation", digest=job.dataset.digest),
@@ -146,15 +153,22 @@ def train_job(job: TrainingJob, recipe: Recipe, store: Store, on_step: "Callable
         values = {name: value for name, value in asdict(result).items() if name != "checkpoint"}
         values |= {
             "checkpoint": result.checkpoint.name,
-            "folder": job.folder.name,
             "num_parameters": job.model.num_parameters,
-            "dataset_digest": job.dataset.digest,
-            "token_shards": [shard.digest for shard in job.dataset.shards],
-            "recipe": recipe.name,
+            **{name: value for name, value in _reads(job, recipe).items() if name != "num_train_tokens"},
         }
         files = [path for path in result.checkpoint.rglob("*") if path.is_file()] + [job.folder / "tokenizer.json"]
         write_result(job.folder / _TRAINING, job.key, values, files)
     return JobResult(values=values, is_reused=False, seconds=time.monotonic() - started)
+
+
+def _reads(job: TrainingJob, recipe: Recipe) -> dict[str, Any]:
+    return {
+        "folder": job.folder.name,
+        "recipe": recipe.name,
+        "dataset_digest": job.dataset.digest,
+        "token_shards": [shard.digest for shard in job.dataset.shards],
+        "num_train_tokens": dict(job.dataset.num_train_tokens),
+    }
 
 
 def evaluate_job(job: TrainingJob, section: EvaluationSection, store: Store) -> JobResult:
@@ -221,6 +235,26 @@ def finished_trainings(workspace: Workspace) -> list[dict[str, Any]]:
         except (OSError, ValueError, KeyError):
             continue  # a damaged one is trained again by the next run
     return [values for _, values in sorted(found, key=lambda item: item[0])]
+
+
+def known_trainings(workspace: Workspace) -> list[dict[str, Any]]:
+    """Every training in a workspace that is finished or left a checkpoint: what it reads, and `is_finished`.
+
+    `num_train_tokens` of the shards is empty where an older version trained. Finished ones come last, the newest at the end.
+    """
+    begun: dict[str, dict[str, Any]] = {}
+    for path in sorted((workspace.root / "models").glob(f"*/{_DATASET}")):
+        try:
+            values = read_result(path, json.loads(path.read_bytes())["key"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if values is not None and any(path.parent.glob("step-*")):
+            begun[path.parent.name] = values | {"is_finished": False}
+    finished = {values["folder"]: values | {"is_finished": True} for values in finished_trainings(workspace)}
+    known = {name: values for name, values in begun.items() if name not in finished}
+    for name, values in finished.items():
+        known[name] = values | {"num_train_tokens": begun.get(name, {}).get("num_train_tokens", {})}
+    return list(known.values())
 
 
 def _samples(model: Any, job: TrainingJob, section: EvaluationSection) -> list[dict[str, str]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 _MAX_REASONS = 4
 _MAX_HOSTS = 5
+_MAX_MEMBERS = 10
 
 
 def run_lines(found: dict[str, Any]) -> list[str]:
@@ -209,6 +210,7 @@ def explain_lines(found: dict[str, Any]) -> list[str]:
             "",
             f"document {story['doc_id']}  {story['url'] or '(no URL)'}",
             f"  from {story['source_file'] or story['unit']}",
+            *_record_lines(story["record"]),
         ]
         document = story["document"]
         lines += [
@@ -238,15 +240,92 @@ def explain_lines(found: dict[str, Any]) -> list[str]:
             )
         elif outcome["duplicate_of"]:
             lines.append(
-                f"  like {outcome['duplicate_of']} {story['duplicate_of_url'] or ''} (similarity {outcome['similarity']})"
+                f"  like {outcome['duplicate_of']} {story['duplicate_of_url'] or ''} (similarity {outcome['similarity']}, containment {outcome['containment']})"
             )
         if story["tokens"]:
             tokens = story["tokens"]
             lines.append(
                 f"tokens: {tokens['num_tokens']} at offset {tokens['offset']} of shard {tokens['shard'][:16]}, split {tokens['split']}"
             )
+            lines.append(f"  {tokens['stream_start']} to {tokens['stream_end']} in the stream of that split")
+        lines += _cluster_lines(story)
         lines.append(f"models that saw it: {', '.join(story['models']) or 'none'}")
+        lines += [line for training in story["trainings"] for line in _training_lines(training)]
+    if found["trainings"]:
+        lines.append("no build has it any more; models whose data held it:")
+        lines += [line for training in found["trainings"] for line in _training_lines(training)]
     return lines
+
+
+def _record_lines(record: Mapping[str, Any] | None) -> list[str]:
+    if record is None:
+        return []
+    if record["command"] is None:
+        return [f"  row {record['row']}, counted from 0"]
+    return [f"  record at byte {record['offset']}: {record['command']}"]
+
+
+def _cluster_lines(story: Mapping[str, Any]) -> list[str]:
+    cluster = story["cluster"]
+    others = [each for each in cluster["members"] if (each["doc_id"], each["unit"]) != (story["doc_id"], story["unit"])]
+    if not others:
+        return []
+    lines = [f"cluster of {cluster['size']} pages, {cluster['doc_id']} stands for them:"]
+    for each in others[:_MAX_MEMBERS]:
+        alike = "" if each["similarity"] is None else f", similarity {each['similarity']:.3f}"
+        within = "" if each["containment"] is None else f", containment {each['containment']:.3f}"
+        why = f" ({each['reason']}{alike}{within})" if each["reason"] else ""
+        lines.append(f"  {each['decision']}{why} {each['doc_id']} {each['url'] or ''}")
+    hidden = cluster["size"] - 1 - len(others[:_MAX_MEMBERS])
+    return [*lines, *([f"  and {hidden:,} more"] if hidden > 0 else [])]
+
+
+def _training_lines(training: Mapping[str, Any]) -> list[str]:
+    name = f"  {training['model']}"
+    lines = []
+    if training.get("num_visits"):
+        of = f"steps {training['first_step']:,} to {training['last_step']:,} of {training['num_steps']:,}"
+        lines.append(f"{name}: {of}, in {training['num_visits']:,} sequences of {len(training['steps']):,} steps")
+    elif training.get("spans"):
+        lines.append(f"{name}: its data holds it, but none of its {training['num_steps']:,} steps came to it")
+    if "problem" in training:
+        lines.append(f"{name}: {training['problem']}")
+    return lines
+
+
+def trace_lines(found: dict[str, Any]) -> list[str]:
+    """The pages behind a step or a token: three lines a page."""
+    if "step" in found:
+        whose = f"step {found['step']:,} of model {found['model']} (recipe {found['recipe']})"
+        num_tokens = sum(page["num_tokens"] for page in found["pages"])
+        lines = [f"{whose}: {num_tokens:,} tokens of {len(found['pages']):,} pages"]
+    elif "shard" in found:
+        lines = [f"token {found['offset']:,} of shard {found['shard'][:16]}"]
+    else:
+        whose = f"model {found['model']}" if found["model"] else f"recipe {found['recipe']}"
+        lines = [f"token {found['offset']:,} of split {found['split']}, {whose}"]
+    for page in found["pages"]:
+        parts = ", ".join(_part(part) for part in page["ranges"])
+        if page["doc_id"] is None:
+            lines += [
+                f"  shard {page['token_shard'][:16]}, which is gone: whose its {page['num_tokens']:,} tokens were cannot be told",
+                f"    {parts} of the stream",
+            ]
+            continue
+        where = "not in the newest build any more" if page["unit"] is None else page["source_file"] or page["unit"]
+        at = "" if page["record_offset"] is None else f", record at {page['record_offset']}"
+        dropped = f"; {page['decision']} now ({page['reason']})" if page["reason"] else ""
+        lines += [
+            f"  {page['url'] or '(no URL)'}  {page['doc_id']}",
+            f"    token {parts} of the document, row {page['token_row']} of shard {page['token_shard'][:16]}",
+            f"    from {where}{at}{dropped}",
+        ]
+    return lines
+
+
+def _part(part: Mapping[str, Any]) -> str:
+    start, last = part["start"], part["end"] - 1
+    return f"{start:,}" if start == last else f"{start:,} to {last:,}"
 
 
 def sample_lines(found: dict[str, Any]) -> list[str]:

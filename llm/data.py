@@ -7,7 +7,7 @@ i x block_size to (i + 1) x block_size, both included: every token but the first
 What a step sees is a pure function of (shards, seed, step): no loader state, nothing to save, nothing to seek.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,12 +95,7 @@ class TokenData:
         Micro-batches and devices take slices of it, so no batch split changes what a step sees.
         """
         num_windows = self.num_windows(block_size)
-        samples = np.arange(step * num_sequences, (step + 1) * num_sequences, dtype=np.int64)
-        epochs, positions = np.divmod(samples, num_windows)
-        indices = np.empty_like(samples)
-        for epoch in np.unique(epochs).tolist():
-            chosen = epochs == epoch
-            indices[chosen] = order(positions[chosen], num_windows=num_windows, seed=seed, epoch=epoch)
+        indices = windows_of_step(step, seed=seed, num_sequences=num_sequences, num_windows=num_windows)
         return self.windows(indices, block_size)
 
     def documents(self) -> Iterator[TokenDocument]:
@@ -133,18 +128,48 @@ class TokenData:
             span_idx, offset = span_idx + 1, 0
 
 
+def windows_of_step(step: int, *, seed: int, num_sequences: int, num_windows: int) -> NDArray[np.int64]:
+    """The windows in the batch of a step, counted from 0, in its order: (num_sequences,)."""
+    samples = np.arange(step * num_sequences, (step + 1) * num_sequences, dtype=np.int64)
+    epochs, positions = np.divmod(samples, num_windows)
+    indices = np.empty_like(samples)
+    for epoch in np.unique(epochs).tolist():
+        chosen = epochs == epoch
+        indices[chosen] = order(positions[chosen], num_windows=num_windows, seed=seed, epoch=epoch)
+    return indices
+
+
 def order(positions: NDArray[np.int64], *, num_windows: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """Which window stands at each position of an epoch: a permutation of range(num_windows).
 
     A Feistel network over the next power of four, walked until it lands inside (Black and Rogaway 2002),
     so any position is found at once and no list of the corpus's size is ever held.
     """
+    keys, half_bits = _network(num_windows, seed, epoch)
+    return _walked(positions, lambda values: _feistel(values, keys, half_bits), num_windows)
+
+
+def places_in_order(indices: NDArray[np.int64], *, num_windows: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """At which position of an epoch each window stands: the inverse of `order`, the same network run backwards."""
+    keys, half_bits = _network(num_windows, seed, epoch)
+    return _walked(indices, lambda values: _unfeistel(values, keys, half_bits), num_windows)
+
+
+def _network(num_windows: int, seed: int, epoch: int) -> tuple[NDArray[np.uint64], int]:
+    """The keys of the rounds, and the bits of half a value."""
     half_bits = max(1, ((num_windows - 1).bit_length() + 1) // 2)
     keys = np.random.SeedSequence([seed, epoch]).generate_state(_NUM_ROUNDS, np.uint64).astype(np.uint64)
-    indices = _feistel(positions.astype(np.uint64), keys, half_bits)
-    while (outside := indices >= num_windows).any():
-        indices[outside] = _feistel(indices[outside], keys, half_bits)
-    return indices.astype(np.int64)
+    return keys, half_bits
+
+
+def _walked(
+    values: NDArray[np.int64], permute: Callable[[NDArray[np.uint64]], NDArray[np.uint64]], num_windows: int
+) -> NDArray[np.int64]:
+    """Permute each value until it is one of range(num_windows)."""
+    found = permute(values.astype(np.uint64))
+    while (outside := found >= num_windows).any():
+        found[outside] = permute(found[outside])
+    return found.astype(np.int64)
 
 
 def _feistel(values: NDArray[np.uint64], keys: NDArray[np.uint64], half_bits: int) -> NDArray[np.uint64]:
@@ -152,6 +177,14 @@ def _feistel(values: NDArray[np.uint64], keys: NDArray[np.uint64], half_bits: in
     left, right = values >> shift, values & mask
     for key in keys:
         left, right = right, left ^ (_mix(right ^ key) & mask)
+    return left << shift | right
+
+
+def _unfeistel(values: NDArray[np.uint64], keys: NDArray[np.uint64], half_bits: int) -> NDArray[np.uint64]:
+    shift, mask = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
+    left, right = values >> shift, values & mask
+    for key in keys[::-1]:
+        left, right = right ^ (_mix(left ^ key) & mask), left
     return left << shift | right
 
 

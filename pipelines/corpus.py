@@ -331,6 +331,17 @@ def contamination_part(done: Manifests) -> tuple[tuple[Manifest, Sequence[str]],
     return ((done["contamination"], ("doc_id", "contaminated_by")),) if "contamination" in done else ()
 
 
+def measured_parts(done: Manifests, *more_signals: str) -> tuple[tuple[Manifest, Sequence[str]], ...]:
+    """For `read_aligned`: the columns of MEASURED, as far as they were measured, and more of SIGNALS."""
+    signals = [name for name in schemas.SIGNALS.names if name in schemas.MEASURED.names]
+    return (
+        (done["signals"], ("doc_id", *signals, *more_signals)),
+        (done["toxicity"], schemas.TOXICITY.names),
+        *contamination_part(done),
+        *(((done["perplexity"], schemas.PERPLEXITY.names),) if "perplexity" in done else ()),
+    )
+
+
 def units_of(node: Node, sources: Sequence[SourceFile], done: Manifests) -> list[Unit]:
     """The input units of a node in an order that depends on content alone."""
     if not node.stage.inputs:

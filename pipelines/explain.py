@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from pipelines import pii
 from pipelines.corpus import read_aligned
 from pipelines.dedup import WITHDRAWING_REASONS, WITHDRAWN
+from pipelines.lineage import places, stream_starts
 from pipelines.policy import PolicyConfig, evaluate
 from pipelines.store import Manifest, Store
 
@@ -18,7 +19,7 @@ def stories(
 ) -> Iterator[dict[str, Any]]:
     """Each stored version of a page, by URL or document id, as plain values.
 
-    `unit` is the digest of the source file; `tokens` tells the shard, the row and the offset in it. `rights` is the
+    `unit` is the digest of the source file; `tokens` tells the shard, the row and the offset in it, and in the split's stream. `rights` is the
     verdict on training, what it rests on, every directive seen, and the licence. `contaminated_by` names the items of
     evaluation suites in its text; None: there are no suites. `withdrawal` is the later fetch for which an older version
     is out: when it was, and why it reaches back.
@@ -74,7 +75,7 @@ def _story(store: Store, done: Mapping[str, Manifest], policy: PolicyConfig, uni
         "outcome": outcome,
         "duplicate_of_url": _url_of(store, done, outcome["duplicate_of"]),
         "withdrawal": _withdrawal(store, done, outcome) if outcome["reason"] == WITHDRAWN else None,
-        "tokens": _tokens(store, done, unit, document["doc_id"]),
+        "tokens": _tokens(store, done, unit, document["doc_id"]) if outcome["decision"] == "keep" else None,
     }
 
 
@@ -110,19 +111,15 @@ def _withdrawal(store: Store, done: Mapping[str, Manifest], outcome: Mapping[str
 
 
 def _tokens(store: Store, done: Mapping[str, Manifest], unit: str, doc_id: str) -> dict[str, Any] | None:
-    shard = done["tokenize"].by_unit()[unit].shard
-    row_idx = offset = 0
-    for batch in store.read(shard, ("doc_id", "split", "tokens")):
-        idx = pc.index(batch.column("doc_id"), pa.scalar(doc_id)).as_py()
-        lengths = pc.list_value_length(batch.column("tokens"))
-        if idx >= 0:
-            return {
-                "shard": shard.digest,
-                "row": row_idx + idx,
-                "offset": offset + (pc.sum(lengths.slice(0, idx)).as_py() or 0),
-                "num_tokens": lengths[idx].as_py(),
-                "split": batch.column("split")[idx].as_py(),
-            }
-        row_idx += batch.num_rows
-        offset += pc.sum(lengths).as_py() or 0
-    return None
+    digest = done["tokenize"].by_unit()[unit].shard.digest
+    table = places(store, digest, stream_starts(store, done["tokenize"])[digest])
+    rows = table.filter(pc.equal(table.column("doc_id"), doc_id)).to_pylist()
+    if not rows:
+        return None
+    row = rows[0]
+    return {
+        "shard": digest,
+        "row": row["token_row"],
+        "offset": row["token_start"],
+        **{name: row[name] for name in ("num_tokens", "split", "stream_start", "stream_end")},
+    }

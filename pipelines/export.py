@@ -14,17 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import schemas
-from pipelines.corpus import contamination_part, read_aligned
+from pipelines.corpus import measured_parts, read_aligned
 from pipelines.store import Manifest, Store, storage_errors
 from pipelines.trained_text import trained_text
 
 Format = Literal["jsonl", "parquet"]
 
-_SIGNAL_NAMES = tuple(
-    name
-    for name in schemas.SIGNALS.names
-    if name not in ("doc_id", "url", "fetched_at", "problem", "text_digest", "minhash", "pii")
-)
 _HEAD = (
     ("doc_id", pa.string()),
     ("url", pa.string()),
@@ -37,15 +32,10 @@ _HEAD = (
     ("duplicate_of", pa.string()),
     ("split", pa.string()),
 )
-_TOXICITY_NAMES = tuple(name for name in schemas.TOXICITY.names if name != "doc_id")
-_PERPLEXITY_NAMES = tuple(name for name in schemas.PERPLEXITY.names if name != "doc_id")
 EXPORT = pa.schema(
     [
         *(pa.field(name, kind) for name, kind in _HEAD),
-        *(schemas.SIGNALS.field(name) for name in _SIGNAL_NAMES if name != "language"),
-        *(schemas.TOXICITY.field(name) for name in _TOXICITY_NAMES),
-        pa.field("contaminated_by", schemas.CONTAMINATION.field("contaminated_by").type),  # null: there are no suites
-        *(schemas.PERPLEXITY.field(name) for name in _PERPLEXITY_NAMES),
+        *(field for field in schemas.MEASURED if field.name != "language"),
     ]
 )
 """One row of an export. The columns of perplexity are null where it is not measured."""
@@ -84,12 +74,9 @@ def _batches(
 ) -> Iterator[list[dict[str, Any]]]:
     parts = (
         (done["extract"], ("doc_id", "url", "fetched_at", "title", "text")),
-        (done["signals"], ("doc_id", *_SIGNAL_NAMES, "pii")),
-        (done["toxicity"], schemas.TOXICITY.names),
+        *measured_parts(done, "pii"),
         (done["dedup"], ("doc_id", "decision", "reason", "duplicate_of", "split", "cut_lines")),
         *((done["entities"], ("doc_id", "entities")) for _ in ("one",) if "entities" in done),
-        *contamination_part(done),
-        *(((done["perplexity"], schemas.PERPLEXITY.names),) if "perplexity" in done else ()),
     )
     kinds = None if redact is None else frozenset(redact)
     for _unit, batch in read_aligned(store, *parts):

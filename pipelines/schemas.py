@@ -344,6 +344,90 @@ def _tokens(kind: pa.DataType) -> pa.Schema:
 TOKENS = _tokens(pa.uint16())
 
 
+TOKEN_PLACE = pa.schema(
+    [
+        _required("doc_id", pa.string()),
+        _required("split", pa.string()),
+        _required("token_row", pa.int64()),  # in the shard
+        _required("token_start", pa.int64()),  # of all the shard's tokens
+        _required("token_end", pa.int64()),
+        _required("stream_start", pa.int64()),  # of the split's tokens, shards in the order of their digests
+        _required("stream_end", pa.int64()),
+        _required("num_tokens", pa.int64()),
+    ]
+)
+"""Where the tokens of each document of a token shard lie; they end before `token_end` and `stream_end`."""
+
+MEASURED = pa.schema(
+    [
+        *(
+            field
+            for field in SIGNALS
+            if field.name not in ("doc_id", "url", "fetched_at", "problem", "text_digest", "minhash", "pii")
+        ),
+        *(field for field in TOXICITY if field.name != "doc_id"),
+        # null where nobody looked
+        *(pa.field(field.name, field.type) for field in (*CONTAMINATION, *PERPLEXITY) if field.name != "doc_id"),
+    ]
+)
+"""What may be shown of what was measured: no place of personal data, no signature."""
+
+LINEAGE = pa.schema(
+    [
+        _required("doc_id", pa.string()),
+        pa.field("url", pa.string()),
+        pa.field("fetched_at", UTC_TIME),
+        _required("unit", pa.string()),  # digest of the source file and of how it is read
+        pa.field("source_file", pa.string()),  # where that file lies now
+        pa.field("record_offset", pa.int64()),  # of the WARC record, or the number of the text row
+        pa.field("problem", pa.string()),
+        _required("decision", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("value", pa.float64()),  # of the first rule that failed
+        pa.field("threshold", pa.float64()),
+        _required("failed_rules", pa.list_(pa.string())),
+        pa.field("blocked_by", pa.string()),
+        _required(
+            "rules",  # every rule that judged it, in rule order; no number where a rule is on words, such as the language
+            pa.list_(
+                pa.struct(
+                    [
+                        _required("rule", pa.string()),
+                        pa.field("value", pa.float64()),
+                        pa.field("threshold", pa.float64()),
+                        _required("passed", pa.bool_()),
+                    ]
+                )
+            ),
+        ),
+        pa.field("duplicate_of", pa.string()),
+        pa.field("similarity", pa.float32()),
+        pa.field("containment", pa.float32()),
+        _required("cluster", pa.string()),  # doc_id of what stands for it in the end: itself where nothing else does
+        _required("cluster_size", pa.int64()),  # rows of that cluster
+        _required("split", pa.string()),
+        _required("num_cut_lines", pa.int32()),  # of a kept document: lines of its host that are not trained on
+        pa.field("token_shard", pa.string()),  # null, like the places, where it was dropped
+        *(pa.field(field.name, field.type) for field in TOKEN_PLACE if field.name not in ("doc_id", "split")),
+        _required(
+            "trainings",  # that saw some of its tokens
+            pa.list_(
+                pa.struct(
+                    [
+                        _required("model", pa.string()),
+                        _required("first_step", pa.int64()),
+                        _required("last_step", pa.int64()),
+                        _required("num_visits", pa.int64()),
+                    ]
+                )
+            ),
+        ),
+        *MEASURED,
+    ]
+)
+"""From each page that came in to its record, its rules, its cluster, its tokens and the steps that saw them."""
+
+
 def entities_of(batch: pa.RecordBatch) -> list[list[dict[str, Any]] | None]:
     """What a model found in each document of a batch; None where no model was asked."""
     if "entities" not in batch.schema.names:

@@ -81,7 +81,7 @@ def _row_test(wanted: Wanted) -> Any:
     def is_taken(row: Mapping[str, Any]) -> bool:
         if row["doc_id"] in wanted.doc_ids or (row["url"] is not None and is_named(row["url"])):
             return True
-        return bool(quotes) and any(row[name] and holds_any(row[name], quotes) for name in ("text", "title"))
+        return bool(quotes) and any(row.get(name) and holds_any(row[name], quotes) for name in ("text", "title"))
 
     return is_taken
 
@@ -102,11 +102,16 @@ def _clean_parquet(path: Path, temporary: Path, is_taken: Any, doc_ids: frozense
     num_rows = 0
     with pq.ParquetFile(path) as file, pq.ParquetWriter(temporary, file.schema_arrow, compression="zstd") as kept:
         for batch in file.iter_batches():
-            rows = batch.select(["doc_id", "url", "text", "title"]).to_pylist()
-            stays = pa.array([not is_taken(row) for row in rows], pa.bool_())
-            place = batch.schema.get_field_index("duplicate_of")
-            pointing = pc.is_in(batch.column(place), pa.array(sorted(doc_ids), pa.string()))
-            cleared = pc.if_else(pointing, pa.scalar(None, pa.string()), batch.column(place))
-            num_rows += pc.sum(pc.or_(pointing, pc.invert(stays))).as_py() or 0
-            kept.write_batch(batch.set_column(place, batch.schema.field(place), cleared).filter(stays))
+            names = [name for name in ("doc_id", "url", "text", "title") if name in batch.schema.names]
+            changed = is_out = pa.array([is_taken(row) for row in batch.select(names).to_pylist()], pa.bool_())
+            # A table of lineage says, too, what stands for a row in the end: without that one, the row itself.
+            clean, nobody = batch, {"duplicate_of": pa.scalar(None, pa.string()), "cluster": batch.column("doc_id")}
+            for name in nobody.keys() & set(batch.schema.names):
+                place = batch.schema.get_field_index(name)
+                pointing = pc.is_in(batch.column(place), pa.array(sorted(doc_ids), pa.string()))
+                cleared = pc.if_else(pointing, nobody[name], batch.column(place))
+                changed = pc.or_(changed, pointing)
+                clean = clean.set_column(place, batch.schema.field(place), cleared)
+            num_rows += pc.sum(changed).as_py() or 0
+            kept.write_batch(clean.filter(pc.invert(is_out)))
     return num_rows

@@ -41,7 +41,7 @@ def assert_one_sentence(done: Outcome, code: int) -> str:
 
 def test_every_command_of_the_contract_is_there() -> None:
     assert {
-        "run", "build", "train", "evaluate", "plan", "explain", "export", "export-model", "generate", "report",
+        "run", "build", "train", "evaluate", "plan", "explain", "trace", "lineage", "export", "export-model", "generate", "report",
         "verify", "doctor",
     } <= set(COMMANDS)  # fmt: skip
 
@@ -279,7 +279,8 @@ def test_explain_tells_the_same_story_by_url_and_by_doc_id(main: Any, demo: Any)
     assert story["outcome"]["decision"] == "keep"
     assert story["tokens"]["num_tokens"] > 100
     trained = demo.summary["training"]["folder"]
-    assert story["models"] == ([trained] if story["tokens"]["split"] == "train" else [])
+    assert [each["model"] for each in story["trainings"]] == ([trained] if story["tokens"]["split"] == "train" else [])
+    assert story["models"] == [each["model"] for each in story["trainings"] if each["num_visits"]]
     by_id = main("explain", story["doc_id"], *where, "--json").summary
     assert by_id["documents"] == by_url["documents"]
     text = main("explain", ARTICLE, *where).out

@@ -78,6 +78,8 @@ def test_from_the_command_to_the_certificate_and_back(
     old_id = pages[FIRST]["doc_id"]
     assert (pages[FIRST]["decision"], pages[COPY]["duplicate_of"]) == ("keep", old_id)
     main("export", recipe, "--workspace", workspace, "--out", tmp_path / "columns", "--format", "parquet")
+    table = tmp_path / "table" / "lineage.parquet"
+    main("lineage", recipe, "--workspace", workspace, "--out", table)
     edited = tmp_path / "edited"
     exported(main, recipe, workspace, edited)
     with (edited / "documents.jsonl").open("a", encoding="utf-8") as file:
@@ -113,9 +115,12 @@ def test_from_the_command_to_the_certificate_and_back(
     assert part["manifests"]["extract"]["before"] != part["manifests"]["extract"]["after"]
     assert [model["folder"] for model in part["models"]] == [first["training"]["folder"]]
     states = {Path(each["path"]).parent.name: each["state"] for each in part["outputs"]}
-    assert states == {"out": "cleaned", "columns": "cleaned", "edited": "changed since"}
+    assert states == {"out": "cleaned", "columns": "cleaned", "table": "cleaned", "edited": "changed since"}
     assert all(old_id not in str(row) for row in rows_of(tmp_path / "out" / "documents.jsonl"))
     assert old_id not in str(pq.read_table(tmp_path / "columns" / "documents.parquet").to_pylist())
+    lineage = {row["url"]: row for row in pq.read_table(table).to_pylist()}
+    assert old_id not in str(lineage)
+    assert lineage[COPY]["cluster"] == pages[COPY]["doc_id"]
     assert len(rows_of(tmp_path / "out" / "documents.jsonl")) == len(rows) - 1
     markdown = main("takedown", "certificate", request["id"], "--workspace", workspace).out
     assert "0 hits" in markdown
@@ -130,6 +135,7 @@ def test_from_the_command_to_the_certificate_and_back(
     told = main("explain", old_id, "--recipe", recipe, "--workspace", workspace, "--json").json
     assert [each["id"] for each in told["takedowns"]] == [request["id"]]
     assert told["documents"] == []
+    assert [each["model"] for each in told["trainings"]] == [first["training"]["folder"]], "its shard is still there"
 
     # a build that changes nothing certifies nothing; the old shards lie there until they are swept
     assert "takedowns" not in pipeline(recipe, workspace, until="build")
