@@ -357,6 +357,7 @@ def outcomes(*names: str) -> pa.RecordBatch:
             "duplicate_of": None if number % 3 else name,
             "similarity": None if number % 3 else number / 100,
             "split": "train",
+            "cut_lines": [{"line": number, "first_shown_by": name}] * (number % 3),
         }
         for number, name in enumerate(names)
     ]
@@ -429,7 +430,8 @@ def test_a_given_tokenizer_is_an_input_by_content(store, tmp_path):
     assert same.digest == given.digest
     results = run(store, sources, replace(wanted, tokenizer=same))
     assert computed(results) == dict.fromkeys(
-        ("extract", "signals", "toxicity", "policy", "sources", "bands", "index", "near", "dedup", "tokenize"), 0
+        ("extract", "signals", "toxicity", "policy", "sources", "bands", "index", "near", "lines", "dedup", "tokenize"),
+        0,
     )
     assert content(store, results)["tokenize"] == content(store, trained)["tokenize"]
     smaller = run(other, sources, config(vocab_size=257))

@@ -25,7 +25,7 @@ PARTS = [
     [Page(text=8, url=8, day=10), Page(text=9, url=9, day=10, fate="opt_out"), Page(text=10, url=10, day=10)],
 ]
 LATER = [Page(text=12, url=30, day=40), Page(text=3, url=32, day=40)]
-MAPS = ("extract", "signals", "toxicity", "policy", "bands", "tokenize")
+MAPS = ("extract", "signals", "toxicity", "policy", "bands", "lines", "tokenize")
 STAGES = (
     "extract",
     "signals",
@@ -35,6 +35,7 @@ STAGES = (
     "bands",
     "index",
     "near",
+    "lines",
     "dedup",
     "sample",
     "tokenizer",
@@ -154,6 +155,7 @@ def test_a_new_file_with_later_pages(built):
         "bands": 1,
         "index": 1,
         "near": 1,
+        "lines": 1,
         "dedup": 1,
         "sample": 1,
     }
@@ -175,6 +177,7 @@ def test_a_file_less_is_exact(built):
         "bands": 0,
         "index": 1,
         "near": 1,
+        "lines": 0,
         "dedup": 1,
         "sample": 1,
         "tokenizer": 1,
@@ -245,7 +248,7 @@ def test_a_damaged_shard_that_others_need(built):
     entry = built.build(config())["signals"].manifest.entries[0]
     built.store.shard_path(entry.shard.digest).unlink()
     plans, _ = built.check(config(min_words=130))
-    assert exact(plans) == {"extract": 0, "signals": 1, "toxicity": 0, "policy": 3, "bands": 0, "index": 0}
+    assert exact(plans) == {"extract": 0, "signals": 1, "toxicity": 0, "policy": 3, "bands": 0, "index": 0, "lines": 0}
 
 
 def test_a_touched_store_stays_touched(built):
