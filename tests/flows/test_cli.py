@@ -231,8 +231,8 @@ def test_the_summary_has_what_scripts_rely_on(demo: Any) -> None:
     assert found["documents"]["in"] == found["documents"]["kept"] + sum(found["documents"]["dropped"].values())
     assert found["tokens"] > 40_000
     assert [stage["name"] for stage in found["stages"]] == [
-        "crawl", "extract", "signals", "toxicity", "policy", "sources", "dedup", "sample", "tokenizer", "tokenize", "report",
-        "train", "evaluate",
+        "crawl", "extract", "signals", "toxicity", "policy", "sources", "bands", "index", "near", "lines", "dedup",
+        "sample", "tokenizer", "tokenize", "report", "train", "evaluate",
     ]  # fmt: skip
     for stage in found["stages"]:
         assert {"name", "shards", "computed", "reused", "seconds"} <= stage.keys()
