@@ -245,11 +245,12 @@ def known_trainings(workspace: Workspace) -> list[dict[str, Any]]:
     begun: dict[str, dict[str, Any]] = {}
     for path in sorted((workspace.root / "models").glob(f"*/{_DATASET}")):
         try:
-            values = read_result(path, json.loads(path.read_bytes())["key"])
+            key = json.loads(path.read_bytes())["key"]
+            values = read_result(path, key)
         except (OSError, ValueError, KeyError, TypeError):
             continue
         if values is not None and any(path.parent.glob("step-*")):
-            begun[path.parent.name] = values | {"is_finished": False}
+            begun[path.parent.name] = values | {"key": key, "is_finished": False}
     finished = {values["folder"]: values | {"is_finished": True} for values in finished_trainings(workspace)}
     known = {name: values for name, values in begun.items() if name not in finished}
     for name, values in finished.items():

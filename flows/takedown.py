@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.jobs import finished_trainings
+from flows.jobs import known_trainings
 from flows.recipe import Recipe
 from flows.settings import Settings, read_settings
 from flows.workspace import Workspace, writing
@@ -110,13 +110,13 @@ def certify(
 
 
 def _models_of(place: Workspace, documents: Sequence[Facts]) -> list[Facts]:
-    """The finished trainings whose data held some of the documents, and what for."""
+    """The trainings, finished or begun, whose data held some of the documents, and what for."""
     splits: dict[str, set[str]] = {}
     for item in documents:
         if "token_shard" in item:
             splits.setdefault(item["token_shard"], set()).add(item["split"])
     models = []
-    for training in finished_trainings(place):
+    for training in known_trainings(place):
         saw = {split for shard in training["token_shards"] for split in splits.get(shard, ())}
         if saw:
             models.append({**training, "saw": sorted(saw)})
@@ -205,7 +205,7 @@ def collect_garbage(workspace_path: Path | None, *, keep_days: float, is_dry: bo
         documents += [item for each in waiting for found in each["requests"].values() for item in found["documents"]]
         obsolete = {each["digest"] for part in parts for each in part["obsolete_shards"]}
         obsolete |= {digest for each in waiting for shards in each["shards"].values() for digest in shards}
-        trained = {shard for training in finished_trainings(place) for shard in training["token_shards"]}
+        trained = {shard for training in known_trainings(place) for shard in training["token_shards"]}
         roots = Roots(
             kept=frozenset(trained - taken_down),
             condemned=frozenset(obsolete | taken_down),
