@@ -92,7 +92,7 @@ def test_from_the_command_to_the_certificate_and_back(
     assert not request["certified"]
     assert "not in effect yet" in main("explain", FIRST, "--recipe", recipe, "--workspace", workspace).out
     plan = main("plan", recipe, "--workspace", workspace).out
-    assert "takedown" in plan
+    assert "taken down" in plan
     assert "tales.example" not in plan
 
     second = pipeline(recipe, workspace, until="build")

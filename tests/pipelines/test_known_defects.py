@@ -184,7 +184,7 @@ def test_each_stage_reads_what_comes_before_it() -> None:
         done.add(node.name)
     reads = {node.name: node.upstream for node in nodes}
     assert reads["sources"][-1] == "policy"  # each verdict goes on from the one before
-    assert reads["dedup"][-1] == "sources"
+    assert reads["dedup"][1] == "sources"
     assert reads["tokenize"][-1] == reads["sample"][-1] == "dedup"
 
 
