@@ -21,7 +21,13 @@ from pipelines.takedown.chain import read_lines
 
 _GZIP = zlib.MAX_WBITS | 16
 _CHUNK_NUM_BYTES = 1 << 20
-_RESULTS = ("models/*/training.json", "models/*/*_run.json", "models/*/evaluations/*.json", "reports/*/data_card.json")
+_RESULTS = (
+    "models/*/training.json",
+    "models/*/dataset.json",
+    "models/*/*_run.json",
+    "models/*/evaluations/*.json",
+    "reports/*/data_card.json",
+)
 
 
 def verify(workspace_path: Path | None) -> dict[str, Any]:

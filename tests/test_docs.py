@@ -58,8 +58,8 @@ def test_the_recipes_of_the_readme_are_valid(tmp_path):
     assert [[source.kind for source in recipe.sources] for recipe in recipes] == [
         ["crawl", "warc", "text"],
         ["warc"],
-        ["warc"],
         ["text"],
+        ["warc"],
     ]
 
 

@@ -53,6 +53,7 @@ def test_a_flipped_byte_in_each_kind_of_file_is_named_and_mended(demo_copy: Any,
         folder / first["training"]["checkpoint"] / "model.safetensors",
         min(folder.glob("step-*")) / "manifest.json",
         folder / "training.json",
+        folder / "dataset.json",
         min((folder / "evaluations").glob("*.json")),
         root / "reports" / "demo" / "data_card.json",
     ]
