@@ -459,10 +459,10 @@ def gc(
 
 @app.command()
 def verify(workspace: WorkspacePath = None, as_json: AsJson = False) -> None:
-    """Read every stored byte again and compare digests. Exit 1 if anything is damaged; the next run mends it."""
-    from flows import inspection, summary
+    """Read every stored byte again and compare digests. Exit 1 if anything is damaged; the next run mends what it can."""
+    from flows import summary, verification
 
-    found = inspection.verify(workspace)
+    found = verification.verify(workspace)
     _emit(found, summary.verify_lines, as_json=as_json)
     if found["damaged"]:
         raise typer.Exit(EXIT_FAILED)

@@ -488,40 +488,12 @@ def require_crawl(recipe: Recipe) -> None:
         )
 
 
-def verify(workspace_path: Path | None) -> dict[str, Any]:
-    """Hash every shard and checkpoint file again; damaged shards are moved aside so that the next run makes them."""
+def opened_workspace(workspace_path: Path | None) -> Workspace:
+    """The workspace, in which something was run. Raises ConfigError where nothing was."""
     place = _workspace(workspace_path)
     if not _is_begun(place):
         raise ConfigError(f"got {place.root}, wanted a workspace: run something first, or pass --workspace.")
-    store = place.open_store()
-    damaged: list[str] = []
-    num_shards = num_bytes = 0
-    seen: set[str] = set()
-    for name, record in store.records():
-        if record is None:
-            damaged.append(f"store/{name}")
-            continue
-        for shard in record.shards:
-            if shard.digest not in seen:
-                seen.add(shard.digest)
-                num_shards += 1
-                num_bytes += shard.num_bytes
-                if not store.check(shard):
-                    damaged.append(f"{record.stage} shard {shard.digest[:16]}")
-    damaged += takedown.damage(place)
-    num_files = 0
-    for result in sorted((place.root / "models").glob("*/training.json")):
-        try:
-            files = json.loads(result.read_bytes())["files"]
-        except (ValueError, KeyError):
-            damaged.append(str(result.relative_to(place.root)))
-            continue
-        for name, digest in files.items():
-            num_files += 1
-            path = result.parent / name
-            if not path.is_file() or digest_file(path) != digest:
-                damaged.append(str(path.relative_to(place.root)))
-    return {"shards": num_shards, "bytes": num_bytes, "model_files": num_files, "damaged": damaged}
+    return place
 
 
 def doctor(workspace_path: Path | None) -> dict[str, Any]:

@@ -38,3 +38,17 @@ def read_result(path: Path, key: str) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return values
+
+
+def damaged_files(path: Path) -> tuple[int, list[Path]]:
+    """Of a result: how many files it rests on, and which of those and of itself are damaged or missing."""
+    try:
+        body = json.loads(path.read_bytes())
+        digest = body.pop("digest")
+        files: dict[str, str] = body["files"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return 0, [path]
+    if digest != digest_value(body):
+        return 0, [path]
+    found = [(path.parent / name, wanted) for name, wanted in files.items()]
+    return len(files), [each for each, wanted in found if not each.is_file() or digest_file(each) != wanted]

@@ -385,10 +385,13 @@ def verify_lines(found: dict[str, Any]) -> list[str]:
     head = f"{found['shards']:,} shards ({found['bytes'] / 1e6:,.1f} MB) and {found['model_files']} model files read"
     if not found["damaged"]:
         return [f"{head}: all whole"]
+    lost = found["irreplaceable"]
+    mendable = len(found["damaged"]) - len(lost)
     return [
         f"{head}: {len(found['damaged'])} damaged",
         *(f"  {name}" for name in found["damaged"]),
-        "run the recipe again: they are made anew",
+        *(["run the recipe again: what it made is made anew"] if mendable else []),
+        *([f"put back from a copy, or crawl again, since no run can make them: {', '.join(lost)}"] if lost else []),
     ]
 
 

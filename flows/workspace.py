@@ -14,11 +14,14 @@ lock        held by the one run that may write
 
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from flows.settings import Settings
 from pipelines.errors import StorageError
@@ -101,8 +104,18 @@ class Workspace:
         return self.root / "mlartifacts"
 
 
+_MAX_OWNER_BYTES = 500
+_OWNER = re.compile(r"process \d+ on \S+ since [-\d]+ [:\d]+ UTC")
+
 _held: ContextVar[tuple[Path, Store] | None] = ContextVar("held_workspace", default=None)
 """The workspace that the run in this context writes, so that the flows of a pipeline share one lock."""
+
+
+def _owner(lock: BinaryIO) -> str:
+    """Who holds the lock: what it wrote into the file is for people only, and it may just be about to."""
+    lock.seek(0)
+    said = lock.read(_MAX_OWNER_BYTES).decode("utf-8", "replace").strip()
+    return said if _OWNER.fullmatch(said) else "another process"
 
 
 @contextmanager
@@ -119,20 +132,18 @@ def writing(workspace: Workspace) -> Iterator[Store]:
         return
     with storage_errors(workspace.root):
         workspace.root.mkdir(parents=True, exist_ok=True)
-        lock = (workspace.root / "lock").open("a+")
+        lock = (workspace.root / "lock").open("a+b", buffering=0)
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            lock.seek(0)
-            owner = lock.read().strip() or "unknown"
             raise StorageError(
-                f"got a workspace in use by process {owner} ({workspace.root}), wanted it free: "
+                f"got a workspace in use by {_owner(lock)} ({workspace.root}), wanted it free: "
                 "wait for that run, or pass another --workspace."
             ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+        with storage_errors(workspace.root):
+            lock.truncate(0)
+            lock.write(f"{owner_name(os.getpid())} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n".encode())
         store = workspace.open_store()
         with store.exclusive(owner_name(os.getpid()), workspace.root / "lock"):
             store.clear_temporary()

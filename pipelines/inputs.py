@@ -5,7 +5,8 @@ size, modification, status-change time and inode are as last seen keeps its dige
 is read whole. The memory is a cache: deleting it costs time, never truth.
 
 A file that changed less than two seconds ago is not remembered: clocks of file systems are coarse, so a
-second change in the same tick would leave the same mark ("racily clean", as Git calls it).
+second change in the same tick would leave the same mark ("racily clean", as Git calls it). Nor is the memory asked about
+such a file, or about one that says it changed in the future: then the clock was set back, and times may come twice.
 """
 
 import json
@@ -14,7 +15,7 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipelines.digest import digest_file
+from pipelines.digest import digest_bytes, digest_file
 from pipelines.errors import InputError
 from pipelines.store import storage_errors
 
@@ -29,32 +30,38 @@ def digest_files(paths: Iterable[Path], memory: Path) -> dict[Path, str]:
     """
     known = _load(memory)
     found: dict[Path, str] = {}
-    fresh: dict[str, object] = {}
+    kept: dict[str, object] = {}
+    has_changed = False
     for path in paths:
         try:
-            read_at_ns = time.time_ns()
+            now_ns = time.time_ns()
             status = path.stat()
             mark = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
             name = str(path.resolve())
-            last = known.get(name)
-            if isinstance(last, list) and last[:-1] == mark:
+            is_settled = now_ns - max(status.st_mtime_ns, status.st_ctime_ns) > _SETTLED_NS
+            last = kept.get(name, known.pop(name, None))
+            if is_settled and isinstance(last, list) and last[:-1] == mark:
                 found[path] = str(last[-1])
+                kept[name] = last
                 continue
             found[path] = digest_file(path)
         except OSError as error:
             raise InputError(
                 f"got {error.strerror} for source file {path}, wanted one that can be read: check paths."
             ) from error
-        if read_at_ns - max(status.st_mtime_ns, status.st_ctime_ns) > _SETTLED_NS:
-            fresh[name] = [*mark, found[path]]
-    if fresh:
-        _save(memory, known | fresh)
+        if is_settled:
+            kept[name] = [*mark, found[path]]
+        has_changed = has_changed or is_settled or last is not None
+    if has_changed:
+        _save(memory, known | kept)
     return found
 
 
 def _load(memory: Path) -> dict[str, object]:
+    """What is remembered; nothing where a byte of it was changed."""
     try:
-        known = json.loads(memory.read_bytes())
+        digest, _, body = memory.read_bytes().partition(b"\n")
+        known = json.loads(body) if digest == digest_bytes(body).encode() else {}
     except (FileNotFoundError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
@@ -65,7 +72,8 @@ def _save(memory: Path, known: dict[str, object]) -> None:
         memory.parent.mkdir(parents=True, exist_ok=True)
         temporary = memory.with_name(f"{memory.name}.{uuid.uuid4().hex}")
         try:
-            temporary.write_text(json.dumps(known))
+            body = json.dumps(known).encode()
+            temporary.write_bytes(digest_bytes(body).encode() + b"\n" + body)
             temporary.replace(memory)
         finally:
             temporary.unlink(missing_ok=True)

@@ -161,7 +161,7 @@ class Store:
 
     def shard_path(self, digest: str) -> Path:
         """Where a shard lies, or would lie. Of a bucket's shard: a verified copy, which stays until this process ends."""
-        name = _object_name(digest)
+        name = object_name(digest)
         if self.beneath is not None and self._storage.stat(name) is None:
             return self.beneath.shard_path(digest)
         with storage_errors(self.root):
@@ -185,7 +185,7 @@ class Store:
                         num_rows += batch.num_rows
             with storage_errors(self.root):
                 digest, num_bytes = digest_file(temporary), temporary.stat().st_size
-                self._storage.publish(temporary, _object_name(digest), digest)
+                self._storage.publish(temporary, object_name(digest), digest)
             return Shard(digest, num_bytes, num_rows)
         finally:
             temporary.unlink(missing_ok=True)
@@ -237,7 +237,7 @@ class Store:
     def remove_object(self, digest: str) -> None:
         """Remove a shard, if it is there, and its copy. Only for the holder of the workspace lock."""
         with storage_errors(self.root):
-            self._storage.remove(_object_name(digest))
+            self._storage.remove(object_name(digest))
 
     def _opened(self, shard: Shard) -> pa.NativeFile:
         while True:
@@ -255,7 +255,7 @@ class Store:
 
     def _local(self, shard: Shard, *, mends: bool) -> Path | None:
         """A local file with the verified bytes. What is damaged is moved aside if `mends`."""
-        name = _object_name(shard.digest)
+        name = object_name(shard.digest)
         with storage_errors(self.root):
             path = self._storage.local(name, shard.digest)
             if path is None and self._check(shard, mends=mends):  # in the store beneath, or made anew meanwhile
@@ -266,7 +266,7 @@ class Store:
             return path
 
     def _check(self, shard: Shard, *, mends: bool) -> bool:
-        name = _object_name(shard.digest)
+        name = object_name(shard.digest)
         with storage_errors(self.root):
             blob = self._storage.stat(name)
             if blob is None:  # never made, or just moved aside by another worker
@@ -280,10 +280,10 @@ class Store:
 
     def _present(self, shards: Sequence[Shard], *, mends: bool) -> set[Shard]:
         """Those that are there and whole, told without reading what nothing hints at being changed."""
-        blobs = self._storage.stat_all({_object_name(shard.digest) for shard in shards}, "objects/")
+        blobs = self._storage.stat_all({object_name(shard.digest) for shard in shards}, "objects/")
         present, rest = set(), []
         for shard in shards:
-            blob = blobs.get(_object_name(shard.digest))
+            blob = blobs.get(object_name(shard.digest))
             if blob is None:
                 rest.append(shard)
             elif (blob.is_sealed and blob.num_bytes == shard.num_bytes) or self._check(shard, mends=mends):
@@ -313,7 +313,7 @@ class Store:
         return self._recorded(stage, list(keys), mends=True)
 
     def _recorded(self, stage: str, keys: Sequence[str], *, mends: bool) -> dict[str, Record]:
-        names = {key: _record_name(stage, key) for key in keys}
+        names = {key: record_name(stage, key) for key in keys}
         found = self._storage.read_all(names.values(), f"records/{stage}/")
         records: dict[str, Record] = {}
         for key, name in names.items():
@@ -329,6 +329,11 @@ class Store:
             records |= self.beneath._recorded(stage, rest, mends=False)  # noqa: SLF001
         return records
 
+    def forget(self, record: Record) -> None:
+        """Move a record aside whose shards are not all there; one whose shards were made anew meanwhile stays."""
+        if self.find(record.stage, record.key) is None:
+            self._set_record_aside(record_name(record.stage, record.key), _dump_record(record))
+
     def _set_record_aside(self, name: str, damaged: bytes) -> None:
         with storage_errors(self.root), contextlib.suppress(FileNotFoundError):
             blob = self._storage.stat(name)
@@ -337,7 +342,7 @@ class Store:
 
     def publish(self, record: Record) -> None:
         """Store a record; last of all, once its shards are in place."""
-        self._write(_record_name(record.stage, record.key), _dump_record(record))
+        self._write(record_name(record.stage, record.key), _dump_record(record))
 
     def records(self) -> Iterator[tuple[str, Record | None]]:
         """Every record with its name, `records/STAGE/ab/KEY`; None for one that cannot be read."""
@@ -357,7 +362,7 @@ class Store:
     def remove_record(self, stage: str, key: str) -> None:
         """Forget what a stage wrote under a key, if it is there. Only for the holder of the workspace lock."""
         with storage_errors(self.root):
-            self._storage.remove(_record_name(stage, key))
+            self._storage.remove(record_name(stage, key))
 
     # refs
 
@@ -371,19 +376,22 @@ class Store:
                 for entry in manifest.entries
             ],
         }
-        self._write(f"refs/{recipe}/{manifest.stage}", json.dumps(body, indent=1, sort_keys=True).encode())
+        sealed = {**body, "body_digest": _body_digest(body)}
+        self._write(f"refs/{recipe}/{manifest.stage}", json.dumps(sealed, indent=1, sort_keys=True).encode())
 
     def ref(self, recipe: str, stage: str) -> Manifest | None:
         """The newest manifest of a stage for a recipe; None if there is none that can be read."""
         try:
             body = json.loads(self._storage.read(f"refs/{recipe}/{stage}"))
+            if body.pop("body_digest") != _body_digest(body) or body["stage"] != stage:
+                return None  # damaged, or of a version that did not say
             entries = tuple(
                 Entry(unit=item["unit"], key=item["key"], shard=Shard(**item["shard"]), counts=item["counts"])
                 for item in body["entries"]
             )
         except FileNotFoundError:
             return self.beneath.ref(recipe, stage) if self.beneath is not None else None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, ConfigError):
             return None
         return Manifest(stage, entries)
 
@@ -460,16 +468,22 @@ def _copied(batch: pa.RecordBatch) -> pa.RecordBatch:
     return batch.take(pa.array(range(batch.num_rows), pa.int64()))
 
 
-def _object_name(digest: str) -> str:
+def object_name(digest: str) -> str:
+    """What a shard goes by in a store."""
     return f"objects/{digest[:2]}/{digest}"
 
 
-def _record_name(stage: str, key: str) -> str:
+def record_name(stage: str, key: str) -> str:
+    """What a record goes by in a store."""
     return f"records/{stage}/{key[:2]}/{key}"
 
 
 def _shard_json(shard: Shard) -> dict[str, Any]:
     return {"digest": shard.digest, "num_bytes": shard.num_bytes, "num_rows": shard.num_rows}
+
+
+def _body_digest(body: Mapping[str, Any]) -> str:
+    return digest_bytes(json.dumps(body, sort_keys=True).encode())
 
 
 _ENVELOPE = b'{"digest":"%s","record":%s}'

@@ -10,6 +10,7 @@ from object_storage import TestBucket
 
 from flows import inspection
 from flows.settings import read_settings
+from flows.verification import verify
 from flows.workspace import Workspace, writing
 from pipelines.errors import ConfigError, StorageError
 from pipelines.store import Place
@@ -56,18 +57,18 @@ def test_a_run_keeps_its_store_in_the_bucket_and_another_workspace_goes_on_with_
     planned = inspection.plan(recipe, tmp_path / "other")
     assert not any(stage["compute"] for stage in planned["stages"] if stage["name"] not in ("train", "evaluate"))
     assert not (tmp_path / "other").exists(), "who looks makes nothing"
-    found = inspection.verify(tmp_path / "w")
+    found = verify(tmp_path / "w")
     assert (found["shards"], found["damaged"]) == (len(in_bucket.names("objects")), [])
     assert found["model_files"]
     name = in_bucket.names("objects")[3]
     in_bucket.put(name, in_bucket.get(name)[::-1])
     in_bucket.put(in_bucket.names("records/extract")[0], b"{")
-    assert len(inspection.verify(tmp_path / "w")["damaged"]) == 2
+    assert len(verify(tmp_path / "w")["damaged"]) == 2
     assert name not in in_bucket.names("objects")
     again = pipeline(recipe, tmp_path / "other", "build")
     assert 1 <= sum(stage["computed"] for stage in again["stages"] if stage["name"] != "report") <= 2
     assert (again["tokens"], again["documents"]) == (first["tokens"], first["documents"])
-    assert inspection.verify(tmp_path / "w")["damaged"] == []
+    assert verify(tmp_path / "w")["damaged"] == []
 
 
 def test_the_doctor_asks_the_bucket(in_bucket: TestBucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
