@@ -8,8 +8,8 @@ import pyarrow as pa
 
 from pipelines.schemas import PAGE
 
-MAX_BATCH_ROWS = 256
-MAX_BATCH_BYTES = 8 << 20
+MAX_BATCH_ROWS = 1024
+MAX_BATCH_BYTES = 16 << 20
 """Payload bytes of a batch; a page that is larger by itself makes a batch of one row."""
 
 MAX_EVIDENCE_BYTES = 4096
