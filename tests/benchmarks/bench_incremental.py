@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from bench_build import cpu_seconds, default_config, sources_in
 from page_files import all_pages, write_warc
 
@@ -57,6 +58,7 @@ def config_of(step: str, url: str = "") -> CorpusConfig:
 
 def run_step(step: str, warcs: Path, store: Path, url: str) -> None:
     """One build in this process; prints its figures."""
+    pa.array([0])  # pyarrow loads pandas with its first array; in the command it is loaded in any run
     started, opened = time.monotonic(), Store(store)
     config = config_of(step, url)
     with open_executor(2) as executor:
