@@ -38,7 +38,7 @@ def stories(
 def _story(store: Store, done: Mapping[str, Manifest], policy: PolicyConfig, unit: str, row_idx: int) -> dict[str, Any]:
     document = _row(store, done, "extract", unit, row_idx)
     signals = _row(store, done, "signals", unit, row_idx)
-    for name in ("minhash", "pii"):
+    for name in ("minhash", "pii", "exact_digest"):
         signals.pop(name, None)
     digest = signals.pop("text_digest", None)
     signals |= _row(store, done, "toxicity", unit, row_idx)

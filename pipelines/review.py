@@ -60,7 +60,7 @@ Ints = npt.NDArray[np.int64]
 Keys = npt.NDArray[np.uint64]
 Flags = npt.NDArray[np.bool_]
 
-_SIGNAL_COLUMNS = tuple(name for name in SIGNALS.names if name not in ("text_digest", "minhash", "pii"))
+_SIGNAL_COLUMNS = tuple(name for name in SIGNALS.names if name not in ("text_digest", "exact_digest", "minhash", "pii"))
 _DECISION_COLUMNS = ("doc_id", "failed_rules")
 _OUTCOME_COLUMNS = ("doc_id", "decision", "reason", "duplicate_of", "similarity")
 _DOCUMENT_COLUMNS = ("doc_id", "title", "text")

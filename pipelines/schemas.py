@@ -142,6 +142,9 @@ SIGNALS = pa.schema(
         ),
         # duplicates
         pa.field("text_digest", pa.binary(16)),  # of the normalised text; null where there is no text
+        pa.field(
+            "exact_digest", pa.binary(16)
+        ),  # of the text as it is, so that what looks it up is named by its inputs
         pa.field("minhash", pa.list_(pa.uint32(), MINHASH_NUM_PERMUTATIONS)),
     ]
 )
@@ -292,7 +295,7 @@ BANDS = pa.schema(
 
 NEAR = pa.schema(
     [
-        _required("text", pa.binary(16)),  # digests of two texts, the later one first
+        _required("text", pa.binary(16)),  # exact digests of two texts, the later one first
         _required("other", pa.binary(16)),
         _required("similarity", pa.float32()),  # Jaccard similarity of their shingles
         _required("containment", pa.float32()),  # share of the later one's shingles that are in the earlier one
@@ -363,7 +366,8 @@ MEASURED = pa.schema(
         *(
             field
             for field in SIGNALS
-            if field.name not in ("doc_id", "url", "fetched_at", "problem", "text_digest", "minhash", "pii")
+            if field.name
+            not in ("doc_id", "url", "fetched_at", "problem", "text_digest", "exact_digest", "minhash", "pii")
         ),
         *(field for field in TOXICITY if field.name != "doc_id"),
         # null where nobody looked

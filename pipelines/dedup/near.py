@@ -71,7 +71,9 @@ def find_near(batches: Iterable[pa.RecordBatch], config: NearConfig, aids: Aids)
             out |= superseding(rows, order) != NONE
         texts = distinct_texts(rows, order, out)
         numbers, candidates, buckets = _entries(shared, signatures.refs, rows, texts)
-        digests = rows.digests.take(pa.array(texts.first_row[candidates]))
+        first_rows = pa.array(texts.first_row[candidates])
+        # Likeness is that of the texts as they are: of two that are normalised to one, the first seen is compared.
+        digests = rows.exact.take(first_rows)
         with ShingleFile(folder / "shingles") as shingles:
             places = _places(texts.first_row[candidates], aids)
 
@@ -88,7 +90,7 @@ def find_near(batches: Iterable[pa.RecordBatch], config: NearConfig, aids: Aids)
 
             likeness = liken(
                 *(numbers, buckets, signatures.array),
-                np.searchsorted(signatures.refs, text_refs(digests)).astype(np.int64),
+                np.searchsorted(signatures.refs, text_refs(rows.digests.take(first_rows))).astype(np.int64),
                 known=_known(digests, aids),
                 verify=verify,
                 min_similarity=config.min_similarity,

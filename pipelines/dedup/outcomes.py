@@ -174,7 +174,7 @@ def _read_likeness(rows: Rows, texts: Texts, config: OutcomesConfig) -> _Likenes
     num_texts = len(texts.first_row)
     leader = np.arange(num_texts)
     similarity, containment = np.ones(num_texts, np.float32), np.ones(num_texts, np.float32)
-    digests = rows.digests.take(pa.array(texts.first_row))
+    digests = rows.exact.take(pa.array(texts.first_row))
     alike: list[tuple[Indices, Indices]] = []
     with pa.memory_map(config.near_pairs.path) as source:
         for batch in pa.ipc.open_stream(source):

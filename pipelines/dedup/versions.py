@@ -42,7 +42,7 @@ WITHDRAWING_REASONS = (
 _FAILED_FETCH = r"^(http_(408|429|5\d\d)|warc_\w+|text_corrupt|bad_encoding|bad_http|bad_row)$"
 """Reasons that say nothing about the page as it is now."""
 
-OF_SIGNALS = select(SIGNALS, "doc_id", "url", "fetched_at", "num_chars", "text_digest")
+OF_SIGNALS = select(SIGNALS, "doc_id", "url", "fetched_at", "num_chars", "text_digest", "exact_digest")
 OF_DECISION = select(DECISION, "doc_id", "decision", "reason")
 _READ = {field.name: field for field in (*OF_SIGNALS, *OF_DECISION)}
 
@@ -56,7 +56,8 @@ class Rows:
     num_chars: Indices  # of the text
     url: Indices  # a number for each distinct URL; NONE where unknown
     text: Indices  # a number for each distinct text; NONE where there is none
-    digests: pa.Array
+    digests: pa.Array  # of normalised texts
+    exact: pa.Array  # of texts as they are
     urls: pa.Array
     reasons: pa.Array
     kept: Flags  # by the policy
@@ -96,6 +97,7 @@ def collect(batches: Iterable[pa.RecordBatch]) -> Rows:
         url=_numbered(joined["url"]),
         text=_numbered(joined["text_digest"]),
         digests=joined["text_digest"],
+        exact=joined["exact_digest"],
         urls=joined["url"],
         reasons=joined["reason"],
         kept=pc.equal(joined["decision"], "keep").to_numpy(zero_copy_only=False),

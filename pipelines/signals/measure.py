@@ -1,6 +1,7 @@
 """The signals stage: DOCUMENT -> SIGNALS. Everything measured about a document, once, without a judgement on it."""
 
 import functools
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,15 +100,20 @@ def measure_signals(batches: Iterable[pa.RecordBatch], config: SignalsConfig) ->
             ],
             "classifier_scores": [classify(text, code) for text, code in zip(texts, codes, strict=True)],
             "text_digest": [digest for digest, _ in fingerprints],
+            "exact_digest": [_exact_digest(text) if text else None for text in texts],
             "minhash": _signatures([signature for _, signature in fingerprints]),
         }
         arrays = [_array(columns[field.name], field.type) for field in SIGNALS]
         yield pa.RecordBatch.from_arrays(arrays, schema=SIGNALS)
 
 
+def _exact_digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
 SIGNALS_STAGE = Stage(
     name="signals",
-    version=5,
+    version=6,
     inputs=(select(DOCUMENT, "doc_id", "url", "fetched_at", "license_url", "directives", "problem", "text"),),
     output=SIGNALS,
     transform=measure_signals,

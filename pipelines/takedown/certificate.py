@@ -100,7 +100,7 @@ def wanted_of(before: Facts, requests: Sequence[Request], takedown: Takedown) ->
     return Wanted(
         doc_ids=frozenset(item["doc_id"] for _, item in documents),
         urls=frozenset(item["url"] for scope, item in documents if scope in _URL_SCOPES and item["url"]),
-        text_digests=frozenset(bytes.fromhex(item["text_digest"]) for _, item in documents if item["text_digest"]),
+        text_digests=frozenset(bytes.fromhex(each) for _, item in documents for each in item["text_digests"]),
         takedown=takedown,
     )
 

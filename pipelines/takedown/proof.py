@@ -21,7 +21,7 @@ _NAMING = ("doc_id", "url", "duplicate_of")
 """Columns that name a document."""
 _WORDING = ("text", "title")
 """Columns that quote one, where they hold text."""
-_DIGESTS = ("text_digest", "text", "other")
+_DIGESTS = ("text_digest", "exact_digest", "text", "other")
 """Columns that know one by the digest of its text, where they hold that, or its first eight bytes."""
 _END_OF_URL = rb"(?![\w/?=%#~+-]|\.\w|&(?!quot;|lt;|gt;|#))"
 _TAG = re.compile(r"<[^<>]*>")
@@ -169,9 +169,9 @@ def _held_by_others(store: Store, signals: Manifest | None, digests: frozenset[b
     wanted = pa.array(sorted(digests), pa.binary(16))
     found: set[bytes] = set()
     for entry in signals.entries if signals is not None and digests else ():
-        for batch in store.read(entry.shard, ("text_digest",)):
-            column = batch.column("text_digest")
-            found.update(column.filter(pc.is_in(column, wanted)).to_pylist())
+        for batch in store.read(entry.shard, ("text_digest", "exact_digest")):
+            for column in batch.columns:
+                found.update(column.filter(pc.is_in(column, wanted)).to_pylist())
     return found
 
 

@@ -73,20 +73,19 @@ def _named(row: pa.RecordBatch) -> Facts:
 
 
 def _add_digests(store: Store, signals: Manifest | None, facts: Mapping[str, Facts], unreadable: list[str]) -> None:
-    """Add to each document the digest of its text, which the index of near-duplicates knows it by."""
+    """Add to each document the digests of its text, which the search for near-duplicates knows it by."""
     entries = signals.by_unit() if signals is not None else {}
     for found in facts.values():
         for item in found["documents"]:
-            item["text_digest"] = None
+            item["text_digests"] = []
     for unit in {item["unit"] for found in facts.values() for item in found["documents"]} & entries.keys():
-        digests: list[bytes | None] = []
-        for batch in _read(store, entries[unit], ("text_digest",), unreadable):
-            digests += batch.column("text_digest").to_pylist()
+        digests: list[tuple[bytes | None, ...]] = []
+        for batch in _read(store, entries[unit], ("text_digest", "exact_digest"), unreadable):
+            digests += zip(*(column.to_pylist() for column in batch.columns), strict=True)
         for found in facts.values():
             for item in found["documents"]:
                 if item["unit"] == unit and item["row"] < len(digests):
-                    digest = digests[item["row"]]
-                    item["text_digest"] = digest.hex() if digest is not None else None
+                    item["text_digests"] = [each.hex() for each in digests[item["row"]] if each is not None]
 
 
 def _add_outcomes(store: Store, outcomes: Manifest | None, facts: Mapping[str, Facts], unreadable: list[str]) -> None:

@@ -25,11 +25,14 @@ from pipelines.schemas import DECISION, DOCUMENT, OUTCOME, SIGNALS
 from pipelines.signals.minhash import minhash, text_digest
 from pipelines.signals.shingles import compare, shingle_sets
 from pipelines.stage import Aids, Resource
-from pipelines.store import Store
+from pipelines.store import Shard, Store
 
 INPUT = pa.schema(
     [
-        *(SIGNALS.field(name) for name in ("doc_id", "url", "fetched_at", "num_chars", "text_digest", "minhash")),
+        *(
+            SIGNALS.field(name)
+            for name in ("doc_id", "url", "fetched_at", "num_chars", "text_digest", "exact_digest", "minhash")
+        ),
         *(DECISION.field(name) for name in ("decision", "reason")),
     ]
 )
@@ -53,6 +56,10 @@ class Doc:
     @property
     def text_digest(self) -> bytes:
         return text_digest(self.text)
+
+    @property
+    def exact_digest(self) -> bytes:
+        return hashlib.blake2b(self.text.encode(), digest_size=16).digest()
 
     @property
     def minhash(self) -> list[int] | None:
@@ -97,8 +104,16 @@ def with_lines(batch: pa.RecordBatch, docs: list[Doc], config: DedupConfig) -> p
 
 
 def resolved_config(store: Store, docs: list[Doc], batches: list[pa.RecordBatch], config: DedupConfig):
-    """What the last stage is given, after the stages before it: the first half of the documents is one shard."""
-    of_bands, of_near, of_outcomes = likeness_configs(config)
+    """What the last stage is given, after the stages before it."""
+    _, _, of_outcomes = likeness_configs(config)
+    return of_outcomes(resource(store, near_shard(store, docs, batches, config)))
+
+
+def near_shard(
+    store: Store, docs: list[Doc], batches: list[pa.RecordBatch], config: DedupConfig, *last: Shard
+) -> Shard:
+    """What `near` leaves; the first half of the documents is one shard. `last` is what it left before."""
+    of_bands, of_near, _ = likeness_configs(config)
     half = len(batches) // 2
     texts = [
         store.write(TEXT, [pa.record_batch([pa.array([d.text for d in part], pa.large_string())], schema=TEXT)])
@@ -110,9 +125,23 @@ def resolved_config(store: Store, docs: list[Doc], batches: list[pa.RecordBatch]
         for batch in BANDS_STAGE.transform([b.select(["text_digest", "minhash"]) for b in part], of_bands)
     ]
     index = store.write(BANDS_STAGE.output, INDEX_STAGE.transform(segments, None), compressed=False)
-    aids = Aids(read=store.read, aside=tuple(texts))
-    near = NEAR_STAGE.transform(batches, of_near((resource(store, index),)), aids)
-    return of_outcomes(resource(store, store.write(NEAR_STAGE.output, near)))
+    aids = Aids(read=lambda shard, columns: store.read(shard, columns or None), aside=tuple(texts), last=last)
+    return store.write(NEAR_STAGE.output, NEAR_STAGE.transform(batches, of_near((resource(store, index),)), aids))
+
+
+def test_what_is_remembered_of_a_pair_is_of_the_very_texts(tmp_path):
+    """Two texts that differ in punctuation alone are one when normalised, and not equally like a third."""
+    store, config = Store(tmp_path), DedupConfig()
+    text = CHINESE[:100] + "。" + CHINESE[100:200]
+    first, other = doc("b", text, fetched_at=2), doc("c", text + "，完了。", fetched_at=3)
+    earlier = doc("a", text.replace("。", "！……"), fetched_at=1)
+    assert earlier.text_digest == first.text_digest
+    before = near_shard(store, [first, other], [batch_of([first, other])], config)
+    docs = [earlier, first, other]
+    fresh = near_shard(store, docs, [batch_of(docs)], config)
+    assert fresh.num_rows == before.num_rows == 1
+    assert near_shard(store, docs, [batch_of(docs)], config, before) == fresh != before
+    assert near_shard(store, docs, [batch_of(docs)], config, fresh) == fresh
 
 
 def resource(store: Store, shard) -> Resource:

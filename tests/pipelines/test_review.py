@@ -55,7 +55,7 @@ def rule_of(facts: dict[str, Any], name: str) -> dict[str, Any]:
 def judged(build: Built) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Each document without a problem, and what each rule found in it, by the policy itself."""
     store, done, wanted = build
-    names = tuple(name for name in SIGNALS.names if name not in ("text_digest", "minhash"))
+    names = tuple(name for name in SIGNALS.names if name not in ("text_digest", "exact_digest", "minhash"))
     parts = (
         (done["signals"], names),
         (done["toxicity"], TOXICITY.names),
