@@ -371,8 +371,7 @@ def last_build(node: Node, last: Manifests) -> LastBuild | None:
     """What the recipe's last build left of a node's stage and of those it reads; None where it has none of it."""
     if node.name not in last or not all(name in last for name in node.upstream):
         return None
-    aside = (last[node.aside],) if node.aside is not None and node.aside in last else ()
-    return LastBuild(last[node.name], tuple(last[name] for name in node.upstream), aside)
+    return LastBuild(last[node.name], tuple(last[name] for name in node.upstream))
 
 
 def run_node(

@@ -62,7 +62,6 @@ class LastBuild:
 
     output: Manifest
     inputs: tuple[Manifest, ...]
-    aside: tuple[Manifest, ...] = ()
 
 
 def with_aids(store: Store, works: Sequence[Work], last: LastBuild) -> list[Work]:
@@ -73,28 +72,15 @@ def with_aids(store: Store, works: Sequence[Work], last: LastBuild) -> list[Work
     entries = [outputs.get(work.names[0]) for work in works]
     records = store.recorded_all(works[0].stage.name, {entry.key for entry in entries if entry is not None})
     return [
-        work if entry is None or entry.key not in records else _with_aid(work, entry, records[entry.key], inputs, last)
+        work if entry is None or entry.key not in records else _with_aid(work, entry, records[entry.key], inputs)
         for work, entry in zip(works, entries, strict=True)
     ]
 
 
-def _unchanged(work: Work, last: LastBuild) -> frozenset[int]:
-    """Places of the units whose shards, aside too, are those of the last build."""
-    before = [manifest.by_unit() for manifest in (*last.inputs, *last.aside)]
-
-    def is_as_before(unit: Unit) -> bool:
-        entries = [by_unit.get(unit.name) for by_unit in before]
-        shards = [entry.shard.digest for entry in entries if entry is not None]
-        return shards == [*unit.digests, *(shard.digest for shard in unit.aside)]
-
-    return frozenset(place for place, unit in enumerate(work.units) if is_as_before(unit))
-
-
-def _with_aid(work: Work, entry: Entry, record: Record, inputs: Sequence[Mapping[str, Entry]], last: LastBuild) -> Work:
+def _with_aid(work: Work, entry: Entry, record: Record, inputs: Sequence[Mapping[str, Entry]]) -> Work:
     changed = {field for field, value in work.key_fields.items() if record.key_fields.get(field) != value}
     if work.stage.uses_aids:
-        unchanged = _unchanged(work, last) if changed <= {"inputs"} else frozenset()
-        return replace(work, last=(entry.shard,), unchanged=unchanged) if changed <= {"inputs", "config"} else work
+        return replace(work, last=(entry.shard,)) if changed <= {"inputs", "config"} else work
     found = [by_unit.get(work.names[0]) for by_unit in inputs]
     shards = tuple(each.shard for each in found if each is not None)
     if changed != {"inputs"} or [[shard.digest for shard in shards]] != record.key_fields["inputs"]:

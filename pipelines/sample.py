@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.digest import digest_value
 from pipelines.errors import ConfigError, SchemaError
 from pipelines.schemas import OUTCOME, SAMPLE, SIGNALS, select
 from pipelines.stage import Aids, Kind, Stage
@@ -51,7 +52,7 @@ def sample_documents(batches: Iterable[pa.RecordBatch], config: SampleConfig, ai
         chosen = pc.and_(_is_for_training(batch), pc.greater(batch.column("num_bytes"), 0))
         times = batch.column("fetched_at").cast(pa.int64()).fill_null(0)
         columns = {
-            **{name: batch.column(name) for name in batch.schema.names if name in _READ},
+            **{name: batch.column(name) for name in batch.schema.names if name in (*_READ, "exact_digest")},
             "time": times,
             "doc_id": batch.column("doc_id"),
             "num_bytes": batch.column("num_bytes"),
@@ -96,33 +97,32 @@ def _sample(
 ) -> Iterator[pa.RecordBatch]:
     kinds = None if config.redact is None else frozenset(config.redact)
     left = budget
-    rows: list[dict[str, str]] = []
-    made = _made_before(candidates, aids)
-    texts = _texts([each["row"] for each in candidates if each["row"] not in made], aids)
-    for candidate in candidates:
-        row = candidate["row"]
-        text = made[row] if row in made else trained_text(texts[row], kinds, candidate)
-        if candidate["num_bytes"] > left:
+    rows: list[dict[str, Any]] = []
+    before = {
+        made_of: text for batch in aids.last_batches() for made_of, text in _columns(batch) if made_of is not None
+    }
+    names = [_made_of(candidate, kinds) for candidate in candidates]
+    missing = [each["row"] for each, name in zip(candidates, names, strict=True) if name not in before]
+    texts = _texts(missing, aids)
+    for candidate, name in zip(candidates, names, strict=True):
+        text = before[name] if name in before else trained_text(texts[candidate["row"]], kinds, candidate)
+        is_cut = candidate["num_bytes"] > left
+        if is_cut:
             text = text.encode()[:left].decode(errors="ignore")
         left -= candidate["num_bytes"]
-        rows.append({"doc_id": candidate["doc_id"], "text": text})
+        rows.append({"doc_id": candidate["doc_id"], "made_of": None if is_cut else name, "text": text})
     for start in range(0, len(rows), _BATCH_NUM_ROWS):
         yield pa.RecordBatch.from_pylist(rows[start : start + _BATCH_NUM_ROWS], schema=SAMPLE)
 
 
-def _made_before(candidates: Sequence[Mapping[str, Any]], aids: Aids) -> dict[int, str]:
-    """What was made of documents that have not changed, by their row; the last one may have been cut, and is left out."""
-    kept = {
-        doc_id: text for batch in aids.last_batches() for doc_id, text in zip(*batch.to_pydict().values(), strict=True)
-    }
-    kept.pop(next(reversed(kept), ""), None)
-    starts = np.cumsum([0, *(shard.num_rows for shard in aids.aside)])
-    units = np.searchsorted(starts, [each["row"] for each in candidates], side="right") - 1
-    return {
-        each["row"]: kept[each["doc_id"]]
-        for each, unit in zip(candidates, units.tolist(), strict=True)
-        if unit in aids.unchanged and each["doc_id"] in kept
-    }
+def _columns(batch: pa.RecordBatch) -> Iterator[tuple[bytes | None, str]]:
+    return zip(batch.column("made_of").to_pylist(), batch.column("text").to_pylist(), strict=True)
+
+
+def _made_of(candidate: Mapping[str, Any], kinds: frozenset[str] | None) -> bytes:
+    """Digest of all that shapes a sampled text before it is cut to the budget."""
+    shapes = [candidate["exact_digest"].hex(), *(candidate[name] for name in _READ if name in candidate)]
+    return bytes.fromhex(digest_value([sorted(kinds) if kinds is not None else None, *shapes]))[:16]
 
 
 def _texts(rows: Sequence[int], aids: Aids) -> dict[int, str]:
@@ -145,10 +145,10 @@ def _texts(rows: Sequence[int], aids: Aids) -> dict[int, str]:
 
 SAMPLE_STAGE = Stage(
     name="sample",
-    version=4,
+    version=5,
     kind=Kind.GLOBAL,
     inputs=(
-        select(SIGNALS, "doc_id", "fetched_at", "num_bytes", *READ_OF_SIGNALS),
+        select(SIGNALS, "doc_id", "fetched_at", "num_bytes", "exact_digest", *READ_OF_SIGNALS),
         select(OUTCOME, "doc_id", "decision", "split", *READ_OF_OUTCOME),
     ),
     output=SAMPLE,

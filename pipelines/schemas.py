@@ -321,7 +321,13 @@ OUTCOME = pa.schema(
 )
 """The final outcome of each page: the policy's drop, or a duplicate's, or keep."""
 
-SAMPLE = pa.schema([_required("doc_id", pa.string()), _required("text", pa.large_string())])
+SAMPLE = pa.schema(
+    [
+        _required("doc_id", pa.string()),
+        pa.field("made_of", pa.binary(16)),  # digest of all that shaped the text; null for one that was cut short
+        _required("text", pa.large_string()),
+    ]
+)
 """What the tokenizer is trained on."""
 
 TOKENIZER = pa.schema([_required("tokenizer_json", pa.large_string())])

@@ -65,8 +65,6 @@ class Aids:
     """A shard for each unit, with a row for each of its rows: of `Node.aside`."""
     last: tuple[Shard, ...] = ()
     """What this stage, of the same version and code, left in the recipe's last build, under whatever config."""
-    unchanged: frozenset[int] = frozenset()
-    """Places of the units that are as they were then, aside too; none if the config is another."""
 
     def last_batches(self) -> Iterator[pa.RecordBatch]:
         """The rows of the last build; none of a shard that is gone, damaged or of another schema."""

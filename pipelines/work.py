@@ -92,8 +92,6 @@ class Work:
     """Rows that are as they were there are taken from there. Saves work and shapes nothing, so not of the key."""
     last: tuple[Shard, ...] = ()
     """What the stage left in the recipe's last build, for a stage that `uses_aids`."""
-    unchanged: frozenset[int] = frozenset()
-    """Places of its units that are as they were in that build, under the same config."""
 
     @property
     def label(self) -> str:
@@ -155,7 +153,7 @@ def _transformed(store: Store, work: Work, batches: Iterator[pa.RecordBatch]) ->
     if not work.stage.uses_aids:
         return work.stage.transform(batches, work.config)
     aside = tuple(shard for unit in work.units for shard in unit.aside)
-    aids = Aids(read=partial(_read_shard, store), aside=aside, last=work.last, unchanged=work.unchanged)
+    aids = Aids(read=partial(_read_shard, store), aside=aside, last=work.last)
     return work.stage.transform(batches, work.config, aids)
 
 

@@ -23,7 +23,7 @@ from pipelines.tokenizer import TokenizerConfig, given_tokenizer, gpt2_tokenizer
 
 INPUT = pa.schema(
     [
-        *select(SIGNALS, "doc_id", "fetched_at", "num_bytes", "language", "pii"),
+        *select(SIGNALS, "doc_id", "fetched_at", "num_bytes", "exact_digest", "language", "pii"),
         *select(OUTCOME, "decision", "split", "cut_lines"),
     ]
 )
@@ -35,12 +35,22 @@ CHINESE = "敏捷的棕色狐狸跳过懒狗，其他的狐狸看着那些狗。
 
 def row(doc_id, text, fetched_at=None, decision="keep", split="train"):
     time = None if fetched_at is None else EPOCH + dt.timedelta(days=fetched_at)
-    known = {"doc_id": doc_id, "fetched_at": time, "num_bytes": len(text.encode())}
+    known = {
+        "doc_id": doc_id,
+        "fetched_at": time,
+        "num_bytes": len(text.encode()),
+        "exact_digest": hashlib.md5(text.encode()).digest(),
+    }
     known |= {"language": None, "pii": [], "cut_lines": []}
     return known | {"text": text, "decision": decision, "split": split}
 
 
 def sample(rows, batch_size=2, **config):
+    return [(r["doc_id"], r["text"]) for batch in sampled(rows, batch_size, **config) for r in batch.to_pylist()]
+
+
+def sampled(rows, batch_size=2, last=(), looked_up=None, **config):
+    """The batches of a sample. `last` are those of the one before; `looked_up` is told each text that is read."""
     batches = (
         pa.RecordBatch.from_pylist(rows[start : start + batch_size], schema=INPUT)
         for start in range(0, len(rows), batch_size)
@@ -48,14 +58,35 @@ def sample(rows, batch_size=2, **config):
     units = [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
 
     def read(shard, columns):
+        if shard.digest == "last":
+            yield from last
+            return
         assert columns == ("text",)
         for start in range(0, shard.num_rows, 3):
-            yield pa.RecordBatch.from_pylist(units[int(shard.digest)][start : start + 3], schema=TEXT)
+            part = units[int(shard.digest)][start : start + 3]
+            if looked_up is not None:
+                looked_up.extend(row["text"] for row in part)
+            yield pa.RecordBatch.from_pylist(part, schema=TEXT)
 
     aside = tuple(Shard(str(number), 0, len(unit)) for number, unit in enumerate(units))
-    out = list(sample_documents(batches, SampleConfig(**config), Aids(read=read, aside=aside)))
+    aids = Aids(read=read, aside=aside, last=(Shard("last", 0, 0),) if last else ())
+    out = list(sample_documents(batches, SampleConfig(**config), aids))
     assert all(batch.schema == SAMPLE for batch in out)
-    return [(r["doc_id"], r["text"]) for batch in out for r in batch.to_pylist()]
+    return out
+
+
+def test_what_was_sampled_before_is_not_read_again_unless_it_was_made_of_something_else():
+    mail = "write to zhang.san@shanshui-mail.cn today\n" + "x" * 60
+    rows = [row(name, f"{name} {mail}", 1) for name in "abcdefgh"]
+    before = sampled(rows, redact=("email",))
+    looked_up: list[str] = []
+    assert sampled(rows, last=before, looked_up=looked_up, redact=("email",)) == before
+    assert not set(looked_up) & {each["text"] for each in rows[:4]}, "only the shard of the one that the budget cuts"
+    changes = [{"cut_lines": [{"line": 1, "first_shown_by": "z"}]}, {"text": "other", "exact_digest": bytes(16)}]
+    for change in changes:
+        changed = [rows[0] | change, *rows[1:]]
+        assert sampled(changed, last=before, redact=("email",)) == sampled(changed, redact=("email",)) != before
+    assert sampled(rows, last=before) == sampled(rows) != before, "other kinds"
 
 
 def test_only_kept_training_text_is_sampled_first_seen_first():
