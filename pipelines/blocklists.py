@@ -29,6 +29,7 @@ import numpy.typing as npt
 import xxhash
 
 from pipelines.errors import ConfigError
+from pipelines.hosts import ascii_host
 from pipelines.stage import Resource
 
 Hashes = npt.NDArray[np.uint64]
@@ -188,18 +189,7 @@ def _split(url: str) -> tuple[str, str]:
     path = _SLASHES.sub("/", unquote(path, errors="surrogateescape").lower())
     if "/." in path:
         path = posixpath.normpath(path)
-    return _ascii_host(host), (path.rstrip("/") + mark + unquote(query, errors="surrogateescape").lower()).rstrip("?")
-
-
-def _ascii_host(host: str) -> str:
-    """A host in lower case, its labels in the form the DNS knows (RFC 3490), without the root's dot."""
-    host = host.lower().rstrip(".")
-    if host.isascii():
-        return host
-    try:
-        return host.encode("idna").decode("ascii")
-    except UnicodeError:
-        return host
+    return ascii_host(host), (path.rstrip("/") + mark + unquote(query, errors="surrogateescape").lower()).rstrip("?")
 
 
 def _entries(path: Path, kind: BlockListKind) -> Iterator[tuple[Hashes, int]]:
@@ -239,7 +229,7 @@ def _domain_entries(line: str) -> list[str] | None:
     if line.startswith(_OWN_ADDRESSES):
         return []
     hosts = sink[1].split() if sink else [line]
-    entries = [_ascii_host(host) for host in hosts if not sink or host.lower() not in _OWN_NAMES]
+    entries = [ascii_host(host) for host in hosts if not sink or host.lower() not in _OWN_NAMES]
     return entries if all(_DOMAIN.fullmatch(entry) and len(entry) <= 253 for entry in entries) else None
 
 

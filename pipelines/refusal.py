@@ -6,11 +6,9 @@ is a site, the registrable domain of the public suffix list, where the hosts of 
 Memory holds the decisions and a number for each document's site: about 100 bytes a document.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +17,7 @@ import pyarrow.compute as pc
 
 from pipelines.crawl.address import is_address
 from pipelines.errors import ConfigError
+from pipelines.hosts import host_finder
 from pipelines.policy import CONTENT_RULES
 from pipelines.schemas import DECISION, SIGNALS, select
 from pipelines.stage import Kind, Stage
@@ -31,8 +30,6 @@ Flags = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
 _MAX_REMEMBERED_HOSTS = 100_000
-_MAX_URL_CHARS = 16 << 10
-_BEFORE_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,29 +113,18 @@ def site_finder() -> Callable[[str | None], str]:
     from tldextract import TLDExtract
 
     extract = TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=True)
-    known: dict[str, str] = {}
+    host_of, known = host_finder(), dict[str, str]()
 
     def site(url: str | None) -> str:
-        if not url:
-            return ""
-        # What goes before the path says the host, so an address is taken apart once for each of those.
-        start = _BEFORE_PATH.match(url)
-        place = start[0] if start is not None else url
-        found = known.get(place)
+        host = host_of(url)
+        found = known.get(host)
         if found is None:
             if len(known) >= _MAX_REMEMBERED_HOSTS:
                 known.clear()
-            found = known[place] = _site(_host(url), extract)
+            found = known[host] = _site(host, extract)
         return found
 
     return site
-
-
-def _host(url: str) -> str:
-    try:
-        return (urlsplit(url[:_MAX_URL_CHARS]).hostname or "").rstrip(".")
-    except ValueError:
-        return ""
 
 
 def _site(host: str, extract: Callable[[str], Any]) -> str:

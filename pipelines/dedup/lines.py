@@ -7,13 +7,12 @@ Short lines are left alone: headings and the like repeat by right. A document wi
 Counting is spilled to disk by parts of the hashes, so memory holds one part.
 """
 
-import re
+import functools
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +20,7 @@ import pyarrow as pa
 import xxhash
 
 from pipelines.dedup.loops import kernels
+from pipelines.hosts import host_finder
 from pipelines.schemas import DOCUMENT, LINES, select
 from pipelines.stage import Stage
 
@@ -29,7 +29,6 @@ Indices = npt.NDArray[np.int64]
 _NUM_PARTS = 16
 _MAX_HELD_ENTRIES = 1 << 20
 _MAX_REMEMBERED_HOSTS = 1 << 16
-_BEFORE_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 _ENTRY = np.dtype([("hash", np.uint64), ("rank", np.int64), ("row", np.int64), ("line", np.int32), ("size", np.int32)])
 
 
@@ -64,21 +63,13 @@ def list_lines(batches: Iterable[pa.RecordBatch], config: LinesConfig) -> Iterat
 
 def _seeds() -> Callable[[str | None], int]:
     """A function from a URL to what starts the hashes of its host's lines; 0 for none."""
-    known: dict[str, int] = {}
+    host_of = host_finder()
 
-    def seed(url: str | None) -> int:
-        if url is None:
-            return 0
-        start = _BEFORE_PATH.match(url)
-        place = start[0] if start is not None else url
-        if (found := known.get(place)) is None:
-            if len(known) >= _MAX_REMEMBERED_HOSTS:
-                known.clear()
-            host = _host(url)
-            found = known[place] = (xxhash.xxh3_64_intdigest(host.encode()) | 1) if host else 0
-        return found
+    @functools.lru_cache(maxsize=_MAX_REMEMBERED_HOSTS)
+    def seed_of(host: str) -> int:
+        return (xxhash.xxh3_64_intdigest(host.encode("utf-8", "surrogatepass")) | 1) if host else 0
 
-    return seed
+    return lambda url: seed_of(host_of(url))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,13 +156,6 @@ def _repeated(entries: npt.NDArray[Any], rank: Indices, max_repeats: int) -> Ind
     cut = nth > max_repeats
     columns = [entries["row"][cut], entries["line"][cut], entries["size"][cut], entries["row"][start[cut]]]
     return np.stack([column.astype(np.int64) for column in columns], axis=1)
-
-
-def _host(url: str | None) -> str:
-    try:
-        return (urlsplit(url).hostname or "").rstrip(".") if url else ""
-    except ValueError:
-        return ""
 
 
 LINES_STAGE = Stage(

@@ -4,11 +4,12 @@ A config that holds digests only names nobody: neither a key, nor a record, nor 
 Whoever guesses a name can still test the guess.
 """
 
-import functools
 import hashlib
 import re
 from collections.abc import Iterator
 from urllib.parse import unquote
+
+from pipelines.hosts import ascii_host
 
 _DIGEST_NUM_BYTES = 16
 _URL = re.compile(r"(?:https?:)?//(?:[^/?#@]*@)?([^/?#]*)([^?#]*)(?:\?([^#]*))?(?:#.*)?", re.IGNORECASE | re.DOTALL)
@@ -34,7 +35,7 @@ def url_form(url: str) -> str:
     if match is None:
         return url.strip()
     authority, path, query = match[1], match[2] or "/", match[3]
-    host = _ascii_host(_DEFAULT_PORT.sub("", authority))
+    host = ascii_host(_DEFAULT_PORT.sub("", authority))
     parameters = sorted(part for part in (query or "").split("&") if part and not _TRACKING.match(part))
     return host + _decoded(path) + ("?" + _decoded("&".join(parameters)) if parameters else "")
 
@@ -47,7 +48,7 @@ def host_of(url: str) -> str | None:
         bare = _BARE_HOST.fullmatch(url.strip())
         authority = bare[1] if bare is not None and match is None else ""
     host = authority if authority.endswith("]") else re.sub(r":\d*\Z", "", authority)
-    return _ascii_host(host) or None
+    return ascii_host(host) or None
 
 
 def domains_of(host: str) -> Iterator[str]:
@@ -65,15 +66,3 @@ def digest_name(kind: str, name: str) -> str:
 
 def _decoded(part: str) -> str:
     return unquote(part, errors="surrogateescape") if "%" in part else part
-
-
-@functools.lru_cache(maxsize=4096)
-def _ascii_host(host: str) -> str:
-    """A host in lower case, its labels in the form the DNS knows (RFC 3490), without the root's dot."""
-    host = host.lower().rstrip(".")
-    if host.isascii():
-        return host
-    try:
-        return host.encode("idna").decode("ascii")
-    except UnicodeError:
-        return host
