@@ -10,7 +10,7 @@ import pyarrow as pa
 
 UTC_TIME = pa.timestamp("us", tz="UTC")
 MINHASH_NUM_PERMUTATIONS = 112
-"""14 bands of 8 rows (FineWeb, arXiv:2406.17557)."""
+"""As many as FineWeb has (arXiv:2406.17557); 22 bands of 5 of them are compared, see dedup/config.py."""
 
 
 def _required(name: str, kind: pa.DataType) -> pa.Field:

@@ -1,7 +1,7 @@
 """The two signals that dedup compares: a digest of the normalised text, and its MinHash signature.
 
-MinHash: Broder, "On the resemblance and containment of documents" (1997). 112 permutations, for 14
-bands of 8 rows, over 5-grams of tokens as in FineWeb (arXiv:2406.17557, datatrove). Ours differ in four ways:
+MinHash: Broder, "On the resemblance and containment of documents" (1997). 112 permutations over 5-grams of tokens, as in
+FineWeb (arXiv:2406.17557, datatrove). Ours differ in four ways:
 
 - A token is a word where a script puts spaces between words, and a single character where it does
   not (Han, kana, Thai, Lao, Burmese, Khmer, Tibetan, ...). So a Chinese page is compared by its
@@ -109,14 +109,6 @@ def word_shingles(text: str) -> npt.NDArray[np.uint64]:
         *(codes.ctypes.data, len(codes), _tables().plain.at, tokens.ctypes.data, found.ctypes.data)
     )
     return np.unique(found[:num])
-
-
-def estimate(a: Signature, b: Signature) -> float:
-    """Estimated Jaccard similarity of the texts of two signatures: the share of equal minima, 0 to 1.
-
-    Its standard error at similarity s is sqrt(s * (1 - s) / 112): 0.038 at 0.8.
-    """
-    return float(np.count_nonzero(a == b)) / len(a)
 
 
 def _digest(folded: bytes | memoryview) -> bytes:

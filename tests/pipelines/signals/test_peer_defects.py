@@ -7,13 +7,18 @@ from hypothesis import strategies as st
 
 from pipelines.policy import PolicyConfig, rules_for
 from pipelines.signals.language import identify
-from pipelines.signals.minhash import estimate, minhash, text_digest, text_digest_and_minhash
+from pipelines.signals.minhash import minhash, text_digest, text_digest_and_minhash
 from pipelines.signals.quality import measure_quality
 from pipelines.signals.repetition import measure_repetition
 from pipelines.signals.words import Scratch, split_words
 
 CHINESE = "今天的天气很好，孩子们带着朋友的狗去了公园，后来又到了后面的湖边，谁也不想回家。"
 OTHER = "图书馆在城市的北边，每个周末都有许多学生来这里读书写字，安静得只听见翻页的声音。"
+
+
+def estimate(a, b) -> float:
+    """Share of equal minima: an unbiased estimate of the Jaccard similarity, of standard error sqrt(s * (1 - s) / 112)."""
+    return float((a == b).mean())
 
 
 @pytest.mark.parametrize(("one", "other"), [("Hello world", "Good bye"), ("你好", "再见"), ("你好世界", "你好")])
