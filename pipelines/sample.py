@@ -49,7 +49,7 @@ def sample_documents(batches: Iterable[pa.RecordBatch], config: SampleConfig, ai
     found: list[pa.RecordBatch] = []
     row = 0
     for batch in batches:
-        chosen = pc.and_(_is_for_training(batch), pc.greater(batch.column("num_bytes"), 0))
+        chosen = pc.and_(_is_for_training(batch), batch.column("exact_digest").is_valid())
         times = batch.column("fetched_at").cast(pa.int64()).fill_null(0)
         columns = {
             **{name: batch.column(name) for name in batch.schema.names if name in (*_READ, "exact_digest")},

@@ -60,8 +60,7 @@ def measure_signals(batches: Iterable[pa.RecordBatch], config: SignalsConfig) ->
     for batch in batches:
         # One measure after the other, not one document after the other: so the tables of each stay in the processor's
         # cache, which on two busy cores makes it 1.3 instead of 1.8 ms of CPU time a document of 5 kB.
-        as_they_are = batch.column("text").to_pylist()
-        texts = ["" if text.isspace() else text for text in as_they_are]
+        texts = ["" if text.isspace() else text for text in batch.column("text").to_pylist()]
         languages = [identify(text, config.arbiter_threshold) for text in texts]
         codes = [language.code for language in languages]
         stated = batch.column("directives").to_pylist()
@@ -101,7 +100,7 @@ def measure_signals(batches: Iterable[pa.RecordBatch], config: SignalsConfig) ->
             ],
             "classifier_scores": [classify(text, code) for text, code in zip(texts, codes, strict=True)],
             "text_digest": [digest for digest, _ in fingerprints],
-            "exact_digest": [_exact_digest(text) if text else None for text in as_they_are],
+            "exact_digest": [_exact_digest(text) if text else None for text in texts],
             "minhash": _signatures([signature for _, signature in fingerprints]),
         }
         arrays = [_array(columns[field.name], field.type) for field in SIGNALS]

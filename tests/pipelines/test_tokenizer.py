@@ -39,7 +39,7 @@ def row(doc_id, text, fetched_at=None, decision="keep", split="train"):
         "doc_id": doc_id,
         "fetched_at": time,
         "num_bytes": len(text.encode()),
-        "exact_digest": hashlib.md5(text.encode()).digest(),
+        "exact_digest": hashlib.md5(text.encode()).digest() if text else None,
     }
     known |= {"language": None, "pii": [], "cut_lines": []}
     return known | {"text": text, "decision": decision, "split": split}
