@@ -6,7 +6,7 @@ is written down with the digest of each file, last of all; a job whose files wer
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from pipelines.store import Manifest, Shard, Store, storage_errors
 
 if TYPE_CHECKING:
     from llm.data import TokenData
-    from llm.train import StepReport
+    from llm.reports import OnReport
 
 _TRAINING = "training.json"
 _DATASET = "dataset.json"
@@ -127,7 +127,7 @@ class TrainingJob:
         return any(self.folder.glob("step-*"))
 
 
-def train_job(job: TrainingJob, recipe: Recipe, store: Store, on_step: "Callable[[StepReport], None]") -> JobResult:
+def train_job(job: TrainingJob, recipe: Recipe, store: Store, on_report: "OnReport") -> JobResult:
     """Train to the end, or go on where an earlier run stopped; a finished training is read back."""
     done = job.finished()
     if done is not None:
@@ -147,12 +147,13 @@ def train_job(job: TrainingJob, recipe: Recipe, store: Store, on_step: "Callable
             job.training,
             recipe.run,
             job.folder,
-            on_step=on_step,
+            on_report=on_report,
         )
         (job.folder / "tokenizer.json").write_text(tokenizer_json(job.dataset.tokenizer), encoding="utf-8")
-        values = {name: value for name, value in asdict(result).items() if name != "checkpoint"}
+        values = {name: value for name, value in asdict(result).items() if not isinstance(value, Path)}
         values |= {
             "checkpoint": result.checkpoint.name,
+            "best_checkpoint": result.best_checkpoint.name,
             "num_parameters": job.model.num_parameters,
             **{name: value for name, value in _reads(job, recipe).items() if name != "num_train_tokens"},
         }

@@ -21,6 +21,7 @@ from flows.recipe import Recipe
 from flows.sources import collect, known_crawls
 from flows.workspace import Workspace
 from llm.config import TrainConfig
+from llm.order import Segment
 from llm.schedule import Schedule
 from pipelines.errors import InputError
 from pipelines.lineage import Sighting, Stretch, members, over, pages, places, representatives, stream
@@ -61,7 +62,7 @@ def open_training(place: Workspace, store: Store, facts: Mapping[str, Any]) -> T
     schedule = Schedule(
         num_tokens=stretches[-1].end if stretches else 0,
         block_size=block_size,
-        num_sequences=config.sequences_per_step(block_size),
+        plan=tuple(Segment(**segment) for segment in state["progress"]["plan"]),
         seed=config.seed,
         num_steps=state["step"],
     )

@@ -318,11 +318,9 @@ class ModelSection:
 
     def config(self, vocab_size: int) -> ModelConfig:
         """The model's config for a vocabulary."""
-        preset = PRESETS[self.preset](vocab_size=vocab_size)
-        names = [item.name for item in fields(ModelConfig) if item.name not in ("vocab_size", "bias")]
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        kept = {item.name: getattr(preset, item.name) for item in fields(ModelConfig)}
-        return ModelConfig(**(kept | given))
+        sizes = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "preset"}
+        given = {name: size for name, size in sizes.items() if size is not None}
+        return replace(PRESETS[self.preset](vocab_size=vocab_size), **given)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -243,6 +243,8 @@ def train_model(
     artifact = ProgressArtifact(slug(recipe.name, "train"))
 
     def show(seen: Any) -> None:
+        if not hasattr(seen, "num_tokens"):  # an event
+            return
         on_step(seen)
         loss = seen.loss if seen.loss is not None else seen.val_loss
         speed = f", {seen.tokens_per_second:,.0f} tokens/s" if seen.tokens_per_second else ""

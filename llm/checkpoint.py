@@ -1,13 +1,15 @@
 """Checkpoints that are whole or not there: weights, optimiser and state in one folder, step-00001000.
 
-    model.safetensors       the weights, by published name
-    optimizer.safetensors   AdamW's moments, by parameter name
-    state.json              step, configs, digests, measurements so far
-    manifest.json           SHA-256 and size of each of them
+    model/*.safetensors       the weights, by published name
+    optimizer/*.safetensors   what the optimisers carry, by parameter name
+    loop.safetensors          the guard's window, and the random state of each process
+    state.json                step, configs, digests, the plan of the data, measurements so far
+    manifest.json             SHA-256 and size of each of them
 
 A folder is written under a temporary name, its files are synced, the manifest comes last, then it is renamed.
-Nothing is pickled. No random state is stored, because none lasts longer than a step: the order of the data and
-dropout are functions of the seed and the step.
+Nothing is pickled. A model that every process holds is one file, written beside the steps that follow (`Writer`); one
+that is sharded is written by all processes at once (torch.distributed.checkpoint, in its safetensors form). Either can
+be read back into any number of processes.
 """
 
 import hashlib
@@ -15,59 +17,166 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from llm.config import ModelConfig
+from llm.distributed import World
 from llm.model import GPT
+from llm.optim import Optimizers
 from pipelines.digest import digest_file
 from pipelines.errors import IntegrityError, StorageError, TerminalError
 
 _logger = logging.getLogger(__name__)
 
-_MODEL = "model.safetensors"
-_OPTIMIZER = "optimizer.safetensors"
+_MODEL = "model"
+_OPTIMIZER = "optimizer"
+_LOOP = "loop.safetensors"
 _STATE = "state.json"
 _MANIFEST = "manifest.json"
 _PREFIX = "step-"
 _TEMPORARY = ".writing-"
 
+Tensors = dict[str, Tensor]
 
-def save(
-    folder: Path, model: GPT, optimizer: torch.optim.Optimizer, state: dict[str, Any], *, step: int, keep_last: int
-) -> Path:
-    """Write the checkpoint of a step, then remove all but the newest `keep_last`. Gives its folder.
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """What a checkpoint holds, copied away from what goes on changing."""
+
+    step: int
+    model: Tensors
+    optimizer: Tensors
+    loop: Tensors
+    state: Mapping[str, Any]
+    """Plain JSON; `val_loss` in it, where it is a number, makes the checkpoint one of the best or not."""
+
+    @classmethod
+    def of(
+        cls, model: GPT, optimizers: Optimizers, loop: Tensors, state: Mapping[str, Any], *, step: int
+    ) -> "Snapshot":
+        """Copies in the host's memory."""
+        return cls(
+            step=step,
+            model=_copied(model.named_parameters()),
+            optimizer=_copied(optimizers.state()),
+            loop=_copied(loop.items()),
+            state=state,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Keep:
+    """Which checkpoints stay: the newest, and beside them those with the least validation loss."""
+
+    last: int
+    best: int
+
+
+@dataclass(slots=True)
+class Writer:
+    """Writes one checkpoint at a time beside the training. Its errors come out of the next call."""
+
+    folder: Path
+    keep: Keep
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "checkpoint"))
+    _pending: "Future[Path] | None" = None
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Begin to write; waits for the one before."""
+        self.wait()
+        self._pending = self._pool.submit(write, self.folder, snapshot, self.keep)
+
+    def wait(self) -> Path | None:
+        """Until the last one is on the disk. Gives its folder, once; None where there was none."""
+        pending, self._pending = self._pending, None
+        return pending.result() if pending is not None else None
+
+    def close(self) -> None:
+        """Wait for the disk, whatever comes of it, and end the thread."""
+        self._pool.shutdown(wait=True)
+
+
+def write(folder: Path, snapshot: Snapshot, keep: Keep) -> Path:
+    """Write a checkpoint, then remove those that `keep` does not name. Gives its folder.
 
     Raises TerminalError for a weight that is not finite (nothing is written), StorageError where the disk fails.
     """
-    bad = [name for name, p in model.named_parameters() if not bool(torch.isfinite(p).all())]
-    if bad:
-        raise TerminalError(
-            f"got a weight of {bad[0]} that is not finite at step {step}; wanted finite weights in a checkpoint: "
-            "lower the learning rate and go on from the checkpoint before."
-        )
-    target = folder / f"{_PREFIX}{step:08d}"
-    temporary = folder / f"{_TEMPORARY}{target.name}"
-    try:
+    _refuse_not_finite(snapshot.model, snapshot.step)
+
+    def fill(temporary: Path) -> None:
+        for name, tensors in ((_MODEL, snapshot.model), (_OPTIMIZER, snapshot.optimizer)):
+            (temporary / name).mkdir()
+            save_file(tensors, temporary / name / f"{name}.safetensors")
+        save_file(snapshot.loop, temporary / _LOOP)
+
+    return _publish(folder, fill, snapshot.state, snapshot.step, keep)
+
+
+def write_sharded(
+    folder: Path,
+    model: GPT,
+    optimizers: Optimizers,
+    loop: Tensors,
+    state: Mapping[str, Any],
+    *,
+    step: int,
+    keep: Keep,
+    world: World,
+) -> Path:
+    """Write the parts of a model that each process holds; all call it. Likewise otherwise."""
+    from torch.distributed import checkpoint as dcp
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+
+    _refuse_not_finite(
+        {name: p.to_local() if isinstance(p, DTensor) else p for name, p in model.named_parameters()}, step, world
+    )
+    temporary = folder / f"{_TEMPORARY}{_name(step)}"
+    if world.is_main:
         _remove(temporary)
         temporary.mkdir(parents=True)
-        save_file(_on_cpu(dict(model.named_parameters())), temporary / _MODEL)
-        save_file(_on_cpu(dict(_moments(model, optimizer))), temporary / _OPTIMIZER)
+    world.wait()
+    for name, tensors in ((_MODEL, dict(model.named_parameters())), (_OPTIMIZER, dict(optimizers.state()))):
+        storage = HuggingFaceStorageWriter(str(temporary / name), save_distributed=True)
+        dcp.save(  # type: ignore[attr-defined]
+            {key: tensor.detach() for key, tensor in tensors.items()}, storage_writer=storage
+        )
+    world.wait()
+    if world.is_main:
+        save_file(_copied(loop.items()), temporary / _LOOP)
+        _publish(folder, None, state, step, keep)
+    world.wait()
+    return folder / _name(step)
+
+
+def _publish(
+    folder: Path, fill: Callable[[Path], None] | None, state: Mapping[str, Any], step: int, keep: Keep
+) -> Path:
+    """Give a folder its name once everything in it is on the disk; `fill` writes the tensors where they are not there."""
+    target, temporary = folder / _name(step), folder / f"{_TEMPORARY}{_name(step)}"
+    try:
+        if fill is not None:
+            _remove(temporary)
+            temporary.mkdir(parents=True)
+            fill(temporary)
         (temporary / _STATE).write_text(json.dumps({**state, "step": step}, indent=1, sort_keys=True))
-        files = {path.name: _entry(path) for path in sorted(temporary.iterdir())}
+        files = {path.relative_to(temporary).as_posix(): _entry(path) for path in _files(temporary)}
         (temporary / _MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=1, sort_keys=True))
-        for path in (*temporary.iterdir(), temporary):
+        for path in (*temporary.rglob("*"), temporary):
             _sync(path)
         _remove(target)  # only a damaged one, or the same step again
         temporary.rename(target)
         _sync(folder)
-        for old in _folders(folder)[keep_last:]:
+        for old in _superfluous(folder, keep):
             _remove(old)
     except (OSError, SafetensorError) as error:
         raise StorageError(
@@ -77,16 +186,43 @@ def save(
     return target
 
 
-def newest_valid(folder: Path) -> Path | None:
-    """The newest checkpoint in a folder whose every file is what its manifest says, or None."""
+def newest_valid(
+    folder: Path, *, at_most: int | None = None, passed_over: Callable[[Path, str], None] | None = None
+) -> Path | None:
+    """The newest checkpoint in a folder whose every file is what its manifest says, or None.
+
+    `at_most` is the last step that will do. `passed_over` is told of damaged ones, and why.
+    """
     for checkpoint in _folders(folder):
+        if at_most is not None and step_of(checkpoint) > at_most:
+            continue
         try:
             verify(checkpoint)
         except IntegrityError as error:
             _logger.warning("checkpoint passed over: %s", error)
+            if passed_over is not None:
+                passed_over(checkpoint, str(error))
             continue
         return checkpoint
     return None
+
+
+def best(folder: Path) -> Path | None:
+    """The checkpoint with the least validation loss of those that are kept; the newest of equals; None where none has one."""
+    known = [(loss, -step_of(path), path) for path in _folders(folder) if (loss := _val_loss(path)) is not None]
+    return min(known)[2] if known else None
+
+
+def step_of(checkpoint: Path) -> int:
+    """Updates done, from a checkpoint's name."""
+    return int(checkpoint.name.removeprefix(_PREFIX))
+
+
+def remove_after(folder: Path, step: int) -> None:
+    """Remove the checkpoints of later steps: training went back and takes another way."""
+    for checkpoint in _folders(folder):
+        if step_of(checkpoint) > step:
+            _remove(checkpoint)
 
 
 def verify(checkpoint: Path) -> None:
@@ -94,11 +230,12 @@ def verify(checkpoint: Path) -> None:
     try:
         files = json.loads((checkpoint / _MANIFEST).read_text())["files"]
         wrong = [name for name, entry in files.items() if _entry(checkpoint / name) != entry]
+        kinds = {name.partition("/")[0] for name in files}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise IntegrityError(
             f"got {str(error)!r} from {checkpoint}; wanted a checkpoint with its manifest: use another one."
         ) from error
-    if wrong or not {_MODEL, _OPTIMIZER, _STATE} <= files.keys():
+    if wrong or not {_MODEL, _OPTIMIZER, _LOOP, _STATE} <= kinds:
         raise IntegrityError(
             f"got a changed {wrong[0] if wrong else 'list of files'} in {checkpoint}; wanted the bytes that its "
             "manifest names: use an older checkpoint."
@@ -111,30 +248,34 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     return state
 
 
-def restore(checkpoint: Path, model: GPT, optimizer: torch.optim.Optimizer) -> None:
-    """Put saved weights and moments into a model and its optimiser."""
-    _load_weights(checkpoint, model)
-    saved = load_file(checkpoint / _OPTIMIZER)
-    for name, parameter in model.named_parameters():
-        optimizer.state[parameter] = {
-            key: saved[f"{name}.{key}"].to(parameter.device) for key in ("step", "exp_avg", "exp_avg_sq")
-        }
+def restore(checkpoint: Path, model: GPT, optimizers: Optimizers) -> Tensors:
+    """Put saved weights and moments into a model and its optimisers, whole or sharded; gives the loop's tensors."""
+    optimizers.prepare()
+    _load(checkpoint / _MODEL, dict(model.named_parameters()))
+    _load(checkpoint / _OPTIMIZER, dict(optimizers.state()))
+    return load_file(checkpoint / _LOOP)
 
 
 def load_model(checkpoint: Path) -> GPT:
     """The model of a checkpoint, on the CPU, ready to evaluate. Raises IntegrityError for a damaged one."""
     verify(checkpoint)
     model = GPT(ModelConfig(**read_state(checkpoint)["model_config"]))
-    _load_weights(checkpoint, model)
+    _load(checkpoint / _MODEL, dict(model.named_parameters()))
     return model.eval()
 
 
 def digest_parameters(model: GPT) -> str:
     """Digest of every weight: equal exactly where all bits are. 64 hex characters."""
+    return digest_tensors(model.named_parameters())
+
+
+def digest_tensors(named: Iterable[tuple[str, Tensor]]) -> str:
+    """Digest of tensors and their names. With sharded ones all processes call it. 64 hex characters."""
     sha256 = hashlib.sha256()
-    for name, tensor in sorted(_on_cpu(dict(model.named_parameters())).items()):
-        sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        sha256.update(tensor.numpy().data)
+    for name, tensor in sorted(named, key=lambda item: item[0]):
+        whole = (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu().contiguous()
+        sha256.update(f"{name} {whole.dtype} {tuple(whole.shape)}\n".encode())
+        sha256.update(whole.view(-1).view(torch.uint8).numpy().data)
     return sha256.hexdigest()
 
 
@@ -147,22 +288,67 @@ def write_file(path: Path, text: str) -> None:
     _sync(path.parent)
 
 
-def _load_weights(checkpoint: Path, model: GPT) -> None:
-    model.load_state_dict(load_file(checkpoint / _MODEL))
+@torch.no_grad()
+def _load(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Fill tensors, whole or sharded, from the files in a folder, whole or sharded. Raises IntegrityError."""
+    files = sorted(folder.glob("*.safetensors"))
+    targets = {name: tensor.detach() for name, tensor in tensors.items()}
+    if len(files) != 1 or any(isinstance(tensor, DTensor) for tensor in targets.values()):
+        from torch.distributed import checkpoint as dcp
+        from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+
+        alone = not torch.distributed.is_initialized()
+        dcp.load(  # type: ignore[attr-defined]
+            targets, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=alone
+        )
+        return
+    with safe_open(files[0], framework="pt") as saved:
+        if set(saved.keys()) != targets.keys():
+            name = sorted(set(saved.keys()) ^ targets.keys())[0]
+            raise IntegrityError(f"got {files[0]} and a model that differ in {name}; wanted those of one training.")
+        for name, target in targets.items():
+            target.copy_(saved.get_tensor(name))
 
 
-def _moments(model: GPT, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
-    for name, parameter in model.named_parameters():
-        for key, value in optimizer.state[parameter].items():
-            yield f"{name}.{key}", value
+def _refuse_not_finite(model: Tensors, step: int, world: World | None = None) -> None:
+    bad = next((name for name, tensor in model.items() if not bool(torch.isfinite(tensor).all())), None)
+    if bad is not None or (world is not None and world.any(bad is not None)):
+        raise TerminalError(
+            f"got a weight of {bad or 'another process'} that is not finite at step {step}; wanted finite weights in a "
+            "checkpoint: lower the learning rate and go on from the checkpoint before."
+        )
 
 
-def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+def _copied(named: Iterable[tuple[str, Tensor]]) -> Tensors:
+    """In the host's memory, each a copy of its own."""
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in named}
+
+
+def _superfluous(folder: Path, keep: Keep) -> list[Path]:
+    newest_first = _folders(folder)
+    known = [(loss, -step_of(path), path) for path in newest_first if (loss := _val_loss(path)) is not None]
+    kept = {*newest_first[: keep.last], *(path for *_, path in sorted(known)[: keep.best])}
+    return [path for path in newest_first if path not in kept]
+
+
+def _val_loss(checkpoint: Path) -> float | None:
+    try:
+        value = read_state(checkpoint).get("val_loss")
+    except (OSError, ValueError):
+        return None
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _entry(path: Path) -> dict[str, Any]:
     return {"sha256": digest_file(path), "num_bytes": path.stat().st_size}
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _name(step: int) -> str:
+    return f"{_PREFIX}{step:08d}"
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -1,13 +1,13 @@
-"""Token shards as one long stream, and the order in which training sees it.
+"""Token shards as one long stream of windows.
 
 A shard is an uncompressed Arrow IPC stream of schema TOKENS, memory-mapped and read without a copy. The rows
 of one split, shard after shard, form a virtual stream of tokens. Window i of the stream holds the tokens from
 i x block_size to (i + 1) x block_size, both included: every token but the first is predicted in one window.
 
-What a step sees is a pure function of (shards, seed, step): no loader state, nothing to save, nothing to seek.
+Which windows a step sees is the business of `llm.order`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from pipelines.errors import EmptyCorpusError, InputError, IntegrityError, Schem
 from pipelines.schemas import TOKENS, tokens_schema
 
 _TOKEN_SCHEMAS = (TOKENS, tokens_schema(1 << 32))
-_NUM_ROUNDS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,21 +81,37 @@ class TokenData:
             )
         return (self.num_tokens - 1) // block_size
 
-    def windows(self, indices: NDArray[np.int64], block_size: int) -> NDArray[np.int64]:
-        """Windows by index: (N,) -> (N, block_size + 1)."""
-        windows = np.empty((indices.size, block_size + 1), dtype=np.int64)
+    def windows(
+        self, indices: NDArray[np.int64], block_size: int, out: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int64]:
+        """Windows by index: (N,) -> (N, block_size + 1), into `out` where that is given."""
+        windows = np.empty((indices.size, block_size + 1), dtype=np.int64) if out is None else out
         for window, index in zip(windows, indices.tolist(), strict=True):
             self._fill(window, index * block_size)
         return windows
 
-    def batch(self, step: int, *, seed: int, num_sequences: int, block_size: int) -> NDArray[np.int64]:
-        """The windows of one step, each once an epoch: (num_sequences, block_size + 1).
+    @property
+    def eot_token(self) -> int:
+        """The token that every document ends with."""
+        return int(self._spans[0][-1])
 
-        Micro-batches and devices take slices of it, so no batch split changes what a step sees.
-        """
-        num_windows = self.num_windows(block_size)
-        indices = windows_of_step(step, seed=seed, num_sequences=num_sequences, num_windows=num_windows)
-        return self.windows(indices, block_size)
+    def documents_of(self, windows: NDArray[np.int64], block_size: int) -> list[str]:
+        """The doc_id of every document with a token in one of the windows, each once, in stream order."""
+        edges = [(index * block_size, (index + 1) * block_size + 1) for index in np.unique(windows).tolist()]
+        return list(dict.fromkeys(doc_id for start, end in edges for doc_id in self._doc_ids(start, end)))
+
+    def _doc_ids(self, start: int, end: int) -> Iterator[str]:
+        """Of the documents with a token from `start` to before `end`."""
+        begin = 0
+        for batch in self._batches:
+            _, offsets = _tokens(batch)
+            rows = np.flatnonzero(_in_split(batch, self.split))
+            ends = begin + np.cumsum(np.diff(offsets)[rows], dtype=np.int64)
+            first, last = np.searchsorted(ends, start, side="right"), np.searchsorted(ends, end, side="left")
+            yield from batch.column("doc_id").take(pa.array(rows[first : last + 1])).to_pylist()
+            begin = int(ends[-1]) if ends.size else begin
+            if begin >= end:
+                return
 
     def documents(self) -> Iterator[TokenDocument]:
         """The split's documents, in stream order."""
@@ -126,73 +141,6 @@ class TokenData:
             window[filled : filled + piece.size] = piece
             filled += piece.size
             span_idx, offset = span_idx + 1, 0
-
-
-def windows_of_step(step: int, *, seed: int, num_sequences: int, num_windows: int) -> NDArray[np.int64]:
-    """The windows in the batch of a step, counted from 0, in its order: (num_sequences,)."""
-    samples = np.arange(step * num_sequences, (step + 1) * num_sequences, dtype=np.int64)
-    epochs, positions = np.divmod(samples, num_windows)
-    indices = np.empty_like(samples)
-    for epoch in np.unique(epochs).tolist():
-        chosen = epochs == epoch
-        indices[chosen] = order(positions[chosen], num_windows=num_windows, seed=seed, epoch=epoch)
-    return indices
-
-
-def order(positions: NDArray[np.int64], *, num_windows: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Which window stands at each position of an epoch: a permutation of range(num_windows).
-
-    A Feistel network over the next power of four, walked until it lands inside (Black and Rogaway 2002),
-    so any position is found at once and no list of the corpus's size is ever held.
-    """
-    keys, half_bits = _network(num_windows, seed, epoch)
-    return _walked(positions, lambda values: _feistel(values, keys, half_bits), num_windows)
-
-
-def places_in_order(indices: NDArray[np.int64], *, num_windows: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """At which position of an epoch each window stands: the inverse of `order`, the same network run backwards."""
-    keys, half_bits = _network(num_windows, seed, epoch)
-    return _walked(indices, lambda values: _unfeistel(values, keys, half_bits), num_windows)
-
-
-def _network(num_windows: int, seed: int, epoch: int) -> tuple[NDArray[np.uint64], int]:
-    """The keys of the rounds, and the bits of half a value."""
-    half_bits = max(1, ((num_windows - 1).bit_length() + 1) // 2)
-    keys = np.random.SeedSequence([seed, epoch]).generate_state(_NUM_ROUNDS, np.uint64).astype(np.uint64)
-    return keys, half_bits
-
-
-def _walked(
-    values: NDArray[np.int64], permute: Callable[[NDArray[np.uint64]], NDArray[np.uint64]], num_windows: int
-) -> NDArray[np.int64]:
-    """Permute each value until it is one of range(num_windows)."""
-    found = permute(values.astype(np.uint64))
-    while (outside := found >= num_windows).any():
-        found[outside] = permute(found[outside])
-    return found.astype(np.int64)
-
-
-def _feistel(values: NDArray[np.uint64], keys: NDArray[np.uint64], half_bits: int) -> NDArray[np.uint64]:
-    shift, mask = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
-    left, right = values >> shift, values & mask
-    for key in keys:
-        left, right = right, left ^ (_mix(right ^ key) & mask)
-    return left << shift | right
-
-
-def _unfeistel(values: NDArray[np.uint64], keys: NDArray[np.uint64], half_bits: int) -> NDArray[np.uint64]:
-    shift, mask = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
-    left, right = values >> shift, values & mask
-    for key in keys[::-1]:
-        left, right = right ^ (_mix(left ^ key) & mask), left
-    return left << shift | right
-
-
-def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
 
 
 def too_large(token: int, vocab_size: int) -> SchemaError:

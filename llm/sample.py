@@ -37,7 +37,7 @@ def generate(
         if cache.num_tokens + len(unread) > block_size:
             context = context[-max(1, block_size // 2) :]
             unread, cache = context, KeyValueCache()
-        states = model(torch.tensor([unread], device=model.wte.weight.device), cache)  # (1, T, C)
+        states = model.states(torch.tensor([unread], device=model.wte.weight.device), cache=cache)  # (1, T, C)
         token = _choose(model.logits(states[0, -1]), temperature=temperature, top_k=top_k, generator=generator)
         generated.append(token)
         if token == eot_token:

@@ -1,6 +1,6 @@
 """When a training saw which tokens, computed from its seed and sizes: no log is kept and none is searched.
 
-The order of the windows is a permutation that can be run backwards (`llm.data`), so the steps of a window are found as
+The order of the windows is a permutation that can be run backwards (`llm.order`), so the steps of a window are found as
 quickly as the windows of a step. Steps count updates from 1, as reports, checkpoints and MLflow do.
 """
 
@@ -8,11 +8,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from llm.data import places_in_order, windows_of_step
-
-Ints = NDArray[np.int64]
+from llm.order import Ints, Segment, places_in_order, samples_of_step, steps_of_samples, windows_of_samples
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,8 +29,8 @@ class Schedule:
     num_tokens: int
     """Of the stream."""
     block_size: int
-    num_sequences: int
-    """Windows of one step, over all micro-batches and devices."""
+    plan: tuple[Segment, ...]
+    """Which samples each step took."""
     seed: int
     num_steps: int
     """Steps done."""
@@ -44,7 +41,8 @@ class Schedule:
 
     def windows(self, step: int) -> Ints:
         """The windows in the batch of a step, in its order: (num_sequences,)."""
-        return windows_of_step(step - 1, seed=self.seed, num_sequences=self.num_sequences, num_windows=self.num_windows)
+        samples = samples_of_step(step - 1, self.plan)
+        return windows_of_samples(samples, seed=self.seed, num_windows=self.num_windows)
 
     def steps(self, start: int, end: int) -> Ints:
         """Every step whose batch held some of the tokens from `start` to before `end`, ascending."""
@@ -74,7 +72,10 @@ class Schedule:
 
     def _epochs(self) -> range:
         """Those begun."""
-        return range(math.ceil(self.num_steps * self.num_sequences / self.num_windows) if self.num_windows else 0)
+        if not self.num_windows or not self.num_steps:
+            return range(0)
+        num_samples = int(samples_of_step(self.num_steps - 1, self.plan)[-1]) + 1
+        return range(math.ceil(num_samples / self.num_windows))
 
     def _windows_over(self, starts: Ints, ends: Ints) -> tuple[Ints, Ints]:
         """The first window that holds a token of each span, and the one after the last; neighbours share a token."""
@@ -85,5 +86,4 @@ class Schedule:
     def _steps(self, windows: Ints, epoch: int) -> Ints:
         """The step of an epoch that saw each window; 0 where training ended before."""
         places = places_in_order(windows, num_windows=self.num_windows, seed=self.seed, epoch=epoch)
-        samples = epoch * self.num_windows + places
-        return np.where(samples < self.num_steps * self.num_sequences, samples // self.num_sequences + 1, 0)
+        return steps_of_samples(epoch * self.num_windows + places, self.plan, num_steps=self.num_steps)

@@ -1,125 +1,96 @@
-"""The training loop. It reports each step to a callable and knows no tracker.
+"""The training loop. It reports to a callable and knows no tracker.
 
-Run it again after a stop, a kill or a crash and it goes on from the newest valid checkpoint: on a CPU the
-weights it ends with are, bit for bit, those of a run that was never stopped (same machine, same threads).
-Run it again after the end and it gives back the recorded result.
+Run it again after a stop, a kill or a crash and it goes on from the newest valid checkpoint: on CPUs the weights it ends
+with are, bit for bit, those of a run that was never stopped, on as many processes or more or fewer (same machine, same
+threads a process). Run it again after the end and it gives back the recorded result. Under torchrun every process calls
+it; the first one reports and writes.
 """
 
 import contextlib
 import dataclasses
-import json
-import logging
 import math
-import os
-import platform
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from llm import checkpoint
-from llm.config import TRAINING_VERSION, ModelConfig, RunConfig, TrainConfig
-from llm.data import TokenData, too_large
+from llm.batches import Batch, check_ids, prefetched, read_batch
+from llm.checkpoint import Keep, Snapshot, Writer
+from llm.clock import Clock
+from llm.config import ModelConfig, RunConfig, TrainConfig
+from llm.data import TokenData
+from llm.devices import num_free_cores, peak_flops
+from llm.distributed import World, joined
+from llm.gradients import Engine
+from llm.guard import Guard
+from llm.job import Job, TrainResult
+from llm.memory import with_advice
 from llm.model import GPT
-from llm.optim import adamw, learning_rate
-from pipelines.digest import canonical, digest_file, digest_value
-from pipelines.errors import ConfigError, TerminalError
+from llm.optim import Optimizers, optimizers
+from llm.order import Segment, samples_of_step, windows_of_samples, with_batch_size, without_steps
+from llm.reports import EventKind, OnReport, StepReport, StepSeconds, TrainEvent
+from llm.stopping import stop_signals
+from llm.validation import probe_loss, validation_loss
+from pipelines.errors import ConfigError, TerminalError, TransientError
 
-_logger = logging.getLogger(__name__)
+__all__ = ["TrainResult", "TrainingStoppedError", "train"]
 
 _Value = TypeVar("_Value")
 
-_RESULT = "result.json"
-_SHAPING_MODULES = ("config", "model", "data", "optim", "train")
+_STEPS_BETWEEN_READINGS_GPU = 10
+_CONTINUITY_TOLERANCE = {"fp32": 1e-3, "bf16": 2e-2}
+"""Relative difference of the probe's loss after a resume, beyond which something is not as it was."""
 
 
 class TrainingStoppedError(TerminalError):
     """A signal or the caller asked for a stop; the checkpoint is written and the same call goes on from it."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StepReport:
-    """What happened up to the end of one update. The report of step 0 comes before the first."""
-
-    step: int
-    """Updates done."""
-    num_tokens: int
-    """Tokens trained on so far, repeats included."""
-    loss: float | None
-    """Mean training loss of this update's tokens, nats; None at step 0, like the three below."""
-    learning_rate: float | None
-    grad_norm: float | None
-    """Norm of the whole gradient before clipping."""
-    tokens_per_second: float | None
-    """Of this update alone, validation and checkpoints not counted."""
-    val_loss: float | None
-    """Nats a token over the validation windows after this update; None where none was due."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainResult:
-    """What a finished training leaves."""
-
-    steps: int
-    num_tokens: int
-    first_val_loss: float
-    """Nats a token before the first update: about ln vocab_size."""
-    final_val_loss: float
-    final_train_loss: float
-    """Of the last update's tokens."""
-    seconds: float
-    """In the loop, over all the processes that shared the work; lost steps are not counted."""
-    checkpoint: Path
-    parameters_digest: str
-    resumed_from_step: int | None
-    """Where the process that ended the training took it up; None where it began it."""
-
-
 @dataclass(kw_only=True, slots=True)
 class _Progress:
-    """What the loop carries from step to step beside weights and moments."""
+    """What the loop carries from step to step beside weights, moments and the guard."""
 
+    plan: tuple[Segment, ...]
     step: int = 0
     seconds: float = 0.0
     first_val_loss: float | None = None
     val_loss: float | None = None
+    """The last one, and the update that it was measured after."""
+    val_step: int | None = None
     train_loss: float | None = None
+    num_skipped_steps: int = 0
+    num_rollbacks: int = 0
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> "_Progress":
+        """As a checkpoint keeps it."""
+        values = dict(state["progress"])
+        return cls(**{**values, "plan": tuple(Segment(**segment) for segment in values["plan"])})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Job:
-    """One training, its sizes resolved."""
+class _Unread:
+    """Measurements of a step that are still on the device."""
 
-    data: TokenData
-    validation: TokenData
-    model_config: ModelConfig
-    config: TrainConfig
-    device: torch.device
-    num_steps: int
-    num_sequences: int
-    """Of one update, over all micro-batches."""
-    identity: dict[str, Any]
-    """What a checkpoint must agree with to be gone on from."""
+    step: int
+    loss: Tensor
+    norm: Tensor
+    skipped: Tensor
+    rate: float
+    clock: Clock
+    checkpoint_seconds: float
+    log_seconds: float
+    val_loss: float | None
 
-    @property
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint says about the job."""
-        return {
-            **self.identity,
-            "identity_digest": digest_value(self.identity),
-            "model_config": dataclasses.asdict(self.model_config),
-            "train_config": dataclasses.asdict(self.config),
-            "code": _code(),
-        }
+
+class _SpikeError(Exception):
+    """Too many updates were skipped; training goes back. Holds the first and the last of them, counted from 0."""
 
 
 def train(
@@ -130,85 +101,526 @@ def train(
     run_config: RunConfig,
     folder: Path,
     *,
-    on_step: Callable[[StepReport], None],
+    on_report: OnReport,
     should_stop: Callable[[], bool] = lambda: False,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> TrainResult:
     """Train a model in a folder, to the end or to a stop.
 
-    SIGTERM and SIGINT (in the main thread), or `should_stop` (from any), end the current step, write a
-    checkpoint and leave: the signal is then passed on to whoever handled it before. Raises ConfigError where
-    the folder holds another training, EmptyCorpusError for too few tokens, TerminalError for a loss that is
-    not finite, TrainingStoppedError after a stop.
+    `weights` are those to begin with, by name, where train_config.start_from names their digest. SIGTERM and SIGINT
+    (in the main thread), or `should_stop` (from any), end the current step, write a checkpoint and leave: the signal is
+    then passed on to whoever handled it before. Raises ConfigError where the folder holds another training,
+    EmptyCorpusError for too few tokens, TerminalError where training cannot go on, TransientError where another process
+    was lost, TrainingStoppedError after a stop.
     """
-    job = _job(data, validation, model_config, train_config, run_config)
-    folder.mkdir(parents=True, exist_ok=True)
-    newest = checkpoint.newest_valid(folder)
-    if newest is not None:
-        _check_same_job(job, newest)
-        result = _recorded_result(job, folder, newest)
-        if result is not None:
-            return result
-    devices = [job.device] if job.device.type == "cuda" else []
-    with _stop_signals() as received, _threads(run_config), torch.random.fork_rng(devices):
-        return _run(
-            job,
-            folder,
-            newest,
-            use_compile=run_config.compile,
-            on_step=on_step,
-            should_stop=lambda: bool(received) or should_stop(),
+    with joined(run_config) as world:
+        job = Job.of(data, validation, model_config, train_config, folder, num_processes=world.size)
+        report = on_report if world.is_main else _unheard
+        folder.mkdir(parents=True, exist_ok=True)
+        newest = _agreed_newest(folder, world, report)
+        if newest is not None:
+            job.check(newest)
+            result = job.recorded(newest)
+            if result is not None:
+                return result
+        devices = [world.device] if world.device.type == "cuda" else []
+        with stop_signals() as received, _threads(run_config, world), torch.random.fork_rng(devices):
+            return _Loop.of(job, run_config, world, report, weights).run(
+                newest, should_stop=lambda: bool(received) or should_stop()
+            )
+
+
+@dataclass(kw_only=True, slots=True)
+class _Loop:
+    """One process's training: what it computes with, and how far it is."""
+
+    job: Job
+    engine: Engine
+    optimizers: Optimizers
+    guard: Guard
+    world: World
+    report: OnReport
+    weights: Mapping[str, Tensor] | None
+    steps_between_readings: int
+    peak_flops: float | None
+    writer: Writer
+    progress: _Progress
+    unread: list[_Unread] = field(default_factory=list)
+    log_seconds: float = 0.0
+    checkpoint_seconds: float = 0.0
+    started: float = 0.0
+    """By the clock, less the seconds of the processes before."""
+
+    @classmethod
+    def of(
+        cls, job: Job, run_config: RunConfig, world: World, report: OnReport, weights: Mapping[str, Tensor] | None
+    ) -> "_Loop":
+        """A training at its beginning."""
+        config = job.config
+        model = _first_model(job, weights)
+        engine = Engine.of(model, config, run_config, world, eot_token=job.data.eot_token)
+        peak = peak_flops(world.device, precision=engine.precision)
+        usual = _STEPS_BETWEEN_READINGS_GPU if world.device.type == "cuda" else 1
+        return cls(
+            job=job,
+            engine=engine,
+            optimizers=optimizers(model, config),
+            guard=Guard.of(config, world.device),
+            world=world,
+            report=report,
+            weights=weights,
+            steps_between_readings=run_config.report_every_steps or usual,
+            peak_flops=None if peak is None else peak * world.size,
+            writer=Writer(job.folder, Keep(last=config.keep_last, best=config.keep_best)),
+            progress=_Progress(plan=job.first_plan),
         )
 
+    def run(self, newest: Path | None, *, should_stop: Callable[[], bool]) -> TrainResult:
+        """From a checkpoint, or from the beginning, to the end."""
+        _seed_random_state(self.job.config.seed, 0, self.world)
+        resumed_from_step = None
+        if newest is not None:
+            self._restore(newest)
+            resumed_from_step = self.progress.step
+        try:
+            if resumed_from_step is None:
+                self._begin()
+            while True:
+                try:
+                    return self._to_the_end(should_stop, resumed_from_step)
+                except _SpikeError as spike:
+                    self._roll_back(*spike.args)
+        finally:
+            self.writer.close()
 
-def _run(
-    job: _Job,
-    folder: Path,
-    newest: Path | None,
-    *,
-    use_compile: bool,
-    on_step: Callable[[StepReport], None],
-    should_stop: Callable[[], bool],
-) -> TrainResult:
-    config = job.config
-    model = GPT(job.model_config, seed=config.seed).to(job.device)
-    optimizer = adamw(model, config)
-    progress = _Progress()
-    if newest is not None:
-        checkpoint.restore(newest, model, optimizer)
-        progress = _Progress(**checkpoint.read_state(newest)["progress"])
-    resumed_from_step = progress.step or None
-    loss_of: Callable[[Tensor, Tensor], Tensor] = torch.compile(model.loss) if use_compile else model.loss
+    # From the first step to the last
 
-    started = time.perf_counter() - progress.seconds
-    if progress.step == 0:
-        progress.first_val_loss = _validation_loss(model, job)
-        on_step(_first_report(progress.first_val_loss))
-    while progress.step < job.num_steps:
-        report = _step(model, loss_of, optimizer, job, progress)
-        progress.seconds = time.perf_counter() - started
-        stopping = should_stop()
-        if stopping or _is_due(progress.step, config.checkpoint_every_steps, job.num_steps):
-            state = {**job.state, "progress": dataclasses.asdict(progress)}
-            newest = checkpoint.save(folder, model, optimizer, state, step=progress.step, keep_last=config.keep_last)
-        on_step(report)
-        if stopping and progress.step < job.num_steps:
-            raise TrainingStoppedError(
-                f"got a request to stop at step {progress.step} of {job.num_steps}; the checkpoint is written: "
-                "run the same command again to go on."
+    def _to_the_end(self, should_stop: Callable[[], bool], resumed_from_step: int | None) -> TrainResult:
+        progress, job = self.progress, self.job
+        num_steps = job.num_steps(progress.step, progress.plan)
+        first_step = progress.step
+        self.started = time.perf_counter() - progress.seconds
+        with self._lost_process_named(saves=False), prefetched(self._read, first_step, num_steps) as batches:
+            while progress.step < num_steps:
+                self._step(batches, num_steps)
+                if progress.step == first_step + 2:
+                    self.world.become_impatient()
+                is_last = progress.step == num_steps
+                is_due = is_last or progress.step % self.steps_between_readings == 0
+                stopping = is_due and not is_last and self.world.any(should_stop())
+                if stopping or _is_due(progress.step, job.config.checkpoint_every_steps, num_steps):
+                    self._read_measurements()
+                    self._save(waits=stopping or is_last)
+                elif is_due:
+                    self._read_measurements()
+                if stopping:
+                    raise TrainingStoppedError(
+                        f"got a request to stop at step {progress.step} of {num_steps}; the checkpoint is written: "
+                        "run the same command again to go on."
+                    )
+        return self._result(resumed_from_step)
+
+    def _step(self, batches: Iterator[Batch], num_steps: int) -> None:
+        """One update, then validation where it is due. The host waits for nothing on the device."""
+        progress, config, clock = self.progress, self.job.config, Clock(self.world.device)
+        log_seconds, checkpoint_seconds = self._taken_seconds()
+        clock.lap("start")
+        batch = next(batches)
+        clock.lap("data")
+        rate = self.optimizers.set_rates(progress.step, num_steps=num_steps)
+        with self._lost_process_named(saves=True):
+            losses = with_advice(
+                lambda: self.engine.accumulate(batch, progress.step, clock),
+                lambda size: self.engine.attempt(batch, size),
+                micro_batch_size=config.micro_batch_size,
+                num_sequences=len(batch.samples),
             )
-    result = TrainResult(
-        steps=progress.step,
-        num_tokens=progress.step * config.tokens_per_step,
-        first_val_loss=_measured(progress.first_val_loss),
-        final_val_loss=_measured(progress.val_loss),
-        final_train_loss=_measured(progress.train_loss),
-        seconds=progress.seconds,
-        checkpoint=_measured(newest),
-        parameters_digest=checkpoint.digest_parameters(model),
-        resumed_from_step=resumed_from_step,
-    )
-    _record_result(job, folder, result)
-    return result
+            norm = self.engine.clip()
+        loss = losses.mean()
+        skips = self.guard.judge(loss, norm, progress.step)
+        self.optimizers.step(skips)
+        clock.lap("optimizer")
+        progress.step += 1
+        val_loss = None
+        if _is_due(progress.step, config.eval_every_steps, num_steps):
+            val_loss = progress.val_loss = self._validation_loss()
+            progress.val_step = progress.step
+        self.unread.append(
+            _Unread(
+                step=progress.step,
+                loss=loss,
+                norm=norm,
+                skipped=skips,
+                rate=rate,
+                clock=clock,
+                checkpoint_seconds=checkpoint_seconds,
+                log_seconds=log_seconds,
+                val_loss=val_loss,
+            )
+        )
+
+    def _read(self, step: int) -> Batch:
+        """This process's part of a step, and the check of its token ids: in the thread that reads ahead."""
+        config, model_config = self.job.config, self.job.model_config
+        batch = read_batch(
+            self.job.data,
+            self.progress.plan,
+            step,
+            seed=config.seed,
+            block_size=model_config.block_size,
+            world=self.world,
+        )
+        check_ids(batch.tokens, model_config.vocab_size)
+        return batch
+
+    def _begin(self) -> None:
+        self._event("started", "Training begins.", {"num_parameters": self.job.model_config.num_parameters})
+        self.progress.first_val_loss = self._validation_loss()
+        report = StepReport(
+            step=0,
+            num_tokens=0,
+            loss=None,
+            learning_rate=None,
+            grad_norm=None,
+            tokens_per_second=None,
+            mfu=None,
+            seconds=None,
+            val_loss=self.progress.first_val_loss,
+        )
+        self.report(report)
+
+    def _result(self, resumed_from_step: int | None) -> TrainResult:
+        self._note_written()
+        progress, folder = self.progress, self.job.folder
+        parameters_digest = checkpoint.digest_parameters(self.engine.model)
+        newest = folder / f"step-{progress.step:08d}"
+        self.world.wait()
+        result = TrainResult(
+            steps=progress.step,
+            num_tokens=self.job.num_tokens(progress.step, progress.plan),
+            first_val_loss=_measured(progress.first_val_loss),
+            final_val_loss=_measured(progress.val_loss),
+            final_train_loss=_measured(progress.train_loss),
+            seconds=progress.seconds,
+            checkpoint=newest,
+            best_checkpoint=checkpoint.best(folder) or newest,
+            parameters_digest=parameters_digest,
+            num_skipped_steps=progress.num_skipped_steps,
+            num_rollbacks=progress.num_rollbacks,
+            resumed_from_step=resumed_from_step,
+        )
+        if self.world.is_main:
+            self.job.record(result)
+        self.world.wait()
+        return result
+
+    # Measurements
+
+    def _validation_loss(self) -> float:
+        loss = validation_loss(
+            self.engine,
+            self.job.validation,
+            block_size=self.job.model_config.block_size,
+            max_tokens=self.job.config.eval_tokens,
+        )
+        if not math.isfinite(loss):
+            raise TerminalError(
+                f"got a validation loss of {loss} at step {self.progress.step}; wanted finite numbers: lower the learning "
+                "rate or lengthen the warm-up and train in another folder. No checkpoint of these weights was written."
+            )
+        return loss
+
+    def _read_measurements(self) -> None:
+        """Wait for the device, once for all steps since the last time, and report them. Raises where training must not go on."""
+        if not self.unread:
+            return
+        began = time.perf_counter()
+        unread, self.unread = self.unread, []
+        rows = torch.stack([torch.stack([one.loss, one.norm, one.skipped]) for one in unread]).tolist()
+        first_skipped = None
+        for one, (loss, norm, skipped) in zip(unread, rows, strict=True):
+            self.report(self._step_report(one, loss, norm))
+            if not skipped:
+                self.progress.train_loss = loss
+            else:
+                self.progress.num_skipped_steps += 1
+                first_skipped = one.step - 1 if first_skipped is None else first_skipped
+                self._note_skipped(one.step, loss, norm)
+        if first_skipped is not None:
+            self._check_skipped()
+        self.log_seconds += time.perf_counter() - began
+
+    def _step_report(self, one: _Unread, loss: float, norm: float) -> StepReport:
+        model_config, laps = self.job.model_config, one.clock.seconds()
+        computing = sum(laps.values())
+        tokens_per_second = samples_of_step(one.step - 1, self.progress.plan).size * model_config.block_size / computing
+        mfu = None if self.peak_flops is None else tokens_per_second * model_config.flops_per_token / self.peak_flops
+        return StepReport(
+            step=one.step,
+            num_tokens=self.job.num_tokens(one.step, self.progress.plan),
+            loss=loss,
+            learning_rate=one.rate,
+            grad_norm=norm,
+            tokens_per_second=tokens_per_second,
+            mfu=mfu,
+            seconds=StepSeconds(
+                data=laps["data"],
+                forward=laps["forward"],
+                backward=laps["backward"],
+                optimizer=laps["optimizer"],
+                log=one.log_seconds,
+                checkpoint=one.checkpoint_seconds,
+                whole=computing + one.log_seconds + one.checkpoint_seconds,
+            ),
+            val_loss=one.val_loss,
+        )
+
+    def _taken_seconds(self) -> tuple[float, float]:
+        taken = self.log_seconds, self.checkpoint_seconds
+        self.log_seconds = self.checkpoint_seconds = 0.0
+        return taken
+
+    def _event(self, kind: EventKind, message: str, facts: Mapping[str, Any], *, step: int | None = None) -> None:
+        at = self.progress.step if step is None else step
+        self.report(TrainEvent(kind=kind, step=at, message=message, facts=facts))
+
+    # Spikes
+
+    def _note_skipped(self, step: int, loss: float, norm: float) -> None:
+        facts = {"loss": loss, "grad_norm": norm, **self._documents(step - 1, step - 1)}
+        message = f"The update of step {step} was not made: its loss of {loss:.4g} or gradient norm of {norm:.4g} is "
+        is_finite = math.isfinite(loss) and math.isfinite(norm)
+        reason = "far above those before it." if is_finite else "not finite."
+        self._event("step_skipped", message + reason, facts, step=step)
+
+    def _documents(self, first: int, last: int) -> dict[str, Any]:
+        """The windows and documents of steps counted from 0, both included."""
+        samples = np.concatenate([samples_of_step(step, self.progress.plan) for step in range(first, last + 1)])
+        windows = windows_of_samples(samples, seed=self.job.config.seed, num_windows=self.job.num_windows)
+        doc_ids = self.job.data.documents_of(windows, self.job.model_config.block_size) if self.world.is_main else []
+        return {"first_step": first + 1, "last_step": last + 1, "windows": windows.tolist(), "doc_ids": doc_ids}
+
+    def _check_skipped(self) -> None:
+        """Raise _SpikeError where too many updates of the window were skipped."""
+        step, size = self.progress.step, self.guard.skipped.numel()
+        flags = self.guard.skipped.tolist()
+        skipped = [at for at in range(max(0, step - size), step) if flags[at % size] > 0]
+        if len(skipped) > self.job.config.max_skipped_steps:
+            raise _SpikeError(skipped[0], skipped[-1])
+
+    def _roll_back(self, first: int, last: int) -> None:
+        """Go back to before the first skipped update and leave out the data up to the last. Raises TerminalError at the limit."""
+        config, folder = self.job.config, self.job.folder
+        num_rollbacks, num_skipped, now = (
+            self.progress.num_rollbacks,
+            self.progress.num_skipped_steps,
+            self.progress.step,
+        )
+        if num_rollbacks >= config.max_rollbacks:
+            raise TerminalError(
+                f"got {num_skipped} updates that could not be made and {num_rollbacks} returns to a checkpoint by step "
+                f"{now}; wanted at most {config.max_skipped_steps} of them within {config.spike_window_steps} steps: "
+                "lower the learning rate or lengthen the warm-up and train in another folder."
+            )
+        facts = self._documents(first, last)
+        self._note_written()
+        self.world.wait()
+        plan = without_steps(self.progress.plan, first, last)
+        newest = _agreed_newest(folder, self.world, self.report, at_most=first)
+        if newest is not None:
+            self._restore(newest, is_rollback=True)
+        else:
+            self._restart()
+        self.progress.plan = plan
+        self.progress.num_rollbacks, self.progress.num_skipped_steps = num_rollbacks + 1, num_skipped
+        if self.world.is_main:
+            checkpoint.remove_after(folder, self.progress.step)
+        message = f"Back from step {now} to step {self.progress.step}; the data of steps {first + 1} to {last + 1} is left out."
+        self._event("rolled_back", message, {"from_step": now, **facts})
+        self._save(waits=True)
+
+    def _restart(self) -> None:
+        """As before the first update, but for the plan."""
+        first = self.progress.first_val_loss
+        with torch.no_grad():
+            fresh = dict(_first_model(self.job, self.weights).named_parameters())
+            for name, parameter in self.engine.model.named_parameters():
+                _fill(parameter, fresh[name])
+        for _, tensor in self.optimizers.state():
+            tensor.zero_()
+        self.guard.load(Guard.of(self.job.config, self.world.device).state())
+        self.progress = _Progress(plan=self.job.first_plan, first_val_loss=first)
+
+    # Checkpoints
+
+    def _save(self, *, waits: bool) -> None:
+        began = time.perf_counter()
+        self.progress.seconds = began - self.started
+        self._note_written()
+        progress, world = self.progress, self.world
+        is_validated = progress.val_step == progress.step
+        state = {
+            **self.job.state,
+            "progress": dataclasses.asdict(progress),
+            "val_loss": progress.val_loss if is_validated else None,
+            "probe_loss": self._probe_loss(),
+            "precision": self.engine.precision,
+            "num_processes": world.size,
+        }
+        loop = {**self.guard.state(), **_random_states(world)}
+        if self.engine.is_sharded:
+            keep = self.writer.keep
+            model, folder = self.engine.model, self.job.folder
+            checkpoint.write_sharded(
+                folder, model, self.optimizers, loop, state, step=progress.step, keep=keep, world=world
+            )
+        elif world.is_main:
+            self.writer.write(Snapshot.of(self.engine.model, self.optimizers, loop, state, step=progress.step))
+        if waits:
+            self._note_written()
+            world.wait()
+        self.checkpoint_seconds += time.perf_counter() - began
+
+    def _note_written(self) -> None:
+        """Wait for the checkpoint that is being written, if one is, and tell of it."""
+        written = self.writer.wait()
+        if written is not None:
+            step = checkpoint.step_of(written)
+            facts = {"checkpoint": written.name, "val_loss": checkpoint.read_state(written)["val_loss"]}
+            self._event("checkpoint_written", f"The checkpoint of step {step} is on the disk.", facts, step=step)
+
+    def _restore(self, newest: Path, *, is_rollback: bool = False) -> None:
+        loop = checkpoint.restore(newest, self.engine.model, self.optimizers)
+        self.guard.load(loop)
+        state = checkpoint.read_state(newest)
+        self.progress = _Progress.of(state)
+        progress, num_sequences = self.progress, self.job.num_sequences
+        progress.plan = with_batch_size(progress.plan, progress.step, num_sequences)
+        if not _load_random_state(loop, self.world):
+            _seed_random_state(self.job.config.seed, progress.step, self.world)
+        if not is_rollback:
+            self._check_continuity(state)
+
+    def _probe_loss(self) -> float:
+        block_size = self.job.model_config.block_size
+        return probe_loss(self.engine, self.job.validation, block_size=block_size)
+
+    def _check_continuity(self, state: Mapping[str, Any]) -> None:
+        """The same weights on the same text have the same loss, or something is not as it was: say which, or refuse."""
+        before, after = state["probe_loss"], self._probe_loss()
+        difference = abs(after - before) / max(abs(before), 1e-9)
+        facts = {
+            "probe_loss_before": before,
+            "probe_loss_after": after,
+            "relative_difference": difference,
+            "num_processes": self.world.size,
+            "num_processes_before": state["num_processes"],
+            "precision_before": state["precision"],
+            "precision": self.engine.precision,
+        }
+        precisions = {state["precision"], self.engine.precision}
+        tolerance = max(_CONTINUITY_TOLERANCE[name] for name in precisions)
+        if not difference <= tolerance:
+            raise TerminalError(
+                f"got a loss of {after:.6f} on the probe after the resume at step {self.progress.step}; wanted "
+                f"{before:.6f}, as it was when the checkpoint was written: go back to the torch and code of then "
+                "(state.json names them), or begin anew in another folder."
+            )
+        word = "the same" if difference == 0 else f"{difference:.1e} off"
+        self._event(
+            "resumed", f"Training goes on from step {self.progress.step}; the loss of its probe is {word}.", facts
+        )
+
+    # Trouble
+
+    @contextlib.contextmanager
+    def _lost_process_named(self, *, saves: bool) -> Iterator[None]:
+        """Where an exchange with other processes fails, leave quickly; `saves` says that the last update is whole to write."""
+        try:
+            yield
+        except RuntimeError as error:  # DistBackendError and gloo's errors are
+            if self.world.size == 1 or not _is_lost_process(error):
+                raise
+            if saves and self.world.is_main and not self.engine.is_sharded:
+                self._save_alone()
+            raise TransientError(
+                f"got {str(error).splitlines()[0][:200]!r} at step {self.progress.step + 1}; wanted all {self.world.size} "
+                "processes to answer: look at the other processes' last lines, then run the same command again to go on "
+                "from the checkpoint."
+            ) from error
+
+    def _save_alone(self) -> None:
+        """A checkpoint of the last whole update, without the others."""
+        newest = self.writer.wait()
+        if newest is not None and checkpoint.step_of(newest) == self.progress.step:
+            return
+        self.unread.clear()  # their losses were gathered, but nobody is left to agree on what follows
+        alone = dataclasses.replace(self.world, size=1)
+        state = {
+            **self.job.state,
+            "progress": dataclasses.asdict(self.progress),
+            "val_loss": None,
+            "probe_loss": self._probe_loss(),
+            "precision": self.engine.precision,
+            "num_processes": self.world.size,
+        }
+        loop = {**self.guard.state(), **_random_states(alone)}
+        self.writer.write(Snapshot.of(self.engine.model, self.optimizers, loop, state, step=self.progress.step))
+        self.writer.wait()
+
+
+def _first_model(job: Job, weights: Mapping[str, Tensor] | None) -> GPT:
+    """Fresh weights, or those that were given. Raises ConfigError where they are not those that the config names."""
+    model = GPT(job.model_config, seed=job.config.seed)
+    if weights is not None:
+        try:
+            model.load_state_dict(dict(weights))
+        except RuntimeError as error:
+            raise ConfigError(
+                f"got weights that do not fit the model ({' '.join(str(error).split())[:300]}); wanted those of a model "
+                "of the same shape: set the section model to it."
+            ) from error
+    wanted = job.config.start_from
+    got = checkpoint.digest_parameters(model) if weights is not None else None
+    if wanted != got:
+        raise ConfigError(
+            f"got weights with the digest {got} to start from; wanted {wanted}: give those that were named."
+        )
+    return model
+
+
+def _fill(parameter: Tensor, whole: Tensor) -> None:
+    if isinstance(parameter, torch.distributed.tensor.DTensor):
+        mesh, placements = parameter.device_mesh, parameter.placements
+        whole = torch.distributed.tensor.distribute_tensor(whole.to(parameter.device), mesh, placements)
+    parameter.copy_(whole)
+
+
+def _agreed_newest(folder: Path, world: World, report: OnReport, *, at_most: int | None = None) -> Path | None:
+    """The newest valid checkpoint as the first process sees it."""
+
+    def passed_over(path: Path, reason: str) -> None:
+        event = TrainEvent(
+            kind="checkpoint_passed_over",
+            step=checkpoint.step_of(path),
+            message=reason,
+            facts={"checkpoint": path.name},
+        )
+        report(event)
+
+    newest = checkpoint.newest_valid(folder, at_most=at_most, passed_over=passed_over) if world.is_main else None
+    step = int(world.gather([float(checkpoint.step_of(newest)) if newest is not None else -1.0])[0][0])
+    return folder / f"step-{step:08d}" if step >= 0 else None
+
+
+def _is_due(step: int, every: int | None, num_steps: int) -> bool:
+    return step == num_steps or (every is not None and step % every == 0)
+
+
+def _is_lost_process(error: RuntimeError) -> bool:
+    if isinstance(error, torch.distributed.DistError):
+        return True
+    return any(word in str(error) for word in ("gloo", "NCCL", "Connection", "Timed out", "timed out"))
 
 
 def _measured(value: _Value | None) -> _Value:
@@ -218,239 +630,51 @@ def _measured(value: _Value | None) -> _Value:
     return value
 
 
-def _job(
-    data: TokenData, validation: TokenData, model_config: ModelConfig, config: TrainConfig, run_config: RunConfig
-) -> _Job:
-    num_sequences = config.sequences_per_step(model_config.block_size)
-    num_windows = data.num_windows(model_config.block_size)
-    validation.num_windows(model_config.block_size)  # refuses an empty one before any work
-    identity = {
-        "training_version": TRAINING_VERSION,
-        "dataset_digest": data.digest,
-        "validation_digest": validation.digest,
-        "model": canonical(model_config),
-        "training": canonical(config),
-    }
-    return _Job(
-        data=data,
-        validation=validation,
-        model_config=model_config,
-        config=config,
-        device=_device(run_config),
-        num_steps=config.num_steps(tokens_per_epoch=num_windows * model_config.block_size),
-        num_sequences=num_sequences,
-        identity=identity,
-    )
+def _unheard(_: Any) -> None:
+    """Only the first process reports."""
 
 
-def _step(
-    model: GPT,
-    loss_of: Callable[[Tensor, Tensor], Tensor],
-    optimizer: torch.optim.Optimizer,
-    job: _Job,
-    progress: _Progress,
-) -> StepReport:
-    """One update, then validation where it is due. Raises before the update where it would do harm."""
-    began = time.perf_counter()
-    config, block_size = job.config, job.model_config.block_size
-    windows = job.data.batch(
-        progress.step, seed=config.seed, num_sequences=job.num_sequences, block_size=block_size
-    )  # (num_sequences, T + 1)
-    _check_ids(windows, job.model_config.vocab_size)
-    rate = learning_rate(progress.step, config, num_steps=job.num_steps)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-
-    model.train()
-    micro_batches = np.split(windows, job.num_sequences // config.micro_batch_size)
-    total = torch.zeros((), device=job.device)
-    for micro_idx, micro_batch in enumerate(micro_batches):
-        torch.manual_seed(_dropout_seed(config.seed, progress.step, micro_idx))
-        with _precision(job.device):
-            loss = loss_of(*_inputs_and_targets(micro_batch, job.device)) / len(micro_batches)
-        loss.backward()  # type: ignore[no-untyped-call]
-        total += loss.detach()
-    largest = math.inf if config.grad_clip is None else config.grad_clip
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), largest)
-    loss_value, norm_value = torch.stack([total, norm]).tolist()  # the only wait for the device
-    if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
-        raise TerminalError(
-            f"got loss {loss_value} and gradient norm {norm_value} at step {progress.step + 1}; wanted finite numbers: "
-            "lower the learning rate or lengthen the warm-up and train in another folder. The update was not made."
-        )
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-
-    seconds = time.perf_counter() - began
-    progress.step += 1
-    progress.train_loss = loss_value
-    val_loss = None
-    if _is_due(progress.step, config.eval_every_steps, job.num_steps):
-        val_loss = progress.val_loss = _validation_loss(model, job)
-    return StepReport(
-        step=progress.step,
-        num_tokens=progress.step * config.tokens_per_step,
-        loss=loss_value,
-        learning_rate=rate,
-        grad_norm=norm_value,
-        tokens_per_second=config.tokens_per_step / seconds,
-        val_loss=val_loss,
-    )
+# Random state: nothing in the loop draws from it, but what a caller does within a report may
 
 
-def _validation_loss(model: GPT, job: _Job) -> float:
-    """Mean loss, nats a token, over the first windows of the validation stream, in order, without dropout."""
-    block_size = job.model_config.block_size
-    num_windows = job.validation.num_windows(block_size)
-    if job.config.eval_tokens is not None:
-        num_windows = min(num_windows, math.ceil(job.config.eval_tokens / block_size))
-    model.eval()
-    total = 0.0
-    for start in range(0, num_windows, job.config.micro_batch_size):
-        end = min(num_windows, start + job.config.micro_batch_size)
-        windows = job.validation.windows(np.arange(start, end), block_size)
-        _check_ids(windows, job.model_config.vocab_size)
-        with _precision(job.device):
-            losses = model.token_losses(*_inputs_and_targets(windows, job.device))
-        total += losses.sum(dtype=torch.float64).item()
-    return total / (num_windows * block_size)
+def _seed_random_state(seed: int, step: int, world: World) -> None:
+    words = np.random.SeedSequence([seed, step, world.rank]).generate_state(1, np.uint64)
+    torch.manual_seed(int(words[0] >> np.uint64(1)))
 
 
-def _inputs_and_targets(windows: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
-    """(B, T + 1) -> (B, T), (B, T): each token and the one after it."""
-    ids = torch.from_numpy(windows).to(device)
-    return ids[:, :-1], ids[:, 1:]
+def _random_states(world: World) -> dict[str, Tensor]:
+    """Of every process, by rank."""
+    mine = {"cpu": torch.get_rng_state()}
+    if world.device.type == "cuda":
+        mine["cuda"] = torch.cuda.get_rng_state(world.device)
+    found = {}
+    for kind, state in mine.items():
+        for rank, values in enumerate(world.gather(state.tolist())):
+            found[f"random.{rank}.{kind}"] = torch.tensor(values, dtype=torch.uint8)
+    return found
 
 
-def _check_ids(windows: NDArray[np.int64], vocab_size: int) -> None:
-    largest = int(windows.max())
-    if largest >= vocab_size:
-        raise too_large(largest, vocab_size)
-
-
-def _dropout_seed(seed: int, step: int, micro_idx: int) -> int:
-    """A seed for each micro-batch, so that no random state outlives one."""
-    return int(np.random.SeedSequence([seed, step, micro_idx]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _is_due(step: int, every: int | None, num_steps: int) -> bool:
-    return step == num_steps or (every is not None and step % every == 0)
-
-
-def _first_report(val_loss: float) -> StepReport:
-    return StepReport(
-        step=0,
-        num_tokens=0,
-        loss=None,
-        learning_rate=None,
-        grad_norm=None,
-        tokens_per_second=None,
-        val_loss=val_loss,
-    )
-
-
-def _check_same_job(job: _Job, newest: Path) -> None:
-    """Raise ConfigError where a checkpoint belongs to another training; note where only the code changed."""
-    state = checkpoint.read_state(newest)
-    if state.get("identity_digest") != digest_value(job.identity):
-        there, here = (_flat(side) for side in ({key: state.get(key) for key in job.identity}, job.identity))
-        name = next((name for name in here if there.get(name) != here[name]), "config")
-        raise ConfigError(
-            f"got {name} {here.get(name)!r}; wanted {there.get(name)!r}, which {newest.parent} was begun with: "
-            "set it back to go on, or train in another folder to begin anew."
-        )
-    if state.get("code") != _code():
-        _logger.warning("the training code or torch changed since %s was written: bits may differ", newest.name)
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        flat.update(_flat(item, f"{prefix}{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item})
-    return flat
-
-
-def _code() -> dict[str, str]:
-    """What computed: a digest of the modules that shape the weights, and the versions below them."""
-    here = Path(__file__).parent
-    digests = {name: digest_file(here / f"{name}.py") for name in _SHAPING_MODULES}
-    return {"digest": digest_value(digests), "torch": str(torch.__version__), "python": platform.python_version()}
-
-
-def _record_result(job: _Job, folder: Path, result: TrainResult) -> None:
-    fields = {**dataclasses.asdict(result), "checkpoint": result.checkpoint.name}
-    fields["identity_digest"] = digest_value(job.identity)
-    record = {"result": fields, "sha256": digest_value(fields)}
-    checkpoint.write_file(folder / _RESULT, json.dumps(record, indent=1, sort_keys=True))
-
-
-def _recorded_result(job: _Job, folder: Path, newest: Path) -> TrainResult | None:
-    """The result of a finished training; None where there is none, or where it or its checkpoint is damaged."""
-    try:
-        record = json.loads((folder / _RESULT).read_text())
-        fields = dict(record["result"])
-        whole = record["sha256"] == digest_value(fields)
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError):
-        whole, fields = False, {}
-    if not whole or fields.pop("identity_digest") != digest_value(job.identity):
-        _logger.warning("%s is damaged and is written again", folder / _RESULT)
-        return None
-    if fields["checkpoint"] != newest.name:
-        return None
-    return TrainResult(**{**fields, "checkpoint": newest})
-
-
-def _device(run_config: RunConfig) -> torch.device:
-    name = run_config.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch raises either
-        raise ConfigError(
-            f"got device {name!r}, which torch cannot use here; wanted 'cpu' or 'cuda': leave it out to choose."
-        ) from error
-    return device
-
-
-def _precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """bf16 where the device is made for it: on a CPU without AMX it is 25 times slower than fp32."""
-    if device.type == "cuda":
-        return torch.autocast("cuda", dtype=torch.bfloat16)
-    return contextlib.nullcontext()
+def _load_random_state(loop: Mapping[str, Tensor], world: World) -> bool:
+    """Take this process's; False where there was another number of processes."""
+    ranks = {name.split(".")[1] for name in loop if name.startswith("random.")}
+    if len(ranks) != world.size:
+        return False
+    torch.set_rng_state(loop[f"random.{world.rank}.cpu"])
+    if world.device.type == "cuda" and f"random.{world.rank}.cuda" in loop:
+        torch.cuda.set_rng_state(loop[f"random.{world.rank}.cuda"], world.device)
+    return True
 
 
 @contextlib.contextmanager
-def _threads(run_config: RunConfig) -> Iterator[None]:
-    """Use that many CPU threads inside, as many as before outside."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(run_config.num_threads or len(os.sched_getaffinity(0)))  # containers lend only some cores
+def _threads(run_config: RunConfig, world: World) -> Iterator[None]:
+    """Use that many CPU threads inside, as many as before outside; likewise TF32 for what is computed in fp32."""
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    beside = world.size if world.device.type == "cpu" else 1
+    torch.set_num_threads(run_config.num_threads or max(1, num_free_cores() // beside))
+    if world.device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
     try:
         yield
     finally:
-        torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """A list that SIGTERM and SIGINT are noted in while inside; they are passed on at the end.
-
-    Only the main thread can listen: in another one the list stays empty.
-    """
-    received: list[int] = []
-
-    def note(signum: int, _frame: FrameType | None) -> None:
-        received.append(signum)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    before = {signum: signal.signal(signum, note) for signum in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield received
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler or signal.SIG_DFL)
-        for noted in received:
-            signal.raise_signal(noted)
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)

@@ -345,7 +345,9 @@ def test_verify_finds_an_edited_shard_and_the_next_run_mends_it(main: Any, demo_
 
 def test_verify_finds_a_damaged_checkpoint_and_the_next_run_mends_it(main: Any, demo_copy: Any, pipeline: Any) -> None:
     training = demo_copy.summary["training"]
-    weights = demo_copy.workspace / "models" / training["folder"] / training["checkpoint"] / "model.safetensors"
+    weights = (
+        demo_copy.workspace / "models" / training["folder"] / training["checkpoint"] / "model" / "model.safetensors"
+    )
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x00\x00")
     found = main("verify", "--workspace", demo_copy.workspace)
     assert found.code == 1

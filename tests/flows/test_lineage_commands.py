@@ -50,9 +50,7 @@ def test_from_steps_to_pages_and_back(main: Any, trained: Any) -> None:
         documents = {document.doc_id: document.tokens for document in data.documents()}
         held[training.model] = {doc_id: set() for doc_id in documents}
         for step in range(1, schedule.num_steps + 1):
-            batch = data.batch(
-                step - 1, seed=schedule.seed, num_sequences=schedule.num_sequences, block_size=schedule.block_size
-            )
+            batch = data.windows(schedule.windows(step), schedule.block_size)
             rebuilt: list[list[tuple[int, list[int]]]] = [[] for _ in batch]
             for page in trace_step(training, step, store):
                 held[training.model][page["doc_id"]].add(step)

@@ -50,7 +50,7 @@ def test_a_flipped_byte_in_each_kind_of_file_is_named_and_mended(demo_copy: Any,
     refs = [path for path in sorted((store / "refs").rglob("*")) if path.is_file()]
     folder = root / "models" / first["training"]["folder"]
     others = [
-        folder / first["training"]["checkpoint"] / "model.safetensors",
+        folder / first["training"]["checkpoint"] / "model" / "model.safetensors",
         min(folder.glob("step-*")) / "manifest.json",
         folder / "training.json",
         folder / "dataset.json",

@@ -14,14 +14,15 @@ if __name__ == "__main__":
 
 from llm.config import ModelConfig, RunConfig, TrainConfig
 from llm.data import TokenData
-from llm.train import StepReport, TrainResult, train
+from llm.reports import Report, StepReport
+from llm.train import TrainResult, train
 
 
 def run_training(shard: str, folder: str, death: str) -> TrainResult:
     how, _, when = death.partition(" ")
 
-    def on_step(report: StepReport) -> None:
-        if how == "SIGTERM" and report.step == int(when):
+    def on_report(report: Report) -> None:
+        if how == "SIGTERM" and isinstance(report, StepReport) and report.step == int(when):
             os.kill(os.getpid(), signal.SIGTERM)
 
     if how == "SIGKILL-fsync":
@@ -41,7 +42,7 @@ def run_training(shard: str, folder: str, death: str) -> TrainResult:
         TrainConfig(max_steps=12, micro_batch_size=4, tokens_per_step=64, learning_rate=1e-2, checkpoint_every_steps=4),
         RunConfig(device="cpu", num_threads=2),
         Path(folder),
-        on_step=on_step,
+        on_report=on_report,
     )
 
 

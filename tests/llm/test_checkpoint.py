@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from llm import checkpoint
+from llm.checkpoint import Keep, Snapshot, Writer
 from llm.config import ModelConfig, TrainConfig
 from llm.model import GPT
-from llm.optim import adamw
+from llm.optim import Optimizers, optimizers
 from pipelines.errors import IntegrityError, StorageError, TerminalError
 
+TRAINING = TrainConfig(max_steps=9, optimizer="muon")
 CONFIG = ModelConfig(vocab_size=20, block_size=4, n_layer=1, n_head=1, n_embd=8)
 
 
@@ -24,35 +26,40 @@ def model() -> GPT:
 
 
 @pytest.fixture
-def optimizer(model: GPT) -> torch.optim.Optimizer:
-    optimizer = adamw(model, TrainConfig(max_steps=9))
+def optimizer(model: GPT) -> Optimizers:
+    optimizer = optimizers(model, TRAINING)
     update(model, optimizer)
     return optimizer
 
 
-def update(model: GPT, optimizer: torch.optim.Optimizer) -> None:
+def update(model: GPT, optimizer: Optimizers) -> None:
     ids = torch.tensor([[1, 2, 3, 4, 5]])
-    model.loss(ids[:, :-1], ids[:, 1:]).backward()
-    optimizer.step()
-    optimizer.zero_grad()
+    model(ids[:, :-1], ids[:, 1:]).backward()
+    optimizer.step(torch.zeros(()))
 
 
 @pytest.fixture
-def save(model: GPT, optimizer: torch.optim.Optimizer, tmp_path: Path) -> Callable[..., Path]:
-    def save(step: int, keep_last: int = 9) -> Path:
-        state = {"model_config": {"vocab_size": 20, "block_size": 4, "n_layer": 1, "n_head": 1, "n_embd": 8}}
-        return checkpoint.save(tmp_path, model, optimizer, state, step=step, keep_last=keep_last)
+def save(model: GPT, optimizer: Optimizers, tmp_path: Path) -> Callable[..., Path]:
+    def save(step: int, keep_last: int = 9, keep_best: int = 0, val_loss: float | None = None) -> Path:
+        shape = {"vocab_size": 20, "block_size": 4, "n_layer": 1, "n_head": 1, "n_embd": 8}
+        state = {"model_config": shape, "val_loss": val_loss}
+        snapshot = Snapshot.of(model, optimizer, {"guard.seen": torch.ones(2)}, state, step=step)
+        return checkpoint.write(tmp_path, snapshot, Keep(last=keep_last, best=keep_best))
 
     return save
 
 
-def test_what_is_saved_is_what_is_restored(model: GPT, optimizer: torch.optim.Optimizer, save) -> None:
+def test_what_is_saved_is_what_is_restored(model: GPT, optimizer: Optimizers, save) -> None:
     saved = save(1)
     assert checkpoint.read_state(saved)["step"] == 1
     other = GPT(CONFIG, seed=2)
-    other_optimizer = adamw(other, TrainConfig(max_steps=9))
+    other_optimizer = optimizers(other, TRAINING)
     assert checkpoint.digest_parameters(other) != checkpoint.digest_parameters(model)
-    checkpoint.restore(saved, other, other_optimizer)
+    loop = checkpoint.restore(saved, other, other_optimizer)
+    assert loop["guard.seen"].tolist() == [1.0, 1.0]
+    for one, same in zip(optimizer.state(), other_optimizer.state(), strict=True):
+        assert one[0] == same[0]
+        assert torch.equal(one[1], same[1]), one[0]
     for _ in range(3):  # the moments count from here on
         update(model, optimizer)
         update(other, other_optimizer)
@@ -78,8 +85,34 @@ def test_only_the_newest_are_kept(save, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000010", "step-00000100"]
 
 
+def test_the_best_are_kept_beside_the_newest(save, tmp_path: Path) -> None:
+    """Of equals the newest; one without a validation loss is never the best."""
+    for step, val_loss in enumerate((3.0, 1.5, 1.5, 2.0, None, 4.0), start=1):
+        save(step, keep_last=1, keep_best=1, val_loss=val_loss)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000006"]
+    assert checkpoint.best(tmp_path) == tmp_path / "step-00000003"
+
+
+def test_writing_beside_what_goes_on(model: GPT, optimizer: Optimizers, tmp_path: Path) -> None:
+    """A checkpoint holds what was there when it was asked for, and errors come out of the next call."""
+    writer = Writer(tmp_path, Keep(last=5, best=0))
+    state = {"model_config": {"vocab_size": 20, "block_size": 4, "n_layer": 1, "n_head": 1, "n_embd": 8}}
+    before = checkpoint.digest_parameters(model)
+    writer.write(Snapshot.of(model, optimizer, {}, state, step=1))
+    update(model, optimizer)
+    assert checkpoint.digest_parameters(checkpoint.load_model(writer.wait())) == before
+    assert writer.wait() is None
+    with torch.no_grad():
+        model.wpe.weight[0, 0] = torch.inf
+    writer.write(Snapshot.of(model, optimizer, {}, state, step=2))
+    with pytest.raises(TerminalError, match="not finite"):
+        writer.wait()
+    writer.close()
+    assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000001"]
+
+
 def flip_a_byte(folder: Path) -> None:
-    path = folder / "model.safetensors"
+    path = folder / "model" / "model.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
@@ -87,15 +120,15 @@ def flip_a_byte(folder: Path) -> None:
 
 def forget_a_file(folder: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
-    del manifest["files"]["model.safetensors"]
+    del manifest["files"]["model/model.safetensors"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "a bit flipped": flip_a_byte,
-    "optimizer cut short": lambda folder: (folder / "optimizer.safetensors").write_bytes(b""),
+    "optimizer cut short": lambda folder: (folder / "optimizer" / "optimizer.safetensors").write_bytes(b""),
     "state edited": lambda folder: (folder / "state.json").write_text("{}"),
-    "model gone": lambda folder: (folder / "model.safetensors").unlink(),
+    "model gone": lambda folder: (folder / "model" / "model.safetensors").unlink(),
     "manifest gone": lambda folder: (folder / "manifest.json").unlink(),
     "manifest cut short": lambda folder: (folder / "manifest.json").write_text('{"fil'),
     "manifest of another shape": lambda folder: (folder / "manifest.json").write_text('{"files": []}'),

@@ -77,7 +77,7 @@ def test_each_token_is_scored_once_in_its_own_document(open_rows, model: GPT) ->
             context = read[max(0, end - CONFIG.block_size) : i + 1]
             assert past_first < 0 or len(context) > CONFIG.block_size // 2
             with torch.no_grad():
-                logits = model.logits(model(torch.tensor([context])))[0, -1]
+                logits = model.logits(model.states(torch.tensor([context])))[0, -1]
             nats.append(-torch.log_softmax(logits.double(), 0)[tokens[i]].item())
     train_data, validation_data = open_rows(rows)
     found = evaluate(model, train_data, validation_data, eot_token=EOT)

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2Config, GPT2LMHeadModel
 
-import llm.model
+import llm.loss
 from llm.config import ModelConfig
 from llm.export import load_published
 from llm.model import GPT, KeyValueCache
@@ -42,7 +43,7 @@ def ours(published: GPT2LMHeadModel, tmp_path) -> GPT:
 def test_logits_equal_transformers(published: GPT2LMHeadModel, ours: GPT, ids: torch.Tensor) -> None:
     with torch.no_grad():
         wanted = published(ids[:, :-1]).logits
-        got = ours.logits(ours(ids[:, :-1]))
+        got = ours.logits(ours.states(ids[:, :-1]))
     assert wanted.std() > 1  # not trivially equal
     assert got.shape == wanted.shape
     assert (got - wanted).abs().max() < 1e-4
@@ -51,7 +52,7 @@ def test_logits_equal_transformers(published: GPT2LMHeadModel, ours: GPT, ids: t
 @pytest.fixture(params=["whole", "chunked"])
 def chunking(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     if request.param == "chunked":
-        monkeypatch.setattr(llm.model, "_CHUNK_NUM_LOGITS", 7 * CONFIG.padded_vocab_size)
+        monkeypatch.setattr(llm.loss, "_CHUNK_NUM_LOGITS_CPU", 7 * CONFIG.padded_vocab_size)
     return
 
 
@@ -59,7 +60,7 @@ def chunking(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 def test_loss_and_gradients_equal_transformers(published: GPT2LMHeadModel, ours: GPT, ids: torch.Tensor) -> None:
     wanted = published(ids[:, :-1], labels=ids[:, :-1], shift_labels=ids[:, 1:].contiguous()).loss
     (2 * wanted).backward()
-    got = ours.loss(ids[:, :-1], ids[:, 1:])
+    got = ours(ids[:, :-1], ids[:, 1:])
     (2 * got).backward()
     assert got.item() == pytest.approx(wanted.item(), abs=1e-5)
     head = published.transformer.wte.weight.grad
@@ -73,23 +74,40 @@ def test_loss_and_gradients_equal_transformers(published: GPT2LMHeadModel, ours:
 def test_token_losses_are_the_losses_one_by_one(ours: GPT, ids: torch.Tensor) -> None:
     losses = ours.token_losses(ids[:, :-1], ids[:, 1:])
     with torch.no_grad():
-        logits = ours.logits(ours(ids[:, :-1]))
+        logits = ours.logits(ours.states(ids[:, :-1]))
     wanted = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view(2, 32)
     assert (losses - wanted).abs().max() < 1e-5
-    assert losses.mean().item() == pytest.approx(ours.loss(ids[:, :-1], ids[:, 1:]).item(), abs=1e-5)
+    assert losses.mean().item() == pytest.approx(ours(ids[:, :-1], ids[:, 1:]).item(), abs=1e-5)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the largest tensor that anything inside makes, in elements."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        made = [t for t in (out if isinstance(out, tuple | list) else [out]) if isinstance(t, torch.Tensor)]
+        self.num_elements = max([self.num_elements, *(tensor.untyped_storage().nbytes() // 4 for tensor in made)])
+        return out
 
 
 def test_logits_of_a_large_vocabulary_are_never_held_whole() -> None:
-    config = ModelConfig(vocab_size=50_304, block_size=64, n_layer=1, n_head=1, n_embd=8)
-    assert 16 * 1024 * config.padded_vocab_size > 20 * llm.model._CHUNK_NUM_LOGITS
-    assert llm.model._chunk_size(GPT(config).wte.weight) * config.padded_vocab_size <= llm.model._CHUNK_NUM_LOGITS
+    config = ModelConfig(vocab_size=50_304, block_size=1024, n_layer=1, n_head=1, n_embd=8)
+    model, ids = GPT(config), torch.randint(50_304, (2, 1025))
+    with LargestTensor() as largest:
+        model(ids[:, :-1], ids[:, 1:]).backward()
+        model.token_losses(ids[:, :-1], ids[:, 1:])
+    assert largest.num_elements <= llm.loss._CHUNK_NUM_LOGITS_CPU < 2 * 1024 * 50_304 / 40
 
 
 def test_no_token_sees_a_later_one(ours: GPT, ids: torch.Tensor) -> None:
     changed = ids[:, :-1].clone()
     changed[:, 20:] = 0
     with torch.no_grad():
-        before, after = ours(ids[:, :-1]), ours(changed)
+        before, after = ours.states(ids[:, :-1]), ours.states(changed)
     assert torch.allclose(before[:, :20], after[:, :20], atol=1e-6)
     assert not torch.allclose(before[:, 20:], after[:, 20:], atol=1e-2)
 
@@ -97,12 +115,15 @@ def test_no_token_sees_a_later_one(ours: GPT, ids: torch.Tensor) -> None:
 def test_cache_gives_the_same_states(ours: GPT, ids: torch.Tensor) -> None:
     cache = KeyValueCache()
     with torch.no_grad():
-        whole = ours(ids[:, :32])
-        parts = [ours(ids[:, :20], cache), *(ours(ids[:, i : i + 1], cache) for i in range(20, 32))]
+        whole = ours.states(ids[:, :32])
+        parts = [
+            ours.states(ids[:, :20], cache=cache),
+            *(ours.states(ids[:, i : i + 1], cache=cache) for i in range(20, 32)),
+        ]
     assert cache.num_tokens == 32
     assert (torch.cat(parts, dim=1) - whole).abs().max() < 1e-4
     with pytest.raises(ValueError, match="one token at a time"):
-        ours(ids[:, :2], cache)
+        ours.states(ids[:, :2], cache=cache)
 
 
 def test_first_weights_are_the_published_ones() -> None:
@@ -116,7 +137,7 @@ def test_first_weights_are_the_published_ones() -> None:
     assert not weights["h.3.attn.c_attn.bias"].any()
     assert (weights["h.3.ln_1.weight"] == 1).all()
     ids = torch.arange(65)[None] % 512
-    assert model.loss(ids[:, :-1], ids[:, 1:]).item() == pytest.approx(math.log(512), abs=0.1)
+    assert model(ids[:, :-1], ids[:, 1:]).item() == pytest.approx(math.log(512), abs=0.1)
 
 
 def test_first_weights_depend_on_the_seed_alone() -> None:

@@ -28,7 +28,7 @@ def greedy_by_hand(model: GPT, ids: list[int], num_tokens: int) -> list[int]:
     model.eval()
     for _ in range(num_tokens):
         with torch.no_grad():
-            ids = [*ids, int(model.logits(model(torch.tensor([ids])))[0, -1].argmax())]
+            ids = [*ids, int(model.logits(model.states(torch.tensor([ids])))[0, -1].argmax())]
     return ids[-num_tokens:]
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llm.data import TokenData, order, places_in_order
+from llm.data import TokenData
+from llm.order import Segment, order, places_in_order
 from llm.schedule import Schedule
 
 unhurried = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -21,6 +22,10 @@ def test_the_inverse_of_the_order(num_windows: int, seed: int, epoch: int, data:
     how = {"num_windows": num_windows, "seed": seed, "epoch": epoch}
     assert places_in_order(order(some, **how), **how).tolist() == some.tolist()
     assert order(places_in_order(some, **how), **how).tolist() == some.tolist()
+
+
+def plan(num_sequences: int) -> tuple[Segment, ...]:
+    return (Segment(first_step=0, first_sample=0, num_sequences=num_sequences),)
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +69,10 @@ def test_steps_are_those_whose_batch_held_the_tokens(
     block_size = min(block_size, num_tokens - 1)
     tokens = stream(num_tokens)
     schedule = Schedule(
-        num_tokens=num_tokens, block_size=block_size, num_sequences=num_sequences, seed=seed, num_steps=num_steps
+        num_tokens=num_tokens, block_size=block_size, plan=plan(num_sequences), seed=seed, num_steps=num_steps
     )
     assert schedule.num_windows == tokens.num_windows(block_size)
-    batches = [
-        tokens.batch(step, seed=seed, num_sequences=num_sequences, block_size=block_size) for step in range(num_steps)
-    ]
+    batches = [tokens.windows(schedule.windows(step + 1), block_size) for step in range(num_steps)]
     edges = st.integers(0, num_tokens)
     spans = data.draw(st.lists(st.tuples(edges, edges).map(sorted), min_size=1, max_size=6))
     found = schedule.sightings(*(np.array(side) for side in zip(*spans, strict=True)))
@@ -84,6 +87,6 @@ def test_steps_are_those_whose_batch_held_the_tokens(
 
 
 def test_a_stream_without_a_window_was_never_seen() -> None:
-    schedule = Schedule(num_tokens=5, block_size=8, num_sequences=2, seed=0, num_steps=3)
+    schedule = Schedule(num_tokens=5, block_size=8, plan=plan(2), seed=0, num_steps=3)
     assert schedule.steps(0, 5).tolist() == []
     assert schedule.sightings(np.array([0]), np.array([5])).num_visits.tolist() == [0]

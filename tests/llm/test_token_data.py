@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llm.data import TokenData, order
+from llm.data import TokenData
+from llm.order import Segment, order, samples_of_step, windows_of_samples
 from pipelines.errors import EmptyCorpusError, InputError, IntegrityError, SchemaError
 from pipelines.schemas import SAMPLE, tokens_schema
 
@@ -91,6 +92,12 @@ def test_windows_are_the_stream_cut(
     assert 0 <= len(wanted) - 1 - num_windows * block_size < block_size  # less than a window is left over
 
 
+def batch(data: TokenData, step: int, *, seed: int, num_sequences: int, block_size: int):
+    plan = [Segment(first_step=0, first_sample=0, num_sequences=num_sequences)]
+    windows = windows_of_samples(samples_of_step(step, plan), seed=seed, num_windows=data.num_windows(block_size))
+    return data.windows(windows, block_size)
+
+
 @unhurried
 @given(num_sequences=st.integers(1, 20), seed=st.integers(0, 5))
 def test_batch_size_does_not_change_what_is_seen(
@@ -100,10 +107,10 @@ def test_batch_size_does_not_change_what_is_seen(
     data, num_samples = corpus[0], 80
     assert data.num_windows(32) < num_samples  # more than an epoch
     one_by_one = [
-        data.batch(step, seed=seed, num_sequences=1, block_size=32)[0].tolist() for step in range(num_samples)
+        batch(data, step, seed=seed, num_sequences=1, block_size=32)[0].tolist() for step in range(num_samples)
     ]
     steps = range(num_samples // num_sequences)
-    batches = [data.batch(step, seed=seed, num_sequences=num_sequences, block_size=32) for step in steps]
+    batches = [batch(data, step, seed=seed, num_sequences=num_sequences, block_size=32) for step in steps]
     assert np.concatenate(batches).tolist() == one_by_one[: len(steps) * num_sequences]
 
 
