@@ -5,36 +5,52 @@ client is used directly: nothing global, nothing patched, nothing autologged.
 """
 
 import logging
+import math
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from flows.control_plane import check_answers
 from flows.settings import Settings
 from flows.workspace import Workspace
-from pipelines.errors import TransientError
+from pipelines.errors import TerminalError, TransientError
 
 _MAX_DATASET_DIGEST = 32
 """MLflow refuses a digest of more than 36 characters; the whole one is kept in a tag."""
 _MAX_PARAMS_A_BATCH = 100
-_MAX_BUFFERED_METRICS = 500
-_MAX_BUFFER_SECONDS = 5.0
+MAX_METRICS_A_BATCH = 1000
+_NUM_RETRIES = "2"
+"""Of MLflow's own, a matter of seconds: its 7 block for four minutes, and what is not sent now is sent by a later run."""
+
+TRACKER_ERRORS = (TransientError, MlflowException, OSError)
+"""What a tracker that is down, slow or refusing raises; requests' errors are OSErrors."""
+
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 
-@dataclass(slots=True)
+class Measured(NamedTuple):
+    """One figure, when and after which update it was measured."""
+
+    name: str
+    value: float
+    at_ms: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
 class TrackedRun:
-    """One MLflow run that is being written. Metrics are buffered and sent in batches."""
+    """One MLflow run that is being written."""
 
     client: MlflowClient
     run_id: str
-    _buffer: list[Metric] = field(default_factory=list)
-    _flushed_at: float = field(default_factory=time.monotonic)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log flat parameters; those of an earlier attempt at the same run stay as they are."""
@@ -44,18 +60,25 @@ class TrackedRun:
             self.client.log_batch(self.run_id, params=fresh[start : start + _MAX_PARAMS_A_BATCH])
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Buffer metrics; they are sent every few seconds and at the end."""
+        """Log figures that were measured now."""
         now_ms = int(time.time() * 1000)
-        self._buffer += [Metric(name, float(value), now_ms, step) for name, value in metrics.items()]
-        if len(self._buffer) >= _MAX_BUFFERED_METRICS or time.monotonic() - self._flushed_at > _MAX_BUFFER_SECONDS:
-            self.flush()
+        self.send([Measured(name, float(value), now_ms, step) for name, value in metrics.items()])
 
-    def flush(self) -> None:
-        """Send what is buffered."""
-        if self._buffer:
-            self.client.log_batch(self.run_id, metrics=self._buffer)
-        self._buffer = []
-        self._flushed_at = time.monotonic()
+    def send(self, metrics: Sequence["Measured"]) -> None:
+        """Log figures in batches. What MLflow has already, it does not take twice.
+
+        An infinite figure is logged as none (NaN): MLflow would draw it as 1.8e308, and everything else as a flat line.
+        """
+        rows = [
+            Metric(each.name, each.value if math.isfinite(each.value) else math.nan, each.at_ms, each.step)
+            for each in metrics
+        ]
+        for start in range(0, len(rows), MAX_METRICS_A_BATCH):
+            self.client.log_batch(self.run_id, metrics=rows[start : start + MAX_METRICS_A_BATCH])
+
+    def end(self, status: Status) -> None:
+        """Say how the run ended."""
+        self.client.set_terminated(self.run_id, status)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; values are cut at MLflow's 8,000 characters."""
@@ -81,32 +104,47 @@ class Tracker:
     experiment_id: str
     common_tags: Mapping[str, str]
 
-    @contextmanager
-    def run(self, name: str, tags: Mapping[str, str], *, run_id: str | None = None) -> Iterator[TrackedRun]:
-        """A run that ends FINISHED, FAILED or KILLED, as the block ends. `run_id` goes on with an earlier one."""
+    def open_run(
+        self, name: str, tags: Mapping[str, str], *, run_id: str | None = None, same: str | None = None
+    ) -> TrackedRun:
+        """A run to write into: `run_id` if it is there, else the one with the same value of the tag `same`, else a new one."""
         all_tags = {**self.common_tags, **tags, "corpusmill.kind": name}
-        if run_id is not None and self._exists(run_id):
-            self.client.set_terminated(run_id, RunStatus.to_string(RunStatus.RUNNING))
-        else:
+        if run_id is None or not self.has(run_id):
+            run_id = None if same is None else self._run_with(same, all_tags[same])
+        if run_id is None:
             run_id = self.client.create_run(self.experiment_id, run_name=name, tags=all_tags).info.run_id
+        else:
+            self.client.update_run(run_id, "RUNNING")
         tracked = TrackedRun(self.client, run_id)
         tracked.set_tags(all_tags)
-        status = RunStatus.KILLED  # unless it ends otherwise: Ctrl-C and Prefect's signals are no Exceptions
+        return tracked
+
+    @contextmanager
+    def run(self, name: str, tags: Mapping[str, str]) -> Iterator[TrackedRun]:
+        """A new run that ends FINISHED, FAILED or KILLED, as the block ends."""
+        tracked = self.open_run(name, tags)
+        status: Status = "KILLED"  # unless it ends otherwise: Ctrl-C and Prefect's signals are no Exceptions
         try:
             yield tracked
-            status = RunStatus.FINISHED
+            status = "FINISHED"
         except Exception:
-            status = RunStatus.FAILED
+            status = "FAILED"
             raise
         finally:
-            tracked.flush()
-            self.client.set_terminated(run_id, RunStatus.to_string(status))
+            tracked.end(status)
 
-    def _exists(self, run_id: str) -> bool:
+    def has(self, run_id: str) -> bool:
+        """Whether the tracker knows a run, and nobody deleted it."""
         try:
-            return self.client.get_run(run_id).info.lifecycle_stage == "active"
-        except MlflowException:
-            return False
+            return bool(self.client.get_run(run_id).info.lifecycle_stage == "active")
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+
+    def _run_with(self, tag: str, value: str) -> str | None:
+        found = self.client.search_runs([self.experiment_id], f"tags.`{tag}` = '{value}'", max_results=1)
+        return found[0].info.run_id if found else None
 
 
 def tag_runs(client: MlflowClient, tag: str, values: Sequence[str], wanted: Mapping[str, Sequence[str]]) -> list[str]:
@@ -136,10 +174,14 @@ def open_tracker(settings: Settings, workspace: Workspace, recipe: str, flow_run
     """
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", _NUM_RETRIES)
     uri = settings.mlflow_tracking_uri or workspace.mlflow_uri
-    client = MlflowClient(tracking_uri=uri)
     try:
+        check_answers("MLFLOW_TRACKING_URI", uri)
+        client = MlflowClient(tracking_uri=uri)
         experiment = client.get_experiment_by_name(recipe)
+    except TerminalError as error:
+        raise TransientError(str(error)) from error
     except MlflowException as error:
         raise TransientError(
             f"got {str(error)[:200]!r} from MLflow at {uri}, wanted an answer: mend it and run again, nothing is lost."
