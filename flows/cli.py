@@ -521,7 +521,7 @@ def _run_flow(
     as_json: bool,
 ) -> None:
     from flows import summary
-    from flows.control_plane import check_answers, no_heartbeats, prefect_server
+    from flows.control_plane import no_heartbeats, prefect_server
     from flows.recipe import load_recipe
     from flows.settings import read_settings
     from flows.workspace import Workspace, writing
@@ -537,18 +537,20 @@ def _run_flow(
     place = Workspace.of(settings)
     path = str(recipe.absolute()) if recipe else None
     try:
-        with writing(place):  # and a workspace that is in use or cannot be written; to the end, it is nobody else's
-            if settings.mlflow_tracking_uri is not None and until != "crawl":
-                check_answers("MLFLOW_TRACKING_URI", settings.mlflow_tracking_uri)  # MLflow itself tries for minutes
-            with prefect_server(settings, place) as wait_until_up:
-                from flows.pipeline import crawl, pipeline
+        with (
+            writing(
+                place
+            ),  # raises for a workspace that is in use or cannot be written; to the end, it is nobody else's
+            prefect_server(settings, place) as wait_until_up,
+        ):
+            from flows.pipeline import crawl, pipeline
 
-                wait_until_up()
-                with no_heartbeats():
-                    if until == "crawl":
-                        found = crawl(path, str(settings.workspace))
-                    else:
-                        found = pipeline(path, str(settings.workspace), settings.num_workers, until)
+            wait_until_up()
+            with no_heartbeats():
+                if until == "crawl":
+                    found = crawl(path, str(settings.workspace))
+                else:
+                    found = pipeline(path, str(settings.workspace), settings.num_workers, until)
     except KeyboardInterrupt:  # caught here: Typer would end without a word
         _fail("got a request to stop; what was finished is kept: run the same command again to go on.", EXIT_STOPPED)
     _emit(found, summary.crawl_lines if until == "crawl" else summary.run_lines, as_json=as_json)

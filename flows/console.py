@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from llm.reports import StepReport
 from pipelines.crawl import CrawlProgress
 
 _LINE_SECONDS = 10.0
@@ -72,6 +73,17 @@ def crawl_note(seen: CrawlProgress) -> str:
         f"{seen.num_pages:,} pages, {seen.pages_per_second:,.1f}/s, {seen.num_hosts:,} hosts, "
         f"{seen.num_queued:,} waiting, {sum(seen.errors.values()):,} errors{f': {kinds}' if kinds else ''}"
     )
+
+
+def training_note(seen: StepReport, val_loss: float | None) -> str:
+    """ "loss 3.214, validation 3.301, 1,234 tokens/s, MFU 41 %": what is known of a step."""
+    parts = [
+        None if seen.loss is None else f"loss {seen.loss:.3f}",
+        None if val_loss is None else f"validation {val_loss:.3f}",
+        None if seen.tokens_per_second is None else f"{seen.tokens_per_second:,.0f} tokens/s",
+        None if seen.mfu is None else f"MFU {seen.mfu:.0%}".replace("%", " %"),
+    ]
+    return ", ".join(part for part in parts if part is not None)
 
 
 def rate(count: float, seconds: float, unit: str) -> str:

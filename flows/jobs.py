@@ -15,6 +15,8 @@ from flows.recipe import EvaluationSection, Recipe
 from flows.results import read_result, write_result
 from flows.workspace import Workspace
 from llm.config import TRAINING_VERSION, ModelConfig, TrainConfig
+from llm.journal import journal
+from llm.reports import OnReport, Report
 from pipelines.corpus import tokenizer_json
 from pipelines.digest import digest_value
 from pipelines.errors import ConfigError, EmptyCorpusError
@@ -24,7 +26,6 @@ from pipelines.store import Manifest, Shard, Store, storage_errors
 
 if TYPE_CHECKING:
     from llm.data import TokenData
-    from llm.reports import OnReport
 
 _TRAINING = "training.json"
 _DATASET = "dataset.json"
@@ -127,28 +128,32 @@ class TrainingJob:
         return any(self.folder.glob("step-*"))
 
 
-def train_job(job: TrainingJob, recipe: Recipe, store: Store, on_report: "OnReport") -> JobResult:
-    """Train to the end, or go on where an earlier run stopped; a finished training is read back."""
+def train_job(job: TrainingJob, recipe: Recipe, store: Store, on_report: OnReport) -> JobResult:
+    """Train to the end, or go on where an earlier run stopped; a finished training is read back.
+
+    Each report is in the journal of the training before `on_report` is given it.
+    """
     done = job.finished()
     if done is not None:
         return JobResult(values=done, is_reused=True, seconds=0.0)
     from llm.data import TokenData
-    from llm.train import train
+    from llm.train import TrainingStoppedError, train
 
     started = time.monotonic()
     paths = job.dataset.verified_paths(store)
     with storage_errors(job.folder):
         job.folder.mkdir(parents=True, exist_ok=True)
         write_result(job.folder / _DATASET, job.key, _reads(job, recipe), [])
-        result = train(
-            TokenData.open(paths, "train", digest=job.dataset.digest),
-            TokenData.open(paths, "validation", digest=job.dataset.digest),
-            job.model,
-            job.training,
-            recipe.run,
-            job.folder,
-            on_report=on_report,
-        )
+        with journal(job.folder, stopped_by=(TrainingStoppedError,)) as written:
+            result = train(
+                TokenData.open(paths, "train", digest=job.dataset.digest),
+                TokenData.open(paths, "validation", digest=job.dataset.digest),
+                job.model,
+                job.training,
+                recipe.run,
+                job.folder,
+                on_report=lambda seen: _hand_on(seen, written.write, on_report),
+            )
         (job.folder / "tokenizer.json").write_text(tokenizer_json(job.dataset.tokenizer), encoding="utf-8")
         values = {name: value for name, value in asdict(result).items() if not isinstance(value, Path)}
         values |= {
@@ -160,6 +165,11 @@ def train_job(job: TrainingJob, recipe: Recipe, store: Store, on_report: "OnRepo
         files = [path for path in result.checkpoint.rglob("*") if path.is_file()] + [job.folder / "tokenizer.json"]
         write_result(job.folder / _TRAINING, job.key, values, files)
     return JobResult(values=values, is_reused=False, seconds=time.monotonic() - started)
+
+
+def _hand_on(report: Report, *to: OnReport) -> None:
+    for each in to:
+        each(report)
 
 
 def _reads(job: TrainingJob, recipe: Recipe) -> dict[str, Any]:

@@ -151,10 +151,11 @@ def train(recipe: str | None = None, workspace: str | None = None) -> Summary:
     with writing(place) as store, console.progress() as report:
         job = training_job(wanted, place, store)
         if job.finished() is not None and runs.is_training_recorded(job):
-            result = tasks.train_model(job, wanted, store, lambda _report: None, report)
+            result = tasks.train_model(job, wanted, store, report)
+            runs.end_left_trainings(settings, place, wanted)
         else:
-            with runs.recorded_training(settings, place, wanted, job) as (on_step, on_end):
-                result = tasks.train_model(job, wanted, store, on_step, report)
+            with runs.recorded_training(settings, place, wanted, job) as on_end:
+                result = tasks.train_model(job, wanted, store, report)
                 on_end(result)
     values = {name: value for name, value in result.values.items() if name != "token_shards"}
     return _head(settings, wanted) | {"training": values, "stages": [_job_line("train", result)]}
@@ -168,6 +169,8 @@ def evaluate(recipe: str | None = None, workspace: str | None = None) -> Summary
         job = training_job(wanted, place, store)
         result = tasks.evaluate_model(job, wanted, store, report)
         if not result.is_reused or not runs.is_evaluation_recorded(job, wanted):
+            if not runs.is_training_recorded(job):  # a tracker that was down may be up again
+                runs.record_training(settings, place, wanted, job)
             runs.record_evaluation(settings, place, wanted, job, result)
     return _head(settings, wanted) | {"evaluation": dict(result.values), "stages": [_job_line("evaluate", result)]}
 

@@ -2,13 +2,16 @@
 
 The runs name each other, the corpus digest and the Prefect flow run in their tags, so that a reviewer gets from any
 of them to the others. MLflow is imported only where there is something to record: a run that changes nothing is no new
-run. What was computed and could not be recorded, because of a kill or a tracker that is down, is recorded by the next run.
+run. What was computed and could not be recorded, because of a kill or a tracker that is down, is recorded by the next run;
+no run fails for it.
 """
 
+import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect.runtime import flow_run
 
@@ -18,12 +21,22 @@ from flows.results import read_result, write_result
 from flows.review import write_page
 from flows.settings import Settings
 from flows.workspace import Workspace
+from llm.journal import JOURNAL, End, Journal, is_left, journal_id, last_entry
 from pipelines.corpus import CorpusConfig
 from pipelines.digest import canonical
+from pipelines.errors import StorageError
 from pipelines.review import review_facts
 from pipelines.store import Manifest, Store
 
+if TYPE_CHECKING:
+    from flows.tracking import TrackedRun, Tracker
+
+_logger = logging.getLogger(__name__)
+
 _RUN_ID = "mlflow_run_id"
+_JOURNAL_TAG = "corpusmill.journal"
+_ENDS: Mapping[str, End] = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "killed"}
+_FINAL_FIGURES = ("first_val_loss", "final_val_loss", "final_train_loss")
 _NUM_PER_RULE = 5
 """Documents on the review page of those that fail a rule, and of those kept; `corpusmill sample` shows more."""
 _MAX_PAGE_BYTES = 4 << 20
@@ -56,69 +69,149 @@ def record_corpus(
     summary: Mapping[str, Any],
 ) -> None:
     """A run for a corpus: parameters, the funnel as metrics, the dataset, the data card, the page to review rules by."""
-    from flows.tracking import flatten, open_tracker
-
     folder = place.report_folder(recipe.name)
     facts = review_facts(store, done, config, num_per_rule=_NUM_PER_RULE, seed=0)
     page = write_page(folder / "review", recipe.name, facts, max_bytes=_MAX_PAGE_BYTES)
-    tracker = open_tracker(settings, place, recipe.name, _flow_run_id())
+    from flows.tracking import flatten, open_tracker
+
     tags = {"corpusmill.dataset_digest": summary["dataset_digest"]}
     tags |= {f"corpusmill.manifest.{name}": manifest.digest for name, manifest in done.items()}
-    with tracker.run("corpus", tags) as tracked:
-        tracked.log_params(flatten({name: value for name, value in recipe.raw.items() if name != "sources"}))
-        tracked.log_metrics(
-            {
-                "documents/in": summary["documents"]["in"],
-                "documents/kept": summary["documents"]["kept"],
-                "tokens": summary["tokens"],
-                **{f"dropped/{name}": count for name, count in summary["documents"]["dropped"].items()},
-                **{f"shards_computed/{stage['name']}": stage["computed"] for stage in summary["stages"]},
-            }
-        )
-        tracked.log_dataset(recipe.name, summary["dataset_digest"], place.store_url, "corpus")
-        tracked.log_files(folder / "data_card.md", folder / "data_card.json")
-        tracked.log_files(page, below="review")
-    write_result(folder / "corpus_run.json", summary["dataset_digest"], {"run_id": tracked.run_id}, [])
+    with _unless_the_tracker_is_down("the record of the corpus"):
+        tracker = open_tracker(settings, place, recipe.name, _flow_run_id())
+        with tracker.run("corpus", tags) as tracked:
+            tracked.log_params(flatten({name: value for name, value in recipe.raw.items() if name != "sources"}))
+            tracked.log_metrics(
+                {
+                    "documents/in": summary["documents"]["in"],
+                    "documents/kept": summary["documents"]["kept"],
+                    "tokens": summary["tokens"],
+                    **{f"dropped/{name}": count for name, count in summary["documents"]["dropped"].items()},
+                    **{f"shards_computed/{stage['name']}": stage["computed"] for stage in summary["stages"]},
+                }
+            )
+            tracked.log_dataset(recipe.name, summary["dataset_digest"], place.store_url, "corpus")
+            tracked.log_files(folder / "data_card.md", folder / "data_card.json")
+            tracked.log_files(page, below="review")
+        write_result(folder / "corpus_run.json", summary["dataset_digest"], {"run_id": tracked.run_id}, [])
 
 
 @contextmanager
 def recorded_training(
     settings: Settings, place: Workspace, recipe: Recipe, job: TrainingJob
-) -> Iterator[tuple[Callable[[Any], None], Callable[[JobResult], None]]]:
-    """A run for a training, gone on with where an earlier one was killed: calls for each step and for the end."""
-    from flows.tracking import flatten, open_tracker
+) -> Iterator[Callable[[JobResult], None]]:
+    """A run for a training, gone on with where an earlier one was killed. Yields a call for the training's result.
 
-    run_path = job.folder / _RUN_ID
+    The run is opened and filled from the journal beside the training, which never waits for it. What the tracker did not
+    take when the block ends is said in one sentence, and shipped by the next command that records this training.
+    """
+    from flows.shipping import Shipper, describe
+    from flows.tracking import Status, flatten, open_tracker
+
+    if job.finished() is None:
+        Journal(job.folder).close()  # so that the run can be named after it
+    flow_run_id = _flow_run_id()  # which only this thread knows
     tags = {
         "corpusmill.dataset_digest": job.dataset.digest,
         "corpusmill.training_key": job.key,
-        "corpusmill.corpus_run_id": _corpus_run_id(place, recipe, job.dataset.digest) or "",
         "corpusmill.model_folder": job.folder.name,
     }
-    tracker = open_tracker(settings, place, recipe.name, _flow_run_id())
-    with tracker.run("training", tags, run_id=_training_run_id(job)) as tracked:
-        job.folder.mkdir(parents=True, exist_ok=True)
-        run_path.write_text(tracked.run_id)
+
+    def open_run() -> "TrackedRun":
+        tracker = open_tracker(settings, place, recipe.name, flow_run_id)
+        _end_left_trainings(tracker, place, but=job.folder)
+        corpus_run = {"corpusmill.corpus_run_id": _corpus_run_id(place, recipe, job.dataset.digest) or ""}
+        named = {_JOURNAL_TAG: name} if (name := journal_id(job.folder / JOURNAL)) else {}
+        tracked = tracker.open_run(
+            "training", tags | corpus_run | named, run_id=_training_run_id(job), same=_JOURNAL_TAG if named else None
+        )
+        (job.folder / _RUN_ID).write_text(tracked.run_id)
         tracked.log_params(flatten({"model": canonical(job.model), "training": canonical(job.training)}))
         tracked.log_dataset(recipe.name, job.dataset.digest, place.store_url, "training")
+        return tracked
 
-        def on_step(seen: Any) -> None:
-            measured = {
-                "train/loss": seen.loss,
-                "train/learning_rate": seen.learning_rate,
-                "train/grad_norm": seen.grad_norm,
-                "train/tokens_per_second": seen.tokens_per_second,
-                "validation/loss": seen.val_loss,
-            }
-            tracked.log_metrics({name: value for name, value in measured.items() if value is not None}, seen.step)
+    ended: list[JobResult] = []
+    status: Status = "KILLED"  # unless it ends otherwise: Ctrl-C and Prefect's signals are no Exceptions
+    shipper = Shipper(job.folder, open_run)
+    try:
+        yield ended.append
+        status = "FINISHED"
+    except Exception:
+        status = "FAILED"
+        raise
+    finally:
+        if is_left(job.folder / JOURNAL):  # it ended before it began, or in a process that was killed
+            _mark_end(job.folder, _ENDS[status])
 
-        def on_end(result: JobResult) -> None:
-            names = ("first_val_loss", "final_val_loss", "final_train_loss")
-            tracked.log_metrics({f"final/{name}": result.values[name] for name in names}, result.values["steps"])
-            tracked.set_tags({"corpusmill.parameters_digest": result.values["parameters_digest"]})
+        def finish(tracked: "TrackedRun") -> None:
+            for result in ended:
+                _record_result(tracked, job, result)
+            describe(tracked, job.folder)
+            tracked.end(status)
 
-        yield on_step, on_end
-    write_result(_training_record(job), job.key, {"run_id": tracked.run_id}, [])
+        problem = shipper.end(finish)
+        if problem is not None:
+            _logger.warning(
+                "got %s from the tracker, wanted it to take the record of the training: %s keeps it, "
+                "`corpusmill train` with the same recipe ships it.",
+                problem,
+                job.folder / JOURNAL,
+            )
+    if problem is None:
+        write_result(_training_record(job), job.key, {"run_id": _training_run_id(job)}, [])
+
+
+def record_training(settings: Settings, place: Workspace, recipe: Recipe, job: TrainingJob) -> None:
+    """The run of a training that is finished, from what it left."""
+    values = job.finished()
+    if values is not None:
+        with recorded_training(settings, place, recipe, job) as on_end:
+            on_end(JobResult(values=values, is_reused=True, seconds=0.0))
+
+
+def end_left_trainings(settings: Settings, place: Workspace, recipe: Recipe) -> None:
+    """Set runs KILLED whose training was killed and left; asks the tracker only where there is one."""
+    if _left_trainings(place):
+        from flows.tracking import open_tracker
+
+        with _unless_the_tracker_is_down("the end of a training that was killed"):
+            _end_left_trainings(open_tracker(settings, place, recipe.name, _flow_run_id()), place)
+
+
+def _left_trainings(place: Workspace, but: Path | None = None) -> list[Path]:
+    """Folders of trainings that have a run and were killed. Whoever asks holds the workspace, so nobody trains in them."""
+    folders = [path.parent for path in sorted((place.root / "models").glob(f"*/{_RUN_ID}"))]
+    return [folder for folder in folders if folder != but and is_left(folder / JOURNAL)]
+
+
+def _end_left_trainings(tracker: "Tracker", place: Workspace, but: Path | None = None) -> None:
+    from flows.shipping import describe, ship
+    from flows.tracking import TrackedRun
+
+    for folder in _left_trainings(place, but):
+        run_id = (folder / _RUN_ID).read_text().strip()
+        if not tracker.has(run_id):
+            continue  # another tracker's
+        tracked = TrackedRun(tracker.client, run_id)
+        ship(tracked, folder)
+        describe(tracked, folder)
+        tracked.end("KILLED")
+        _mark_end(folder, "killed")
+
+
+def _mark_end(folder: Path, how: End) -> None:
+    with Journal(folder) as journal:
+        journal.end(how, "noted by another process than the one that trained")
+
+
+def _record_result(tracked: "TrackedRun", job: TrainingJob, result: JobResult) -> None:
+    from flows.tracking import Measured
+
+    last = last_entry(job.folder / JOURNAL)
+    at_ms = last.at_ms if last is not None else time.time_ns() // 1_000_000  # an older version left no journal
+    tracked.send(
+        [Measured(f"final/{name}", result.values[name], at_ms, result.values["steps"]) for name in _FINAL_FIGURES]
+    )
+    tracked.set_tags({"corpusmill.parameters_digest": result.values["parameters_digest"]})
 
 
 def record_evaluation(
@@ -127,24 +220,25 @@ def record_evaluation(
     """A run for an evaluation: its figures, and the samples as an artifact."""
     from flows.tracking import flatten, open_tracker
 
-    tracker = open_tracker(settings, place, recipe.name, _flow_run_id())
     tags = {
         "corpusmill.dataset_digest": job.dataset.digest,
         "corpusmill.training_key": job.key,
         "corpusmill.training_run_id": _training_run_id(job) or "",
         "corpusmill.corpus_run_id": _corpus_run_id(place, recipe, job.dataset.digest) or "",
     }
-    with tracker.run("evaluation", tags) as tracked:
-        tracked.log_params(flatten({"evaluation": canonical(recipe.evaluation)}))
-        figures = {name: value for name, value in result.values.items() if isinstance(value, int | float)}
-        tracked.log_metrics({f"evaluation/{name}": value for name, value in figures.items()})
-        tracked.log_dataset(recipe.name, job.dataset.digest, place.store_url, "evaluation")
-        samples = job.folder / "samples.md"
-        lines = [f"## {sample['prompt']!r}\n\n{sample['text']}\n" for sample in result.values["samples"]]
-        samples.write_text("# Samples\n\n" + "\n".join(lines), encoding="utf-8")
-        tracked.log_files(samples)
-    key = job.evaluation_key(recipe.evaluation)
-    write_result(_evaluation_record(job, key), key, {"run_id": tracked.run_id}, [])
+    with _unless_the_tracker_is_down("the record of the evaluation"):
+        tracker = open_tracker(settings, place, recipe.name, _flow_run_id())
+        with tracker.run("evaluation", tags) as tracked:
+            tracked.log_params(flatten({"evaluation": canonical(recipe.evaluation)}))
+            figures = {name: value for name, value in result.values.items() if isinstance(value, int | float)}
+            tracked.log_metrics({f"evaluation/{name}": value for name, value in figures.items()})
+            tracked.log_dataset(recipe.name, job.dataset.digest, place.store_url, "evaluation")
+            samples = job.folder / "samples.md"
+            lines = [f"## {sample['prompt']!r}\n\n{sample['text']}\n" for sample in result.values["samples"]]
+            samples.write_text("# Samples\n\n" + "\n".join(lines), encoding="utf-8")
+            tracked.log_files(samples)
+        key = job.evaluation_key(recipe.evaluation)
+        write_result(_evaluation_record(job, key), key, {"run_id": tracked.run_id}, [])
 
 
 def tag_taken_down(
@@ -170,6 +264,23 @@ def tag_taken_down(
         return []
     client = open_tracker(settings, place, recipe, _flow_run_id()).client
     return tag_runs(client, "corpusmill.takedown", request_ids, wanted)
+
+
+@contextmanager
+def _unless_the_tracker_is_down(what: str) -> Iterator[None]:
+    """What a tracker does not take now is said in one sentence; the next run records it."""
+    from flows.tracking import TRACKER_ERRORS
+
+    try:
+        yield
+    except StorageError:
+        raise
+    except TRACKER_ERRORS as error:
+        _logger.warning(
+            "got %s, wanted the tracker to take %s: nothing is lost, the next run records it.",
+            " ".join(str(error).split())[:300] or type(error).__name__,
+            what,
+        )
 
 
 def _training_record(job: TrainingJob) -> Path:

@@ -5,6 +5,8 @@ the store, and Prefect's result store holds none of it.
 """
 
 import json
+import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +32,7 @@ from flows.results import read_result, write_result
 from flows.settings import Settings
 from flows.sources import Collected, collect, run_crawl
 from flows.workspace import Workspace
+from llm.reports import OnReport, Report, StepReport
 from pipelines.bias.disparity import AuditConfig
 from pipelines.bias.report import BIAS_REPORT_VERSION, DisparityError, bias_facts, broken_bounds
 from pipelines.corpus import (
@@ -53,8 +56,11 @@ from pipelines.sources.remote import RemoteFile
 from pipelines.store import Manifest, Store, storage_errors
 from pipelines.takedown.ledger import Request
 
+_logger = logging.getLogger(__name__)
+
 _RETRY_DELAYS_SECONDS = [2.0, 10.0, 60.0]
 _ARTIFACT_SECONDS = 5.0
+_DRAW_SECONDS = 0.2
 
 Result = TypeVar("Result")
 
@@ -235,23 +241,9 @@ def _run_stage(
     return run_as_task(node.name, run)
 
 
-def train_model(
-    job: TrainingJob, recipe: Recipe, store: Store, on_step: Callable[[Any], None], report: console.Report
-) -> JobResult:
-    """Train to the end, or go on where an earlier run stopped; `on_step` is given each step's report."""
-    num_steps = job.training.max_steps
-    artifact = ProgressArtifact(slug(recipe.name, "train"))
-
-    def show(seen: Any) -> None:
-        if not hasattr(seen, "num_tokens"):  # an event
-            return
-        on_step(seen)
-        loss = seen.loss if seen.loss is not None else seen.val_loss
-        speed = f", {seen.tokens_per_second:,.0f} tokens/s" if seen.tokens_per_second else ""
-        note = f"loss {loss:.3f}{speed}"
-        report("train", seen.step, num_steps, note)
-        if num_steps:
-            artifact.show(seen.step / num_steps, note)
+def train_model(job: TrainingJob, recipe: Recipe, store: Store, report: console.Report) -> JobResult:
+    """Train to the end, or go on where an earlier run stopped."""
+    show = _training_progress(job, recipe, report)
 
     def run() -> tuple[str, JobResult]:
         return job.key, train_job(job, recipe, store, show)
@@ -261,6 +253,32 @@ def train_model(
     note = "up to date" if result.is_reused else f"validation loss {result.values['final_val_loss']:.3f}"
     report("train", steps, steps, note)
     return result
+
+
+def _training_progress(job: TrainingJob, recipe: Recipe, report: console.Report) -> OnReport:
+    """Shows how far a training is. Reports may come in groups, and more often than anyone can read: few are drawn."""
+    num_steps = job.training.max_steps
+    artifact = ProgressArtifact(slug(recipe.name, "train"))
+    shown_at = -math.inf
+    val_loss: float | None = None
+
+    def show(seen: Report) -> None:
+        nonlocal shown_at, val_loss
+        if not isinstance(seen, StepReport):
+            if seen.kind in ("step_skipped", "rolled_back"):
+                _logger.warning("train: step %d: %s", seen.step, seen.message)
+            return
+        val_loss = val_loss if seen.val_loss is None else seen.val_loss
+        now = time.monotonic()
+        if now - shown_at < _DRAW_SECONDS and seen.step != num_steps:
+            return
+        shown_at = now
+        note = console.training_note(seen, val_loss)
+        report("train", seen.step, num_steps, note)
+        if num_steps:
+            artifact.show(seen.step / num_steps, note)
+
+    return show
 
 
 def evaluate_model(job: TrainingJob, recipe: Recipe, store: Store, report: console.Report) -> JobResult:

@@ -175,6 +175,7 @@ def open_tracker(settings: Settings, workspace: Workspace, recipe: str, flow_run
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", _NUM_RETRIES)
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is for the one JSON document
     uri = settings.mlflow_tracking_uri or workspace.mlflow_uri
     try:
         check_answers("MLFLOW_TRACKING_URI", uri)

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from llm.reports import Report, StepReport, StepSeconds
 from pipelines.errors import StorageError
@@ -109,7 +109,7 @@ class Journal:
             finally:
                 os.close(self._descriptor)
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -285,4 +285,6 @@ def _storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"got {error} from {path}, wanted a journal of the training: mend the disk and run again.") from error
+        raise StorageError(
+            f"got {error} from {path}, wanted a journal of the training: mend the disk and run again."
+        ) from error
