@@ -66,6 +66,9 @@ class Journal:
         Raises StorageError where another process writes it, or where the disk does not let us.
         """
         self.path = folder / JOURNAL
+        self._size = 0
+        self._last: tuple[str, str | None] = ("", None)
+        self._said: dict[tuple[str, int], str] = {}
         with _storage_errors(self.path):
             folder.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -122,9 +125,6 @@ class Journal:
             raise StorageError(
                 f"got a training that another process is at ({self.path}), wanted it free: wait for that one."
             ) from None
-        self._said: dict[tuple[str, int], str] = {}
-        self._last: tuple[str, str | None] = ("", None)
-        self._size = 0
         with _storage_errors(self.path):
             for entry in read(self.path):
                 self._size = entry.end

@@ -6,7 +6,10 @@ import multiprocessing
 import os
 import signal
 import struct
+import subprocess
+import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -214,9 +217,16 @@ def test_a_full_disk_tears_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [step for step, _ in losses(tmp_path)] == [1, 3]
 
 
-def test_a_report_costs_the_training_little(tmp_path: Path) -> None:
-    import time
+def test_a_journal_needs_the_standard_library_alone() -> None:
+    """It is written where a training runs, also where no more than torch is installed."""
+    told = (
+        "import sys, llm.journal; print(*{name.split('.')[0] for name in sys.modules} - set(sys.stdlib_module_names))"
+    )
+    done = subprocess.run([sys.executable, "-S", "-c", told], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) <= {"llm", "pipelines", "__main__"}
 
+
+def test_a_report_costs_the_training_little(tmp_path: Path) -> None:
     reports = [step_report(step, 3.0 + 1e-9 * step) for step in range(2000)]
     with Journal(tmp_path) as opened:
         began = time.thread_time()
