@@ -118,7 +118,6 @@ def recorded_training(
 
     def open_run() -> "TrackedRun":
         tracker = open_tracker(settings, place, recipe.name, flow_run_id)
-        _end_left_trainings(tracker, place, but=job.folder)
         corpus_run = {"corpusmill.corpus_run_id": _corpus_run_id(place, recipe, job.dataset.digest) or ""}
         named = {_JOURNAL_TAG: name} if (name := journal_id(job.folder / JOURNAL)) else {}
         tracked = tracker.open_run(
@@ -127,11 +126,14 @@ def recorded_training(
         (job.folder / _RUN_ID).write_text(tracked.run_id)
         tracked.log_params(flatten({"model": canonical(job.model), "training": canonical(job.training)}))
         tracked.log_dataset(recipe.name, job.dataset.digest, place.store_url, "training")
+        with _unless_the_tracker_is_down("the end of a training that was killed"):
+            _end_left_trainings(tracker, place, but=job.folder)
         return tracked
 
     ended: list[JobResult] = []
     status: Status = "KILLED"  # unless it ends otherwise: Ctrl-C and Prefect's signals are no Exceptions
-    shipper = Shipper(job.folder, open_run)
+    uri = settings.mlflow_tracking_uri or place.mlflow_uri
+    shipper = Shipper(job.folder, open_run, is_server=uri.startswith("http"))
     try:
         yield ended.append
         status = "FINISHED"
@@ -145,8 +147,8 @@ def recorded_training(
         def finish(tracked: "TrackedRun") -> None:
             for result in ended:
                 _record_result(tracked, job, result)
+            tracked.end(status)  # whatever becomes of the artifact
             describe(tracked, job.folder)
-            tracked.end(status)
 
         problem = shipper.end(finish)
         if problem is not None:
@@ -193,8 +195,8 @@ def _end_left_trainings(tracker: "Tracker", place: Workspace, but: Path | None =
             continue  # another tracker's
         tracked = TrackedRun(tracker.client, run_id)
         ship(tracked, folder)
-        describe(tracked, folder)
         tracked.end("KILLED")
+        describe(tracked, folder)
         _mark_end(folder, "killed")
 
 

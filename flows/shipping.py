@@ -129,8 +129,9 @@ def describe(run: "TrackedRun", folder: Path) -> None:
 class Shipper:
     """A thread that opens a run as soon as the tracker answers, and ships the journal to it until the end."""
 
-    def __init__(self, folder: Path, open_run: "Callable[[], TrackedRun]") -> None:
+    def __init__(self, folder: Path, open_run: "Callable[[], TrackedRun]", *, is_server: bool) -> None:
         self._folder = folder
+        self._is_server = is_server
         self._open_run = open_run
         self._finish: Callable[[TrackedRun], None] | None = None
         self._ending = threading.Event()
@@ -144,12 +145,15 @@ class Shipper:
     def end(self, finish: "Callable[[TrackedRun], None]") -> str | None:
         """Ship what is left and finish the run. None when that is done, or what kept it from being done.
 
-        Gives up a tracker that gives no answer for 10 s, and after 30 s in all.
+        A server that gives no answer for 10 s is given up, and any after 30 s in all; a file is never waited for in vain.
         """
         self._finish = finish
         began = self._answered_at = time.monotonic()
         self._ending.set()
         while self._thread.is_alive():
+            if not self._is_server:
+                self._thread.join()
+                break
             now = time.monotonic()
             left = min(self._answered_at + _SILENCE_SECONDS, began + _END_SECONDS) - now
             if left <= 0:

@@ -14,6 +14,7 @@ from flows.inspection import opened_workspace
 from flows.results import damaged_files
 from flows.workspace import Workspace
 from llm.checkpoint import verify as verify_checkpoint
+from llm.journal import JOURNAL, is_damaged
 from pipelines.errors import CorpusmillError
 from pipelines.integrity import check_store
 from pipelines.takedown.certificate import read_certificate
@@ -48,6 +49,7 @@ def verify(workspace_path: Path | None) -> dict[str, Any]:
         if _name(place, manifest) not in damaged and _is_refused(verify_checkpoint, manifest.parent):
             damaged.append(_name(place, manifest.parent))
     irreplaceable = [_name(place, path) for path in (*_damaged_crawls(place), *_damaged_takedowns(place))]
+    irreplaceable += [_name(place, path) for path in sorted(place.root.glob(f"models/*/{JOURNAL}")) if is_damaged(path)]
     return {
         "shards": check.num_shards,
         "bytes": check.num_bytes,

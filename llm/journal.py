@@ -201,6 +201,18 @@ def last_entry(path: Path) -> Entry | None:
         num_bytes *= 8
 
 
+def is_damaged(path: Path) -> bool:
+    """Whether a line before the last whole one is not whole. A kill tears the end alone."""
+    is_torn = False
+    with path.open("rb") as file:
+        for line in file:
+            is_whole = _entry(line, 0) is not None
+            if is_whole and is_torn:
+                return True
+            is_torn = is_torn or not is_whole
+    return False
+
+
 def journal_id(path: Path) -> str | None:
     """The name that a journal was given when it was begun."""
     first = next(read(path), None)

@@ -109,7 +109,7 @@ def run_steps(folder: Path, kind: str, uri: str | None, num_steps: int, wall: li
             def open_run() -> TrackedRun:
                 return open_tracker(settings, Workspace(folder), "bench", None).open_run("training", {})
 
-            shipper = shipping.Shipper(folder, open_run)
+            shipper = shipping.Shipper(folder, open_run, is_server=True)
         weights = [torch.randn(128, 128) / 12 for _ in range(_NUM_OPERATIONS)]
         for step in range(num_steps):
             began, began_cpu = time.perf_counter(), time.thread_time()

@@ -37,7 +37,7 @@ def test_a_flipped_byte_in_each_kind_of_file_is_named_and_mended(demo_copy: Any,
     whole = verify(root)
     assert (whole["damaged"], whole["irreplaceable"]) == ([], [])
 
-    for pattern in ("crawl/*/warc/*.warc.gz", "takedowns.jsonl", "takedowns/*.json"):
+    for pattern in ("crawl/*/warc/*.warc.gz", "takedowns.jsonl", "takedowns/*.json", "models/*/journal.jsonl"):
         path = min(root.glob(pattern))
         before = flip(path)
         found = verify(root)

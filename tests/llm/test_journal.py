@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm import journal
-from llm.journal import JOURNAL, Journal, is_left, last_entry, number, read
+from llm.journal import JOURNAL, Journal, is_damaged, is_left, last_entry, number, read
 from llm.reports import StepReport, StepSeconds, TrainEvent
 from pipelines.errors import StorageError
 
@@ -99,6 +99,28 @@ def test_torn_at_any_byte_the_whole_lines_stay_and_the_rest_is_written_again(dat
         assert losses(folder) == [(step, 3.0 + step) for step in range(6)]
         assert entries[5].facts["facts"] == {"doc_ids": ["a", "b"], "z": "inf"}
         assert sum(len(line) for line in path.read_bytes().splitlines(keepends=True)) == entries[-1].end
+
+
+@given(st.data())
+def test_a_changed_byte_before_the_end_is_damage_and_a_torn_end_is_none(data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        path = folder / JOURNAL
+        write(folder, *(step_report(step) for step in range(5)))
+        whole = path.read_bytes()
+        ends = [entry.end for entry in read(path)]
+        path.write_bytes(whole[: data.draw(st.integers(0, len(whole)))])
+        assert not is_damaged(path)
+        place = data.draw(st.integers(0, ends[-3] - 1))
+        changed = bytes([whole[place] ^ data.draw(st.integers(1, 255))])
+        path.write_bytes(whole[:place] + changed + whole[place + 1 :])
+        assert is_damaged(path)
+        assert (
+            [entry.end for entry in read(path)]
+            == [end for start, end in zip([0, *ends], ends, strict=False) if not start <= place < end]
+            or changed == b"\n"
+            or whole[place] == 10
+        )
 
 
 @given(
