@@ -29,6 +29,8 @@ _SILENCE_SECONDS = 10.0
 """Without an answer, at the end of a training, and it is left to a later run."""
 _END_SECONDS = 30.0
 """For all that is left at the end of a training."""
+_NOTE = "mlflow.note.content"
+_HEADING = "**Events of the training**"
 _MAX_NOTED = 50
 """Events in the description of a run; all are in the artifact."""
 
@@ -118,12 +120,12 @@ def describe(run: "TrackedRun", folder: Path) -> None:
                 file.write("\n")
         run.log_files(events)
     noted = [entry for entry in told if entry.kind not in _UNEVENTFUL]
-    if noted:
-        lines = [f"- step {each.facts['step']:,}, {each.kind}: {each.facts['message']}" for each in noted[-_MAX_NOTED:]]
-        left_out = (
-            [f"- and {len(noted) - len(lines):,} before them, see events.jsonl"] if len(noted) > len(lines) else []
-        )
-        run.set_tags({"mlflow.note.content": "\n".join(["**Events of the training**", "", *left_out, *lines])})
+    if not noted or not run.tag(_NOTE, _HEADING).startswith(_HEADING):
+        return  # nothing to tell, or a person wrote there
+    lines = [f"- step {each.facts['step']:,}, {each.kind}: {each.facts['message']}" for each in noted[-_MAX_NOTED:]]
+    if len(noted) > len(lines):
+        lines.insert(0, f"- and {len(noted) - len(lines):,} before them, see events.jsonl")
+    run.set_tags({_NOTE: "\n".join([_HEADING, "", *lines])})
 
 
 class Shipper:

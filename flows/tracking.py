@@ -84,6 +84,10 @@ class TrackedRun:
         """Set tags; values are cut at MLflow's 8,000 characters."""
         self.client.log_batch(self.run_id, tags=[RunTag(name, value[:8000]) for name, value in tags.items()])
 
+    def tag(self, name: str, default: str) -> str:
+        """What a tag says, the default where there is none."""
+        return str(self.client.get_run(self.run_id).data.tags.get(name) or default)
+
     def log_dataset(self, name: str, digest: str, source: str, context: str) -> None:
         """Record a dataset, by digest, as an input of the run."""
         dataset = Dataset(name=name, digest=digest[:_MAX_DATASET_DIGEST], source_type="corpusmill", source=source)

@@ -5,6 +5,9 @@ first line (`opened`) names the journal; each sitting that ends of itself adds a
 line is another one was left by a process that was killed. Lines are only ever added, each in one write; a line that is
 not whole is no line. The numbers that JSON lacks are the texts "nan", "inf" and "-inf".
 
+A kill loses nothing that was written. So a loop hands on the reports up to a step before the checkpoint of that step
+counts: what comes after would never be reported again.
+
 It needs the standard library alone, so that the process that trains can write it wherever that runs.
 """
 
