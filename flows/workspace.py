@@ -5,7 +5,7 @@ cache/      copies of those, where they are kept in a bucket instead (CORPUSMILL
 crawl/      WARC files and ledger of each crawl source
 datasets/   rows fetched from a hub
 remote/     files fetched from a web server or an object store, shared by all recipes
-models/     checkpoints, one folder for each training key
+models/     checkpoints and the journal of their training, one folder for each training key
 reports/    data cards and evaluations, one folder for each recipe
 takedowns/  certificates of take-downs; takedowns.jsonl who asked for them, outputs.jsonl what was exported
 mlflow.db mlartifacts/ prefect/   the trackers' own files

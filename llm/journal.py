@@ -61,7 +61,7 @@ class Entry:
 
 
 class Journal:
-    """A journal that is being written, by one process at a time."""
+    """A journal that is being written, by one process at a time; any of its threads may."""
 
     def __init__(self, folder: Path) -> None:
         """Open a folder's journal, or begin it; what a kill tore off its end is cut.
@@ -72,6 +72,7 @@ class Journal:
         self._size = 0
         self._last: tuple[str, str | None] = ("", None)
         self._said: dict[tuple[str, int], str] = {}
+        self._lock = threading.Lock()
         with _storage_errors(self.path):
             folder.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -88,17 +89,19 @@ class Journal:
         """Add a report. A step that was done again, after a resume or a rollback, and gave the same is not added."""
         kind, facts = _told(report)
         name, said = _identity(kind, facts)
-        if name is not None:
-            if self._said.get(name) == said:
+        with self._lock:
+            if name is not None and self._said.get(name) == said:
                 return
-            self._said[name] = said
-        self._append(kind, facts)
+            self._append(kind, facts)
+            if name is not None:
+                self._said[name] = said
 
     def end(self, how: End, message: str = "") -> None:
         """Say how a sitting ended. Said again with nothing between, it is not added."""
-        if self._last != (ENDED, how):
-            self._append(ENDED, {"how": how, "message": message})
-            self._last = (ENDED, how)
+        with self._lock:
+            if self._last != (ENDED, how):
+                self._append(ENDED, {"how": how, "message": message})
+                self._last = (ENDED, how)
 
     def sync(self) -> None:
         """Return when all that was written is on the disk."""
