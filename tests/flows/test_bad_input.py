@@ -256,7 +256,7 @@ main()
 """
 CRAWLING = ("pipelines.crawl.frontier", "Frontier", "commit")
 BUILDING = ("pipelines.store", "Store", "publish")
-TRAINING = ("llm.checkpoint", "", "save")
+TRAINING = ("llm.checkpoint", "", "write")
 
 
 @pytest.fixture
@@ -334,8 +334,7 @@ def test_a_run_killed_in_every_part_ends_as_one_that_was_not(
         assert killed in ([], [finished.info.run_id])
         history = mlflow_client(workspace).get_metric_history(finished.info.run_id, "train/loss")
         shipped = [metric.step for metric in history]
-        assert len(shipped) == len(set(shipped))
-        assert {*shipped, 4} == {1, 2, 3, 4, 5, 6}, "only of step 4 was the checkpoint written before the report"
+        assert sorted(shipped) == [1, 2, 3, 4, 5, 6]
         assert finished.info.status == "FINISHED"
 
         fresh = tmp_path / "fresh"
