@@ -1,5 +1,6 @@
 """The batches of the steps to come, made ready beside the step that runs."""
 
+import hashlib
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ class Batch:
     """Places in the whole order of the data: (N,)."""
     tokens: Tensor
     """Windows (N, T + 1), int64; in memory that a GPU can fetch by itself where there is one."""
+    digest: str
+    """Of the numbers of all windows of the step, those of other processes too: 16 hex characters."""
 
 
 def read_batch(data: TokenData, plan: Plan, step: int, *, seed: int, block_size: int, world: World) -> Batch:
@@ -33,11 +36,12 @@ def read_batch(data: TokenData, plan: Plan, step: int, *, seed: int, block_size:
 
     The ranks' shares, one after the other, are the step's samples.
     """
-    samples = np.split(samples_of_step(step, plan), world.size)[world.rank]
-    windows = windows_of_samples(samples, seed=seed, num_windows=data.num_windows(block_size))
+    every_sample = samples_of_step(step, plan)
+    every_window = windows_of_samples(every_sample, seed=seed, num_windows=data.num_windows(block_size))
+    samples, windows = (np.split(every, world.size)[world.rank] for every in (every_sample, every_window))
     tokens = torch.empty((samples.size, block_size + 1), dtype=torch.int64, pin_memory=world.device.type == "cuda")
     data.windows(windows, block_size, out=tokens.numpy())
-    return Batch(samples, tokens)
+    return Batch(samples, tokens, hashlib.sha256(every_window.tobytes()).hexdigest()[:16])
 
 
 def check_ids(tokens: Tensor, vocab_size: int) -> None:

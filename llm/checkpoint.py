@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -279,6 +280,18 @@ def digest_tensors(named: Iterable[tuple[str, Tensor]]) -> str:
     return sha256.hexdigest()
 
 
+def digests(checkpoint: Path) -> dict[str, str]:
+    """Digests of what a checkpoint holds in whole tensors: parameters, optimizer, guard, random (of the first process)."""
+    loop = load_file(checkpoint / _LOOP)
+    parts = {
+        "parameters": load_file(checkpoint / _MODEL / f"{_MODEL}.safetensors"),
+        "optimizer": load_file(checkpoint / _OPTIMIZER / f"{_OPTIMIZER}.safetensors"),
+        "guard": {name: tensor for name, tensor in loop.items() if name.startswith("guard.")},
+        "random": {name: tensor for name, tensor in loop.items() if name.startswith("random.0.")},
+    }
+    return {name: digest_tensors(tensors.items()) for name, tensors in parts.items()}
+
+
 def write_file(path: Path, text: str) -> None:
     """Write a small file so that it is whole or not there."""
     temporary = path.with_name(_TEMPORARY + path.name)
@@ -298,9 +311,11 @@ def _load(folder: Path, tensors: Mapping[str, Tensor]) -> None:
         from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
         alone = not torch.distributed.is_initialized()
-        dcp.load(  # type: ignore[attr-defined]
-            targets, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=alone
-        )
+        with warnings.catch_warnings():  # it warns of what no_dist asks for
+            warnings.simplefilter("ignore", UserWarning)
+            dcp.load(  # type: ignore[attr-defined]
+                targets, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=alone
+            )
         return
     with safe_open(files[0], framework="pt") as saved:
         if set(saved.keys()) != targets.keys():

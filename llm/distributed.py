@@ -19,6 +19,9 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from llm.config import RunConfig
 from llm.devices import choose_device
 
+RENDEZVOUS = "CORPUSMILL_RENDEZVOUS"
+"""A file by which the processes that `llm.launch` starts find each other, in place of torchrun's server."""
+
 _PATIENCE_AT_START = timedelta(minutes=30)
 """Compiling and loading take minutes, on one process more than on another."""
 _PATIENCE = timedelta(minutes=3)
@@ -48,7 +51,7 @@ class World:
             return [list(values)]
         mine = torch.tensor(values, dtype=torch.float64)
         every = mine.new_empty((self.size, mine.numel()))
-        dist.all_gather_into_tensor(every, mine, group=self.bookkeeping)
+        dist.all_gather(list(every), mine, group=self.bookkeeping)
         found: list[list[float]] = every.tolist()
         return found
 
@@ -60,9 +63,9 @@ class World:
         """Losses of this process's micro-batches to those of all, in the order of the batch: (n,) -> (size n,)."""
         if self.size == 1:
             return losses
-        every = losses.new_empty(self.size * losses.numel())
-        dist.all_gather_into_tensor(every, losses)
-        return every
+        every = losses.new_empty((self.size, losses.numel()))
+        dist.all_gather(list(every), losses)
+        return every.flatten()
 
     def wait(self) -> None:
         """Until every process is here."""
@@ -80,6 +83,11 @@ class World:
         return init_device_mesh(self.device.type, (self.size,))
 
 
+def is_main_process() -> bool:
+    """Whether this is the process that reports and writes, before it has joined the others."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextlib.contextmanager
 def joined(run_config: RunConfig) -> Iterator[World]:
     """Join the processes that torchrun started, or be alone. A process that fails does not wait for the others."""
@@ -92,6 +100,9 @@ def joined(run_config: RunConfig) -> Iterator[World]:
         torch.cuda.set_device(device)
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
+        init_method=f"file://{os.environ[RENDEZVOUS]}" if RENDEZVOUS in os.environ else None,
+        rank=rank,
+        world_size=size,
         timeout=_PATIENCE_AT_START,
         device_id=device if device.type == "cuda" else None,
     )
@@ -112,10 +123,10 @@ def sum_exactly(gradients: list[Tensor], world: World) -> None:
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     for begin in range(0, flat.numel(), _CHUNK_NUM_VALUES):
         part = flat[begin : begin + _CHUNK_NUM_VALUES]
-        every = part.new_empty(world.size * part.numel())
-        dist.all_gather_into_tensor(every, part)
+        every = part.new_empty((world.size, part.numel()))
+        dist.all_gather(list(every), part)
         total = PairwiseSum()
-        for one in every.view(world.size, -1):
+        for one in every:
             total.add([one])
         part.copy_(total.result()[0])
     start = 0

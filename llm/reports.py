@@ -48,6 +48,8 @@ class StepReport:
     seconds: StepSeconds | None
     val_loss: float | None
     """Nats a token over the validation windows after this update; None where none was due."""
+    batch_digest: str | None
+    """Names the windows that this update saw, over all processes: 16 hex characters."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

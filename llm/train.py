@@ -87,6 +87,7 @@ class _Unread:
     checkpoint_seconds: float
     log_seconds: float
     val_loss: float | None
+    batch_digest: str
 
 
 class _SpikeError(Exception):
@@ -177,7 +178,6 @@ class _Loop:
 
     def run(self, newest: Path | None, *, should_stop: Callable[[], bool]) -> TrainResult:
         """From a checkpoint, or from the beginning, to the end."""
-        _seed_random_state(self.job.config.seed, 0, self.world)
         resumed_from_step = None
         if newest is not None:
             self._restore(newest)
@@ -207,7 +207,7 @@ class _Loop:
                     self.world.become_impatient()
                 is_last = progress.step == num_steps
                 is_due = is_last or progress.step % self.steps_between_readings == 0
-                stopping = is_due and not is_last and self.world.any(should_stop())
+                stopping = is_due and not is_last and self._is_stop_asked(should_stop())
                 if stopping or _is_due(progress.step, job.config.checkpoint_every_steps, num_steps):
                     self._read_measurements()
                     self._save(waits=stopping or is_last)
@@ -220,12 +220,17 @@ class _Loop:
                     )
         return self._result(resumed_from_step)
 
+    def _is_stop_asked(self, asked: bool) -> bool:  # noqa: FBT001 - a vote
+        with self._lost_process_named(saves=True):
+            return self.world.any(asked)
+
     def _step(self, batches: Iterator[Batch], num_steps: int) -> None:
         """One update, then validation where it is due. The host waits for nothing on the device."""
         progress, config, clock = self.progress, self.job.config, Clock(self.world.device)
         log_seconds, checkpoint_seconds = self._taken_seconds()
         clock.lap("start")
         batch = next(batches)
+        _seed_random_state(config.seed, progress.step, self.world)
         clock.lap("data")
         rate = self.optimizers.set_rates(progress.step, num_steps=num_steps)
         with self._lost_process_named(saves=True):
@@ -256,6 +261,7 @@ class _Loop:
                 checkpoint_seconds=checkpoint_seconds,
                 log_seconds=log_seconds,
                 val_loss=val_loss,
+                batch_digest=batch.digest,
             )
         )
 
@@ -286,6 +292,7 @@ class _Loop:
             mfu=None,
             seconds=None,
             val_loss=self.progress.first_val_loss,
+            batch_digest=None,
         )
         self.report(report)
 
@@ -373,6 +380,7 @@ class _Loop:
                 whole=computing + one.log_seconds + one.checkpoint_seconds,
             ),
             val_loss=one.val_loss,
+            batch_digest=one.batch_digest,
         )
 
     def _taken_seconds(self) -> tuple[float, float]:
@@ -496,8 +504,6 @@ class _Loop:
         self.progress = _Progress.of(state)
         progress, num_sequences = self.progress, self.job.num_sequences
         progress.plan = with_batch_size(progress.plan, progress.step, num_sequences)
-        if not _load_random_state(loop, self.world):
-            _seed_random_state(self.job.config.seed, progress.step, self.world)
         if not is_rollback:
             self._check_continuity(state)
 
@@ -634,10 +640,8 @@ def _unheard(_: Any) -> None:
     """Only the first process reports."""
 
 
-# Random state: nothing in the loop draws from it, but what a caller does within a report may
-
-
 def _seed_random_state(seed: int, step: int, world: World) -> None:
+    """Nothing in a step draws from torch's generators, but what a caller does within a report may: the same after a resume."""
     words = np.random.SeedSequence([seed, step, world.rank]).generate_state(1, np.uint64)
     torch.manual_seed(int(words[0] >> np.uint64(1)))
 
@@ -652,17 +656,6 @@ def _random_states(world: World) -> dict[str, Tensor]:
         for rank, values in enumerate(world.gather(state.tolist())):
             found[f"random.{rank}.{kind}"] = torch.tensor(values, dtype=torch.uint8)
     return found
-
-
-def _load_random_state(loop: Mapping[str, Tensor], world: World) -> bool:
-    """Take this process's; False where there was another number of processes."""
-    ranks = {name.split(".")[1] for name in loop if name.startswith("random.")}
-    if len(ranks) != world.size:
-        return False
-    torch.set_rng_state(loop[f"random.{world.rank}.cpu"])
-    if world.device.type == "cuda" and f"random.{world.rank}.cuda" in loop:
-        torch.cuda.set_rng_state(loop[f"random.{world.rank}.cuda"], world.device)
-    return True
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ def step_report(step: int, **changes: Any) -> StepReport:
         "mfu": 0.412,
         "seconds": None,
         "val_loss": None,
+        "batch_digest": "0123456789abcdef",
     }
     return StepReport(step=step, **{**fields, **changes})
 

@@ -36,6 +36,7 @@ def step_report(step: int, loss: float | None = 3.0, **changes: Any) -> StepRepo
         "mfu": None,
         "seconds": None,
         "val_loss": None,
+        "batch_digest": "0123456789abcdef",
     }
     return StepReport(step=step, **{**fields, **changes})
 
