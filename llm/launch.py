@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from llm.distributed import RENDEZVOUS
@@ -30,11 +30,11 @@ def launch(
     num_processes: int,
     *,
     should_stop: Callable[[], bool] = lambda: False,
-    on_poll: Callable[[], None] = lambda: None,
+    on_poll: Callable[[Sequence[int]], None] = lambda _pids: None,
 ) -> None:
     """Run a job file on so many processes to its end; where one fails, end the others, quickly.
 
-    `on_poll` is called some times a second. Raises LaunchStoppedError after a stop, TransientError where a process was
+    `on_poll` is called some times a second with the ids of the processes. Raises LaunchStoppedError after a stop, TransientError where a process was
     lost and the same call goes on, TerminalError otherwise; the reason is that of the first process that gave one.
     """
     with tempfile.TemporaryDirectory(prefix="corpusmill-") as folder:
@@ -66,7 +66,9 @@ def _start(job: Path, rank: int, num_processes: int, rendezvous: Path, log: Path
 
 
 def _wait(
-    processes: "list[subprocess.Popen[bytes]]", should_stop: Callable[[], bool], on_poll: Callable[[], None]
+    processes: "list[subprocess.Popen[bytes]]",
+    should_stop: Callable[[], bool],
+    on_poll: Callable[[Sequence[int]], None],
 ) -> tuple[list[int], bool]:
     """Exit codes, once all have ended, and whether they were asked to."""
     deadline: float | None = None
@@ -81,9 +83,9 @@ def _wait(
         if deadline is not None and time.monotonic() > deadline:
             for process in processes:
                 process.kill()
-        on_poll()
+        on_poll([process.pid for process in processes])
         time.sleep(_POLL_SECONDS)
-    on_poll()
+    on_poll([])
     return [process.returncode for process in processes], is_stopped
 
 
