@@ -82,9 +82,26 @@ def build(
 
 @app.command()
 def train(
-    recipe: RecipePath = None, workspace: WorkspacePath = None, workers: Workers = None, as_json: AsJson = False
+    recipe: RecipePath = None,
+    workspace: WorkspacePath = None,
+    workers: Workers = None,
+    as_json: AsJson = False,
+    prove_resume: Annotated[
+        int | None,
+        typer.Option(
+            "--prove-resume",
+            metavar="N",
+            help="Train N steps aside, kill and resume them on as many processes and on others, and compare every bit.",
+        ),
+    ] = None,
 ) -> None:
     """Build what is missing, then train, or go on from the newest checkpoint."""
+    if prove_resume is not None:
+        from flows.proof import proof_lines, prove
+
+        found = prove(recipe, workspace, prove_resume, lambda name: sys.stderr.write(f"{name}\n") and None)
+        _emit(found, proof_lines, as_json=as_json)
+        raise typer.Exit(0 if found["holds"] else 1)
     _run_flow(recipe, workspace, workers, "train", as_json=as_json)
 
 

@@ -602,6 +602,13 @@ def _built(
     return recipe, place, store, config, last_build(recipe, store, config)
 
 
+def open_training(recipe_path: Path | None, workspace_path: Path | None) -> tuple[TrainingJob, Recipe, Store]:
+    """The training of a recipe's newest build, its recipe and its store. Raises ConfigError where nothing is built."""
+    recipe, place, store, config, done = _built(recipe_path, workspace_path)
+    dataset = Dataset.of(done["tokenize"], tokenizer_resource(config, done, store))
+    return TrainingJob.of(recipe, dataset, place), recipe, store
+
+
 def _is_begun(place: Workspace) -> bool:
     """Whether a run was ever begun there, or anywhere with the same bucket."""
     return place.bucket is not None or place.store_place.root.is_dir()

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from flows.recipe import EvaluationSection, Recipe
 from flows.results import read_result, write_result
 from flows.workspace import Workspace
-from llm.config import TRAINING_VERSION, ModelConfig, TrainConfig
-from llm.journal import journal
+from llm.config import TRAINING_VERSION, ModelConfig, RunConfig, TrainConfig
+from llm.journal import JOURNAL, follower, journal
 from llm.reports import OnReport, Report
 from pipelines.corpus import tokenizer_json
 from pipelines.digest import digest_value
@@ -26,6 +26,8 @@ from pipelines.store import Manifest, Shard, Store, storage_errors
 
 if TYPE_CHECKING:
     from llm.data import TokenData
+    from llm.job import TrainResult
+    from llm.worker import WorkerJob
 
 _TRAINING = "training.json"
 _DATASET = "dataset.json"
@@ -144,16 +146,19 @@ def train_job(job: TrainingJob, recipe: Recipe, store: Store, on_report: OnRepor
     with storage_errors(job.folder):
         job.folder.mkdir(parents=True, exist_ok=True)
         write_result(job.folder / _DATASET, job.key, _reads(job, recipe), [])
-        with journal(job.folder, stopped_by=(TrainingStoppedError,)) as written:
-            result = train(
-                TokenData.open(paths, "train", digest=job.dataset.digest),
-                TokenData.open(paths, "validation", digest=job.dataset.digest),
-                job.model,
-                job.training,
-                recipe.run,
-                job.folder,
-                on_report=lambda seen: _hand_on(seen, written.write, on_report),
-            )
+        if recipe.run.num_processes > 1:
+            result = _train_beside(job, paths, recipe.run, on_report)
+        else:
+            with journal(job.folder, stopped_by=(TrainingStoppedError,)) as written:
+                result = train(
+                    TokenData.open(paths, "train", digest=job.dataset.digest),
+                    TokenData.open(paths, "validation", digest=job.dataset.digest),
+                    job.model,
+                    job.training,
+                    recipe.run,
+                    job.folder,
+                    on_report=lambda seen: _hand_on(seen, written.write, on_report),
+                )
         (job.folder / "tokenizer.json").write_text(tokenizer_json(job.dataset.tokenizer), encoding="utf-8")
         values = {name: value for name, value in asdict(result).items() if not isinstance(value, Path)}
         values |= {
@@ -165,6 +170,33 @@ def train_job(job: TrainingJob, recipe: Recipe, store: Store, on_report: OnRepor
         files = [path for path in result.checkpoint.rglob("*") if path.is_file()] + [job.folder / "tokenizer.json"]
         write_result(job.folder / _TRAINING, job.key, values, files)
     return JobResult(values=values, is_reused=False, seconds=time.monotonic() - started)
+
+
+def worker_job(job: TrainingJob, paths: Sequence[Path], run: RunConfig) -> "WorkerJob":
+    """What a process of its own needs to take part in a training."""
+    from llm.worker import WorkerJob
+
+    return WorkerJob(
+        shards=tuple(str(path) for path in paths),
+        dataset_digest=job.dataset.digest,
+        model=job.model,
+        training=job.training,
+        run=run,
+        folder=str(job.folder.absolute()),
+    )
+
+
+def _train_beside(job: TrainingJob, paths: Sequence[Path], run: RunConfig, on_report: OnReport) -> "TrainResult":
+    """Train in processes beside this one, which follows their journal. SIGTERM and SIGINT stop them with a checkpoint."""
+    from llm.job import finished_result
+    from llm.launch import launch
+    from llm.stopping import stop_signals
+
+    path = worker_job(job, paths, run).write(job.folder / "job.json")
+    follow = follower(job.folder / JOURNAL, on_report)
+    with stop_signals() as received:
+        launch(path, run.num_processes, should_stop=lambda: bool(received), on_poll=lambda _pids: follow())
+    return finished_result(job.folder)
 
 
 def _hand_on(report: Report, *to: OnReport) -> None:

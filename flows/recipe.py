@@ -635,7 +635,7 @@ def _check_sizes(recipe: Recipe) -> None:
     try:
         model = recipe.model.config(recipe.tokenizer.vocab_size)
         where = "training"
-        recipe.training.sequences_per_step(model.block_size)
+        recipe.training.sequences_per_step(model.block_size, num_processes=recipe.run.num_processes)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
 

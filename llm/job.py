@@ -167,6 +167,13 @@ class Job:
         return TrainResult(**{**fields, **paths})
 
 
+def finished_result(folder: Path) -> TrainResult:
+    """What the training that just finished in a folder gave, as it was written down there."""
+    fields = dict(json.loads((folder / _RESULT).read_text())["result"])
+    del fields["identity_digest"]
+    return TrainResult(**{**fields, **{name: folder / fields[name] for name in ("checkpoint", "best_checkpoint")}})
+
+
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, item in value.items():

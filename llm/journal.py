@@ -20,14 +20,14 @@ import threading
 import time
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast, get_args
 
-from llm.reports import Report, StepReport, StepSeconds
+from llm.reports import EventKind, OnReport, Report, StepReport, StepSeconds, TrainEvent
 from pipelines.errors import StorageError
 
 JOURNAL = "journal.jsonl"
@@ -42,6 +42,7 @@ _CHECK = b',"crc32":"%08x"}\n'
 _CHECK_BYTES = len(_CHECK % 0)
 _STEP_FIELDS = tuple(field.name for field in dataclasses.fields(StepReport) if field.name != "seconds")
 _SECONDS_FIELDS = tuple(field.name for field in dataclasses.fields(StepSeconds))
+_FIGURES = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "mfu", "val_loss")
 _SAME = ("loss", "grad_norm", "val_loss")
 """A step with these figures, bit for bit, is the same step done again."""
 
@@ -192,6 +193,37 @@ def read(path: Path, offset: int = 0) -> Iterator[Entry]:
             entry = _entry(line, offset)
             if entry is not None:
                 yield entry
+
+
+def follower(path: Path, on_report: OnReport) -> Callable[[], None]:
+    """A call that hands on what another process has added to a journal since the last call, from its end as it is now on."""
+    offset = path.stat().st_size if path.exists() else 0
+
+    def follow() -> None:
+        nonlocal offset
+        if not path.exists():
+            return
+        for entry in read(path, offset):
+            offset = entry.end
+            report = _report(entry)
+            if report is not None:
+                on_report(report)
+
+    return follow
+
+
+def _report(entry: Entry) -> Report | None:
+    """What a line was written of; None where that was no report."""
+    facts = dict(entry.facts)
+    if entry.kind == STEP:
+        seconds = facts.pop("seconds", None)
+        figures: dict[str, Any] = {
+            name: number(facts[name]) if name in _FIGURES else facts[name] for name in _STEP_FIELDS
+        }
+        return StepReport(**figures, seconds=None if seconds is None else StepSeconds(**seconds))
+    if entry.kind in get_args(EventKind):
+        return TrainEvent(kind=cast("EventKind", entry.kind), **facts)
+    return None
 
 
 def last_entry(path: Path) -> Entry | None:
