@@ -63,7 +63,7 @@ def start_worker() -> tuple[subprocess.Popen[bytes], Connection]:
     ours, theirs = multiprocessing.Pipe()
     with theirs:
         command = [sys.executable, "-c", _START, str(theirs.fileno()), *sys.path]
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter, no shell
             command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], env={**_ENVIRONMENT, **os.environ}
         )
     return process, ours
@@ -82,7 +82,7 @@ def serve(descriptor: int) -> None:
         resource.RLIMIT_CORE, (0, 0)
     )  # a crash on a hostile page must not fill the disk with people's data
     sys.meta_path.insert(0, _WithoutPandas())
-    os.set_inheritable(descriptor, False)
+    os.set_inheritable(descriptor, False)  # noqa: FBT003 - it has no name for it
     pipe = Connection(descriptor)
     threading.Thread(target=_end_with_pool, args=(descriptor,), daemon=True).start()
     stores: dict[Place, Store] = {}
