@@ -7,7 +7,7 @@ search of any shard for its URL, its text or its `doc_id` finds it.
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Self
 
 import numpy as np
@@ -25,6 +25,9 @@ TAKEN_DOWN = "taken_down"
 """The problem of a row that was taken down, and so its reason."""
 _QUOTED = ("text", "title")
 """Columns in which quotations are looked for."""
+_DIGEST = np.dtype("S32")
+_MAX_REMEMBERED_COLUMNS = 2048
+"""Of a batch each: 1,024 rows, so 32 kB."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,9 +97,7 @@ def matches(batch: pa.RecordBatch, takedown: Takedown) -> Flags:
         doc_ids = batch.column("doc_id").to_pylist()
         found |= np.fromiter((digest_name("doc_id", each) in wanted for each in doc_ids), np.bool_, len(doc_ids))
     if takedown.urls or takedown.domains:
-        is_named = url_test(takedown)
-        urls = batch.column("url").to_pylist()
-        found |= np.fromiter((url is not None and is_named(url) for url in urls), np.bool_, len(urls))
+        found |= urls_test(takedown)(batch.column("url"))
     if takedown.quotes:
         for name in _QUOTED:
             for row in np.flatnonzero(~found).tolist():
@@ -127,20 +128,66 @@ def derive(read: Read, old: Takedown, new: Takedown) -> Derived | None:
 
 
 def url_test(takedown: Takedown) -> Callable[[str], bool]:
-    """What tells whether a URL, or its host, is taken down: for many URLs, whose hosts share the answer."""
-    urls, domains = frozenset(takedown.urls), frozenset(takedown.domains)
+    """What tells whether a URL, or its host, is taken down."""
+    urls, is_below = frozenset(takedown.urls), _host_test(takedown)
+
+    def is_named(url: str) -> bool:
+        return (bool(urls) and digest_name("url", url_form(url)) in urls) or is_below(url)
+
+    return is_named
+
+
+def urls_test(takedown: Takedown) -> Callable[[pa.Array], Flags]:
+    """Likewise for a column of URLs, (rows,); a null is not taken down."""
+    wanted, is_below = np.array(takedown.urls, _DIGEST), _host_test(takedown)
+
+    def are_named(urls: pa.Array) -> Flags:
+        found = np.isin(_url_digests()(urls), wanted) if len(wanted) else np.zeros(len(urls), np.bool_)
+        if takedown.domains:
+            named = (url is not None and is_below(url) for url in urls.to_pylist())
+            found |= np.fromiter(named, np.bool_, len(urls))
+        return found
+
+    return are_named
+
+
+def _host_test(takedown: Takedown) -> Callable[[str], bool]:
+    """What tells whether a URL's host is taken down: for many URLs, whose hosts share the answer."""
+    domains = frozenset(takedown.domains)
 
     @lru_cache(maxsize=4096)
     def is_below(host: str) -> bool:
         return any(digest_name("domain", domain) in domains for domain in domains_of(host))
 
     def is_named(url: str) -> bool:
-        if urls and digest_name("url", url_form(url)) in urls:
-            return True
         host = host_of(url) if domains else None
         return host is not None and is_below(host)
 
     return is_named
+
+
+@cache
+def _url_digests() -> Callable[[pa.Array], npt.NDArray[np.bytes_]]:
+    """A function from a column of URLs to the digests of their forms; that of a null is empty.
+
+    A take-down looks through the same columns four times: what they hold is traced, taken out, and searched for in documents
+    and in signals. So the last columns are remembered by what is in them, 64 MB at most.
+    """
+    known: dict[bytes, npt.NDArray[np.bytes_]] = {}
+
+    def digests(urls: pa.Array) -> npt.NDArray[np.bytes_]:
+        content = pa.RecordBatch.from_arrays([urls], ["url"]).serialize()
+        name = hashlib.blake2b(content, digest_size=_DIGEST.itemsize).digest()
+        found = known.get(name)
+        if found is None:
+            forms = ("" if url is None else digest_name("url", url_form(url)) for url in urls.to_pylist())
+            found = np.fromiter(forms, _DIGEST, len(urls))
+            if len(known) >= _MAX_REMEMBERED_COLUMNS:
+                known.clear()
+            known[name] = found
+        return found
+
+    return digests
 
 
 def _blank(doc_id: str) -> dict[str, Any]:
