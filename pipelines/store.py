@@ -38,6 +38,7 @@ from pipelines.storage.copies import Copies
 from pipelines.storage.folder import Folder
 
 _NUM_RECORDS_AT_ONCE = 1000
+# No thread of Arrow's has a part in reading or writing: to hand over a column of a thousand rows takes as long as the work.
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +173,7 @@ class Store:
     def write(self, schema: pa.Schema, batches: Iterable[pa.RecordBatch], *, compressed: bool = True) -> Shard:
         """Write batches as one shard. Raises SchemaError for a batch that is not as declared, StorageError for the disk."""
         temporary = self.root / "tmp" / f"{uuid.uuid4().hex}.arrow"
-        options = pa.ipc.IpcWriteOptions(compression="zstd" if compressed else None)
+        options = pa.ipc.IpcWriteOptions(compression="zstd" if compressed else None, use_threads=False)
         num_rows = 0
         try:
             with (
@@ -227,7 +228,6 @@ class Store:
                 )
             if included == []:
                 return
-            # Columns of a thousand rows: to hand them to threads and back takes as long as to decompress them.
             options = pa.ipc.IpcReadOptions(included_fields=included, use_threads=False)
             reader = pa.ipc.open_stream(source, options=options)
             for batch in reader:
