@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.stage import Derived, Read
-from pipelines.takedown.names import digest_name, domains_of, host_of, url_form
+from pipelines.takedown.names import digest_name, digest_names, domains_of, host_of, url_form
 from pipelines.takedown.quotes import Quote, holds_any
 
 Flags = npt.NDArray[np.bool_]
@@ -94,8 +94,8 @@ def matches(batch: pa.RecordBatch, takedown: Takedown) -> Flags:
         return found
     if takedown.doc_ids:
         wanted = frozenset(takedown.doc_ids)
-        doc_ids = batch.column("doc_id").to_pylist()
-        found |= np.fromiter((digest_name("doc_id", each) in wanted for each in doc_ids), np.bool_, len(doc_ids))
+        digests = digest_names("doc_id", batch.column("doc_id").to_pylist())
+        found |= np.fromiter((digest in wanted for digest in digests), np.bool_, batch.num_rows)
     if takedown.urls or takedown.domains:
         found |= urls_test(takedown)(batch.column("url"))
     if takedown.quotes:
@@ -180,8 +180,9 @@ def _url_digests() -> Callable[[pa.Array], npt.NDArray[np.bytes_]]:
         name = hashlib.blake2b(content, digest_size=_DIGEST.itemsize).digest()
         found = known.get(name)
         if found is None:
-            forms = ("" if url is None else digest_name("url", url_form(url)) for url in urls.to_pylist())
-            found = np.fromiter(forms, _DIGEST, len(urls))
+            forms = map(url_form, urls.drop_null().to_pylist())
+            found = np.zeros(len(urls), _DIGEST)
+            found[urls.is_valid().to_numpy(zero_copy_only=False)] = list(digest_names("url", forms))
             if len(known) >= _MAX_REMEMBERED_COLUMNS:
                 known.clear()
             known[name] = found
