@@ -4,6 +4,7 @@ It is started as a program of its own and imports what its work names: no part o
 would take longer than the work where a few pages came in.
 """
 
+import gc
 import multiprocessing
 import os
 import resource
@@ -25,7 +26,13 @@ from pipelines.stage import RowBudget
 from pipelines.store import Place, Record, Store
 from pipelines.work import Work, run_work, search_work
 
-_START = "import sys; sys.path[:] = sys.argv[2:]; from pipelines.worker import serve; serve(int(sys.argv[1]))"
+_START = """
+import gc, sys
+gc.disable()  # what is imported stays, so that nothing is to be collected
+sys.path[:] = sys.argv[2:]
+from pipelines.worker import serve
+serve(int(sys.argv[1]))
+"""
 _ENVIRONMENT: Mapping[str, str] = {"OPENBLAS_NUM_THREADS": "1"}
 """Unless the environment says otherwise: there is a worker a core, and threads that wait for work take CPU time."""
 
@@ -86,6 +93,8 @@ def serve(descriptor: int) -> None:
     pipe = Connection(descriptor)
     threading.Thread(target=_end_with_pool, args=(descriptor,), daemon=True).start()
     stores: dict[Place, Store] = {}
+    gc.freeze()
+    gc.enable()
     while True:
         try:
             place, task = pipe.recv()
