@@ -24,7 +24,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -170,8 +170,25 @@ class Store:
         with storage_errors(self.root):
             return self._storage.hold(name, digest)
 
-    def write(self, schema: pa.Schema, batches: Iterable[pa.RecordBatch], *, compressed: bool = True) -> Shard:
-        """Write batches as one shard. Raises SchemaError for a batch that is not as declared, StorageError for the disk."""
+    def write(
+        self,
+        schema: pa.Schema,
+        batches: Iterable[pa.RecordBatch],
+        *,
+        compressed: bool = True,
+        before: Shard | None = None,
+    ) -> Shard:
+        """Write batches as one shard. Raises SchemaError for a batch that is not as declared, StorageError for the disk.
+
+        `before` was written in the same way, by the same version of Arrow: where it holds these very batches, nothing is
+        written, which saves half the time.
+        """
+        if before is not None:
+            batches = iter(batches)
+            begun, are_all = self._compared(before, batches)
+            if are_all:
+                return before
+            batches = chain(begun, batches)
         temporary = self.root / "tmp" / f"{uuid.uuid4().hex}.arrow"
         options = pa.ipc.IpcWriteOptions(compression="zstd" if compressed else None, use_threads=False)
         num_rows = 0
@@ -192,6 +209,17 @@ class Store:
             return Shard(digest, num_bytes, num_rows)
         finally:
             temporary.unlink(missing_ok=True)
+
+    def _compared(self, shard: Shard, batches: Iterator[pa.RecordBatch]) -> tuple[list[pa.RecordBatch], bool]:
+        """Batches up to the first that is not the shard's, to the byte; and whether the shard holds these and no other."""
+        there, begun = self.read(shard), list[pa.RecordBatch]()
+        for batch in batches:
+            if batch.num_rows:
+                begun.append(batch)
+                other = _next_if_whole(there)
+                if other is None or not _is_equal(_copied(batch), other):
+                    return begun, False
+        return begun, bool(begun) and _next_if_whole(there) is None
 
     def has(self, shard: Shard) -> bool:
         """Whether a shard is present and whole, as far as can be told without reading it. What is damaged is moved to quarantine."""
@@ -461,6 +489,17 @@ def _check(batch: pa.RecordBatch, schema: pa.Schema) -> None:
     for name, kind, column in zip(schema.names, schema, batch.columns, strict=True):
         if not kind.nullable and column.null_count:
             raise SchemaError(f"got {column.null_count} nulls in {name!r}, wanted none: mend the stage.")
+
+
+def _next_if_whole(batches: Iterator[pa.RecordBatch]) -> pa.RecordBatch | None:
+    with contextlib.suppress(IntegrityError, FileNotFoundError):
+        return next(batches, None)
+    return None
+
+
+def _is_equal(a: pa.RecordBatch, b: pa.RecordBatch) -> bool:
+    """Whether two batches are written as the same bytes: of equal numbers, -0.0 and 0.0 are not."""
+    return a.schema.equals(b.schema) and a.serialize().equals(b.serialize())
 
 
 def _copied(batch: pa.RecordBatch) -> pa.RecordBatch:

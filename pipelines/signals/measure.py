@@ -67,7 +67,7 @@ def measure_signals(batches: Iterable[pa.RecordBatch], config: SignalsConfig) ->
         terms = _count_terms(texts, config.keyword_lexicons)
         fingerprints = [text_digest_and_minhash(text, scratch) if text else (None, None) for text in texts]
         personal = [
-            pii.find_all(text, code, None, entities)
+            pii.find_all(text, code, None, entities) if text or entities else []
             for text, code, entities in zip(texts, codes, entities_of(batch), strict=True)
         ]
         columns = {

@@ -104,6 +104,8 @@ class Folder:
         return self._root / name
 
     def seal(self, name: str) -> None:
+        if name in self._whole and self._whole[name][1].is_sealed:
+            return
         path = self._root / name
         with contextlib.suppress(OSError):
             if path.stat().st_mtime_ns != _SEALED_AT_NS:  # what is sealed would only look new: see `stat`

@@ -150,6 +150,38 @@ def test_a_shard_that_changed_since_it_was_hashed_is_hashed_again(store, monkeyp
         list(store.read(shard))
 
 
+@pytest.mark.parametrize(
+    ("values", "is_same"),
+    [
+        ([[1.0, 0.0], [None]], True),
+        ([[1.0, 0.0], [], [None]], True),
+        ([[1.0, -0.0], [None]], False),  # equal numbers, other bytes
+        ([[1.0, 0.0, None]], False),
+        ([[1.0, 0.0]], False),
+        ([[1.0, 0.0], [None], [2.0]], False),
+        ([], False),
+    ],
+)
+def test_what_is_written_again_as_it_was_is_not_written(tmp_path, monkeypatch, values, is_same):
+    schema = pa.schema([pa.field("value", pa.float64())])
+    rows = [pa.record_batch([pa.array(each, pa.float64())], schema=schema) for each in values]
+    store, fresh = Store(tmp_path / "store"), Store(tmp_path / "fresh")
+    first = [pa.record_batch([pa.array(each, pa.float64())], schema=schema) for each in ([1.0, 0.0], [None])]
+    before = store.write(schema, first)
+    synced = []
+    monkeypatch.setattr(folder, "fsync", synced.append)
+    assert store.write(schema, iter(rows), before=before) == fresh.write(schema, rows)
+    assert (not any(store.root in path.parents for path in synced)) == is_same
+
+
+def test_a_shard_that_rotted_is_not_taken_for_what_is_written(store):
+    before = store.write(SCHEMA, [batch("a", "b")])
+    damage_by_edit(store.shard_path(before.digest))
+    assert store.write(SCHEMA, [batch("a", "b")], before=before) == before
+    assert list(store.read(before))
+    assert list(store.root.glob("quarantine/*"))
+
+
 def test_a_touched_but_whole_shard_stays(store):
     shard = store.write(SCHEMA, [batch("a")])
     path = store.shard_path(shard.digest)
