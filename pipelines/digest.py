@@ -18,8 +18,6 @@ from pipelines.errors import ConfigError
 EXECUTION_ONLY = {"identity": False}
 """`field(metadata=EXECUTION_ONLY)` keeps a field (a path, a worker count) out of every key."""
 
-_CHUNK_NUM_BYTES = 1 << 20
-
 
 def canonical(value: Any) -> Any:
     """Reduce a value to plain JSON types with one form for each meaning.
@@ -72,11 +70,8 @@ def digest_bytes(data: bytes | memoryview) -> str:
 
 def digest_file(path: Path) -> str:
     """Digest of a file's bytes, read once in chunks: 64 hex characters."""
-    sha256 = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_NUM_BYTES):
-            sha256.update(chunk)
-    return sha256.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def document_id(url: str | None, payload: bytes) -> str:

@@ -17,6 +17,7 @@ from pipelines.crawl.address import is_address
 from pipelines.crawl.config import CrawlConfig
 from pipelines.crawl.outcome import Outcome
 from pipelines.markdown import plain, table
+from pipelines.public_suffixes import registrable_domain
 from pipelines.store import Manifest, Store
 
 BY_PROVIDER = "to be filled in by the provider"
@@ -193,10 +194,6 @@ def _count(store: Store, done: Mapping[str, Manifest], source_of_unit: Mapping[s
 
 def _host_splitter() -> Callable[[str], tuple[str, str]]:
     """URL to its registrable domain and its last label; an address or a bare name is its own domain."""
-    # The public suffix list inside the package: nothing is fetched, nothing is cached on disk.
-    from tldextract import TLDExtract
-
-    extract = TLDExtract(suffix_list_urls=(), cache_dir=None)
     known: dict[str, tuple[str, str]] = {}
 
     def split(url: str) -> tuple[str, str]:
@@ -207,8 +204,7 @@ def _host_splitter() -> Callable[[str], tuple[str, str]]:
         found = known.get(host)
         if found is None:
             is_name = bool(host) and not is_address(host) and "." in host
-            # A suffix that is not on the list counts as one label, as the list's own default rule has it.
-            domain = extract(host).top_domain_under_public_suffix or ".".join(host.split(".")[-2:]) if is_name else host
+            domain = registrable_domain(host, below_platforms=False)
             found = (domain or "(no URL)", f".{domain.rpartition('.')[2]}" if is_name else "(none)")
             if len(known) >= _MAX_REMEMBERED_HOSTS:
                 known.clear()

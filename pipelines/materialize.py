@@ -66,19 +66,30 @@ class LastBuild:
 
 def with_aids(store: Store, works: Sequence[Work], last: LastBuild) -> list[Work]:
     """Works of a stage that know what it made of other versions of their units, where that can be of use."""
-    if not works or not (works[0].stage.uses_aids or works[0].stage.is_row_wise):
+    if not works or not _takes_aids(works[0].stage):
         return list(works)
     outputs, inputs = last.output.by_unit(), [manifest.by_unit() for manifest in last.inputs]
-    entries = [outputs.get(work.names[0]) for work in works]
+    entries = [next((outputs[name] for name in work.names if name in outputs), None) for work in works]
     records = store.recorded_all(works[0].stage.name, {entry.key for entry in entries if entry is not None})
     return [
-        work if entry is None or entry.key not in records else _with_aid(work, entry, records[entry.key], inputs)
+        work
+        if entry is None or entry.key not in records
+        else _with_aid(work, entry, records[entry.key], outputs, inputs)
         for work, entry in zip(works, entries, strict=True)
     ]
 
 
-def _with_aid(work: Work, entry: Entry, record: Record, inputs: Sequence[Mapping[str, Entry]]) -> Work:
+def _takes_aids(stage: Stage) -> bool:
+    return stage.uses_aids or stage.is_row_wise or stage.kind is Kind.GLOBAL_ALIGNED
+
+
+def _with_aid(
+    work: Work, entry: Entry, record: Record, outputs: Mapping[str, Entry], inputs: Sequence[Mapping[str, Entry]]
+) -> Work:
     changed = {field for field, value in work.key_fields.items() if record.key_fields.get(field) != value}
+    if work.stage.kind is Kind.GLOBAL_ALIGNED:
+        is_ours = changed <= {"inputs", "config"}
+        return replace(work, before={name: each.shard for name, each in outputs.items()}) if is_ours else work
     if work.stage.uses_aids:
         return replace(work, last=(entry.shard,)) if changed <= {"inputs", "config"} else work
     found = [by_unit.get(work.names[0]) for by_unit in inputs]

@@ -8,17 +8,16 @@ Memory holds the decisions and a number for each document's site: about 100 byte
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.crawl.address import is_address
 from pipelines.errors import ConfigError
 from pipelines.hosts import host_finder
 from pipelines.policy import CONTENT_RULES
+from pipelines.public_suffixes import registrable_domain
 from pipelines.schemas import DECISION, SIGNALS, select
 from pipelines.stage import Kind, Stage
 from pipelines.tallies import tally_decisions
@@ -109,10 +108,6 @@ def site_finder() -> Callable[[str | None], str]:
 
     An address or a bare name is its own site; '' stands for no URL.
     """
-    # The public suffix list inside the package: nothing is fetched, nothing is cached on disk.
-    from tldextract import TLDExtract
-
-    extract = TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=True)
     host_of, known = host_finder(), dict[str, str]()
 
     def site(url: str | None) -> str:
@@ -121,18 +116,10 @@ def site_finder() -> Callable[[str | None], str]:
         if found is None:
             if len(known) >= _MAX_REMEMBERED_HOSTS:
                 known.clear()
-            found = known[host] = _site(host, extract)
+            found = known[host] = registrable_domain(host, below_platforms=True)
         return found
 
     return site
-
-
-def _site(host: str, extract: Callable[[str], Any]) -> str:
-    if "." not in host or is_address(host):
-        return host
-    # A suffix that is not on the list counts as one label, as the list's own default rule has it.
-    found: str = extract(host).top_domain_under_public_suffix or ".".join(host.split(".")[-2:])
-    return found
 
 
 def _violates(failed_rules: pa.ListArray, names: tuple[str, ...]) -> Flags:

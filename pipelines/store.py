@@ -12,7 +12,8 @@ because `datasets` memory-maps those; Arrow reads them without a copy as well.
 
 In a folder, publishing seals a shard: a fixed modification time, no write permission. One whose time or size is not as sealed
 is hashed again before it counts as present: an edit by hand is found at once, while a check of a thousand untouched
-shards costs a thousand stat calls, or one listing of a bucket. `read` hashes every byte.
+shards costs a thousand stat calls, or one listing of a bucket. `read` has every byte hashed, once by each opened store
+while nothing hints at a change.
 """
 
 import contextlib
@@ -23,10 +24,11 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from pipelines.digest import canonical_json, digest_bytes, digest_file, digest_value
@@ -36,6 +38,7 @@ from pipelines.storage.copies import Copies
 from pipelines.storage.folder import Folder
 
 _NUM_RECORDS_AT_ONCE = 1000
+# No thread of Arrow's has a part in reading or writing: to hand over a column of a thousand rows takes as long as the work.
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +170,27 @@ class Store:
         with storage_errors(self.root):
             return self._storage.hold(name, digest)
 
-    def write(self, schema: pa.Schema, batches: Iterable[pa.RecordBatch], *, compressed: bool = True) -> Shard:
-        """Write batches as one shard. Raises SchemaError for a batch that is not as declared, StorageError for the disk."""
+    def write(
+        self,
+        schema: pa.Schema,
+        batches: Iterable[pa.RecordBatch],
+        *,
+        compressed: bool = True,
+        before: Shard | None = None,
+    ) -> Shard:
+        """Write batches as one shard. Raises SchemaError for a batch that is not as declared, StorageError for the disk.
+
+        `before` was written in the same way, by the same version of Arrow: where it holds these very batches, nothing is
+        written, which saves half the time.
+        """
+        if before is not None:
+            batches = iter(batches)
+            begun, are_all = self._compared(before, batches)
+            if are_all:
+                return before
+            batches = chain(begun, batches)
         temporary = self.root / "tmp" / f"{uuid.uuid4().hex}.arrow"
-        options = pa.ipc.IpcWriteOptions(compression="zstd" if compressed else None)
+        options = pa.ipc.IpcWriteOptions(compression="zstd" if compressed else None, use_threads=False)
         num_rows = 0
         try:
             with (
@@ -189,6 +209,17 @@ class Store:
             return Shard(digest, num_bytes, num_rows)
         finally:
             temporary.unlink(missing_ok=True)
+
+    def _compared(self, shard: Shard, batches: Iterator[pa.RecordBatch]) -> tuple[list[pa.RecordBatch], bool]:
+        """Batches up to the first that is not the shard's, to the byte; and whether the shard holds these and no other."""
+        there, begun = self.read(shard), list[pa.RecordBatch]()
+        for batch in batches:
+            if batch.num_rows:
+                begun.append(batch)
+                other = _next_if_whole(there)
+                if other is None or not _is_equal(_copied(batch), other):
+                    return begun, False
+        return begun, bool(begun) and _next_if_whole(there) is None
 
     def has(self, shard: Shard) -> bool:
         """Whether a shard is present and whole, as far as can be told without reading it. What is damaged is moved to quarantine."""
@@ -225,7 +256,8 @@ class Store:
                 )
             if included == []:
                 return
-            reader = pa.ipc.open_stream(source, options=pa.ipc.IpcReadOptions(included_fields=included))
+            options = pa.ipc.IpcReadOptions(included_fields=included, use_threads=False)
+            reader = pa.ipc.open_stream(source, options=options)
             for batch in reader:
                 yield batch if columns is None else batch.select(list(columns))
 
@@ -459,13 +491,24 @@ def _check(batch: pa.RecordBatch, schema: pa.Schema) -> None:
             raise SchemaError(f"got {column.null_count} nulls in {name!r}, wanted none: mend the stage.")
 
 
+def _next_if_whole(batches: Iterator[pa.RecordBatch]) -> pa.RecordBatch | None:
+    with contextlib.suppress(IntegrityError, FileNotFoundError):
+        return next(batches, None)
+    return None
+
+
+def _is_equal(a: pa.RecordBatch, b: pa.RecordBatch) -> bool:
+    """Whether two batches are written as the same bytes: of equal numbers, -0.0 and 0.0 are not."""
+    return a.schema.equals(b.schema) and a.serialize().equals(b.serialize())
+
+
 def _copied(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The same rows in memory of their own.
 
     Arrow writes a slice with up to 63 bytes of its neighbours, and whatever lies beneath a null. A shard cut out of
     a larger batch would change with rows that are not in it.
     """
-    return batch.take(pa.array(range(batch.num_rows), pa.int64()))
+    return batch.take(pa.array(np.arange(batch.num_rows)))
 
 
 def object_name(digest: str) -> str:

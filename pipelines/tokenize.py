@@ -34,20 +34,26 @@ def tokenize_documents(batches: Iterable[pa.RecordBatch], config: TokenizeConfig
     A batch without a kept document is left out. `num_bytes` counts the UTF-8 bytes of the redacted text. Raises
     SchemaError where a document has no outcome, ConfigError for a vocabulary over 65,536.
     """
-    encoder = Encoder.load(_tokenizer_json(config.tokenizer))
-    if encoder.vocab_size > _MAX_VOCAB_SIZE:
-        raise ConfigError(
-            f"got a tokenizer of {encoder.vocab_size} tokens, wanted at most {_MAX_VOCAB_SIZE}, the 16-bit ids of "
-            "token shards: choose a smaller vocabulary."
-        )
+    encoder: Encoder | None = None
     kinds = None if config.redact is None else frozenset(config.redact)
     for batch in batches:
         kept = batch.filter(_is_kept(batch))
         read = [name for name in _READ if name in kept.schema.names]
         if not kept.num_rows:
             continue
+        encoder = encoder or _encoder(config.tokenizer)
         texts = [trained_text(row["text"], kinds, row) for row in kept.select(read).to_pylist()]
         yield _tokens(kept, texts, encoder)
+
+
+def _encoder(tokenizer: Resource) -> Encoder:
+    encoder = Encoder.load(_tokenizer_json(tokenizer))
+    if encoder.vocab_size > _MAX_VOCAB_SIZE:
+        raise ConfigError(
+            f"got a tokenizer of {encoder.vocab_size} tokens, wanted at most {_MAX_VOCAB_SIZE}, the 16-bit ids of "
+            "token shards: choose a smaller vocabulary."
+        )
+    return encoder
 
 
 def _tokenizer_json(tokenizer: Resource) -> str:

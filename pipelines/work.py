@@ -92,6 +92,8 @@ class Work:
     """Rows that are as they were there are taken from there. Saves work and shapes nothing, so not of the key."""
     last: tuple[Shard, ...] = ()
     """What the stage left in the recipe's last build, for a stage that `uses_aids`."""
+    before: Mapping[str, Shard] = field(default_factory=dict)
+    """Likewise of a stage that is aligned with its inputs, by name: what comes out as it was is not written again."""
 
     @property
     def label(self) -> str:
@@ -111,8 +113,8 @@ def run_work(store: Store, work: Work, on_rows: OnRows, watch: Watch = iter) -> 
         rows_out = _transformed(store, work, rows_in)
     shards: list[Shard] = []
     counts: list[dict[str, int]] = []
-    for batches in _outputs(rows_out, work):
-        shard, counted = write_output(store, stage, batches)
+    for name, batches in zip(work.names, _outputs(rows_out, work), strict=True):
+        shard, counted = write_output(store, stage, batches, work.before.get(name))
         shards.append(shard)
         counts.append(counted)
     record = Record(
@@ -122,10 +124,13 @@ def run_work(store: Store, work: Work, on_rows: OnRows, watch: Watch = iter) -> 
     return record
 
 
-def write_output(store: Store, stage: Stage, batches: Iterable[pa.RecordBatch]) -> tuple[Shard, dict[str, int]]:
-    """Write one shard of a stage, and count what is in it."""
+def write_output(
+    store: Store, stage: Stage, batches: Iterable[pa.RecordBatch], before: Shard | None = None
+) -> tuple[Shard, dict[str, int]]:
+    """Write one shard of a stage, and count what is in it. It may well be as the one `before`: see Store.write."""
     counted: dict[str, int] = {}
-    shard = store.write(stage.output, _tallied(batches, stage.tally, counted), compressed=stage.compressed)
+    rows = _tallied(batches, stage.tally, counted)
+    shard = store.write(stage.output, rows, compressed=stage.compressed, before=before)
     return shard, counted
 
 

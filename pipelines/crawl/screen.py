@@ -2,15 +2,15 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import urlsplit
 
 from w3lib.url import canonicalize_url
 
-from pipelines.crawl.address import is_address
 from pipelines.crawl.config import MAX_URL_NUM_CHARS, CrawlConfig
 from pipelines.crawl.outcome import Outcome
+from pipelines.public_suffixes import registrable_domain
 from pipelines.takedown.documents import Takedown, url_test
 
 # Traps that a URL shows by itself: relative links that nest for ever, and filters that combine for ever. A calendar
@@ -131,7 +131,7 @@ class Screen:
         self._names = url_test(takedown) if takedown else None
         self._include = [re.compile(pattern) for pattern in config.include]
         self._exclude = [re.compile(pattern) for pattern in config.exclude]
-        self._area_of_host = lru_cache(maxsize=4096)(_domain_finder() if config.scope == "domain" else _host)
+        self._area_of_host = lru_cache(maxsize=4096)(_domain if config.scope == "domain" else _host)
         self.seeds = frozenset(seed for seed in map(canonical_url, config.seeds) if seed)
         self._areas = {self._area_of_host(origin_of(seed)) for seed in self.seeds}
         self._prefixes = tuple({_without_scheme(seed[: seed.partition("?")[0].rindex("/") + 1]) for seed in self.seeds})
@@ -214,17 +214,5 @@ def _host(origin: str) -> str:
     return _without_scheme(origin).removeprefix("www.")
 
 
-def _domain_finder() -> Callable[[str], str]:
-    # The public suffix list inside the package: nothing is fetched, nothing is cached on disk.
-    from tldextract import TLDExtract
-
-    extract = TLDExtract(suffix_list_urls=(), cache_dir=None)
-
-    def domain(origin: str) -> str:
-        host = urlsplit(origin).hostname or origin
-        if is_address(host):
-            return host
-        # A suffix that is not on the list counts as one label, as the list's own default rule has it.
-        return extract(origin).top_domain_under_public_suffix or ".".join(host.split(".")[-2:])
-
-    return domain
+def _domain(origin: str) -> str:
+    return registrable_domain(urlsplit(origin).hostname or origin, below_platforms=False)

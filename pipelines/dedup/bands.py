@@ -23,6 +23,7 @@ Flags = npt.NDArray[np.bool_]
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # odd: 2**64 divided by the golden ratio
 _BATCH_NUM_ROWS = 1 << 16
+_WORD_NUM_BITS = np.uint64(64)
 _PART_NUM_ENTRIES = 1 << 22
 """Entries of the index that are joined at once: about 200 MB of memory."""
 
@@ -54,7 +55,12 @@ class Shared:
 
 def text_refs(digests: pa.Array) -> TextRefs:
     """The references of texts: uint64[rows]. Raises ValueError where a digest is null."""
-    words = np.frombuffer(b"".join(digests.to_pylist()), np.uint64)
+    if digests.null_count:
+        raise ValueError(f"got {digests.null_count} texts without a digest, wanted one of each: leave them out.")
+    _, values = digests.buffers()
+    if values is None:
+        return np.empty(0, np.uint64)
+    words = np.frombuffer(values, np.uint64, 2 * len(digests), digests.offset * digests.type.byte_width)
     return words[::2].copy()
 
 
@@ -85,10 +91,10 @@ def shared_buckets(index: Sequence[Resource]) -> Shared:
         if len(groups) > 1:
             order = np.argsort(keys, kind="stable")  # runs that are sorted already: they are merged
             keys, refs = keys[order], refs[order]
-        repeated = np.zeros(len(keys), np.bool_)
-        repeated[1:] = keys[1:] == keys[:-1]
-        repeated[:-1] |= repeated[1:]
-        keys, refs = _distinct(keys[repeated], refs[repeated])  # a text may be in two groups
+        repeated = _repeated(keys)
+        keys, refs = keys[repeated], refs[repeated]
+        if len(groups) > 1:
+            keys, refs = _distinct(keys, refs)  # a text may be in two groups
         starts = np.ones(len(keys), np.bool_)
         starts[1:] = keys[1:] != keys[:-1]
         counts = np.diff(np.append(np.flatnonzero(starts), len(keys)))
@@ -135,14 +141,35 @@ def _distinct(keys: Keys, texts: TextRefs) -> tuple[Keys, TextRefs]:
     """Sorted by key, then text, each pair once."""
     order = np.argsort(keys, kind="stable")  # quick where runs are sorted already
     keys, texts = keys[order], texts[order]
-    repeated = np.zeros(len(keys), np.bool_)
-    repeated[1:] = keys[1:] == keys[:-1]
-    repeated[:-1] |= repeated[1:]
-    among, of_keys = texts[repeated], keys[repeated]
-    texts[repeated] = among[np.lexsort((among, of_keys))]  # the keys stay where they are
+    repeated = _repeated(keys)
+    texts[repeated] = _sorted_within(keys[repeated], texts[repeated])  # the keys stay where they are
     first = np.ones(len(keys), np.bool_)
     first[1:] = (keys[1:] != keys[:-1]) | (texts[1:] != texts[:-1])
     return keys[first], texts[first]
+
+
+def _repeated(keys: Keys) -> Flags:
+    """Which of sorted keys stand there more than once."""
+    repeated = np.zeros(len(keys), np.bool_)
+    repeated[1:] = keys[1:] == keys[:-1]
+    repeated[:-1] |= repeated[1:]
+    return repeated
+
+
+def _sorted_within(keys: Keys, texts: TextRefs) -> TextRefs:
+    """Texts sorted among those of the same key; the keys are sorted.
+
+    Where a key's number and the first bits of a text fit a word, words are sorted: a quarter of the time of two sorts. Texts
+    that share these bits may come out in any order, which is looked for.
+    """
+    starts = np.ones(len(keys), np.bool_)
+    starts[1:] = keys[1:] != keys[:-1]
+    numbers = np.cumsum(starts).astype(np.uint64)
+    num_bits = np.uint64(int(numbers[-1]).bit_length() if len(keys) else 0)
+    found = texts[np.argsort((numbers << (_WORD_NUM_BITS - num_bits)) | (texts >> num_bits))]
+    if ((found[1:] < found[:-1]) & ~starts[1:]).any():
+        found = texts[np.lexsort((texts, keys))]
+    return found
 
 
 BANDS_STAGE = Stage(

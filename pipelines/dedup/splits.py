@@ -5,7 +5,7 @@ A page is named by its URL, so that its next version lies where the one before l
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +25,7 @@ def hashed_splits(
     If the hash leaves one without a representative although it is wanted, it gets the one whose hash comes nearest,
     until the corpus has grown past the need: with ratios of 0.05 that is a matter of the first hundred documents.
     """
-    key = str(seed).encode()
-    digests = (hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8, key=key) for name in names)
-    place = np.fromiter((int.from_bytes(digest.digest(), "little") for digest in digests), np.uint64)
+    place = np.frombuffer(b"".join(_digests(names, seed)), "<u8")
     limits = [math.ldexp(ratio, 64) for ratio in (validation_ratio, validation_ratio + test_ratio)]
     split = np.where(place < np.uint64(limits[0]), VALIDATION, np.where(place < np.uint64(limits[1]), TEST, TRAIN))
     in_order = representatives[np.argsort(place[representatives], kind="stable")]
@@ -38,6 +36,15 @@ def hashed_splits(
     if len(in_order) and not (split[in_order] == TRAIN).any():
         split[in_order[-1]] = TRAIN
     return split
+
+
+def _digests(names: Iterable[str], seed: int) -> Iterator[bytes]:
+    """Eight bytes of each name."""
+    keyed = hashlib.blake2b(digest_size=8, key=str(seed).encode())
+    for name in names:
+        blake2b = keyed.copy()
+        blake2b.update(name.encode("utf-8", "surrogatepass"))
+        yield blake2b.digest()
 
 
 def without_leaks(split: Splits, later: Indices, earlier: Indices) -> Splits:

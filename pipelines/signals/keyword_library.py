@@ -25,7 +25,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from pipelines.errors import ConfigError
-from pipelines.signals.folding import fold
+from pipelines.signals.folding import fold_to_text
 
 EVERY_CATEGORY = "*"
 """Category of an allowed phrase that pardons hits of every list."""
@@ -236,7 +236,7 @@ def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str
 
 
 def _folded(written: str, path: Path, number: int) -> str:
-    term = _SPACES.sub(" ", fold(written[: _MAX_TERM_CHARS + 1]).text).strip()
+    term = _SPACES.sub(" ", fold_to_text(written[: _MAX_TERM_CHARS + 1])).strip()
     if not term or len(written) > _MAX_TERM_CHARS:
         raise _wrong(path, number, written, f"a term of 1 to {_MAX_TERM_CHARS} visible characters")
     return term

@@ -54,7 +54,6 @@ def measure_signals(batches: Iterable[pa.RecordBatch], config: SignalsConfig) ->
     A row without text has no digests, no language and no ratios, counts of zero, and the rights its directives give.
     The words of a text are measured up to MAX_NUM_CHARS characters; its digests, keywords and personal data in full.
     """
-    count_terms = _term_counter(config.keyword_lexicons)
     classify = classifier_scorer(config.classifiers)
     scratch = Scratch()
     for batch in batches:
@@ -65,10 +64,10 @@ def measure_signals(batches: Iterable[pa.RecordBatch], config: SignalsConfig) ->
         codes = [language.code for language in languages]
         stated = batch.column("directives").to_pylist()
         verdicts = [judge(directives) for directives in stated]
-        terms = [count_terms(text) for text in texts]
+        terms = _count_terms(texts, config.keyword_lexicons)
         fingerprints = [text_digest_and_minhash(text, scratch) if text else (None, None) for text in texts]
         personal = [
-            pii.find_all(text, code, None, entities)
+            pii.find_all(text, code, None, entities) if text or entities else []
             for text, code, entities in zip(texts, codes, entities_of(batch), strict=True)
         ]
         columns = {
@@ -137,6 +136,14 @@ SIGNALS_STAGE = Stage(
 
 _term_counter = functools.lru_cache(maxsize=1)(term_counter)
 """Building the automaton takes as long as measuring ten documents, so it is kept from shard to shard."""
+
+
+def _count_terms(
+    texts: Sequence[str], lexicons: tuple[Resource, ...]
+) -> list[tuple[Mapping[str, int], Mapping[str, int]]]:
+    """Hits by category and mentions by group of each text; no list is read for rows that were taken down."""
+    count = _term_counter(lexicons) if any(texts) else None
+    return [count(text) if text and count is not None else ({}, {}) for text in texts]
 
 
 def _evidence(evidence: Sequence[str], directives: Sequence[str]) -> list[str]:

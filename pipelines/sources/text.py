@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.errors import ConfigError, InputError
 from pipelines.sources.pages import MAX_BATCH_ROWS, Page, batches, unreadable
@@ -216,6 +215,8 @@ def _python_time(value: pa.Scalar) -> object:
 
 def _open_columns(stream: BinaryIO, head: bytes, options: TextOptions) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
     if head.startswith(_PARQUET_MAGIC):
+        import pyarrow.parquet as pq
+
         parquet = pq.ParquetFile(stream)
         names = [name for name in (options.text_field, options.url_field, *DATE_FIELDS) if name is not None]
         return parquet.schema_arrow, parquet.iter_batches(MAX_BATCH_ROWS, columns=names)

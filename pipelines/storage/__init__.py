@@ -73,7 +73,8 @@ class Storage(Protocol):
         ...
 
     def local(self, name: str, digest: str) -> Path | None:
-        """A local file with the blob's bytes, each of them hashed; None where they are missing or others.
+        """A local file with the blob's bytes, each of them hashed by this object since they changed last; None where they
+        are missing or others.
 
         Open it at once: where blobs are far away it is a copy that gives way to others.
         """

@@ -7,7 +7,7 @@ search of any shard for its URL, its text or its `doc_id` finds it.
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Self
 
 import numpy as np
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.stage import Derived, Read
-from pipelines.takedown.names import digest_name, domains_of, host_of, url_form
+from pipelines.takedown.names import digest_name, digest_names, domains_of, host_of, url_form
 from pipelines.takedown.quotes import Quote, holds_any
 
 Flags = npt.NDArray[np.bool_]
@@ -25,6 +25,9 @@ TAKEN_DOWN = "taken_down"
 """The problem of a row that was taken down, and so its reason."""
 _QUOTED = ("text", "title")
 """Columns in which quotations are looked for."""
+_DIGEST = np.dtype("S32")
+_MAX_REMEMBERED_COLUMNS = 2048
+"""Of a batch each: 1,024 rows, so 32 kB."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,12 +94,10 @@ def matches(batch: pa.RecordBatch, takedown: Takedown) -> Flags:
         return found
     if takedown.doc_ids:
         wanted = frozenset(takedown.doc_ids)
-        doc_ids = batch.column("doc_id").to_pylist()
-        found |= np.fromiter((digest_name("doc_id", each) in wanted for each in doc_ids), np.bool_, len(doc_ids))
+        digests = digest_names("doc_id", batch.column("doc_id").to_pylist())
+        found |= np.fromiter((digest in wanted for digest in digests), np.bool_, batch.num_rows)
     if takedown.urls or takedown.domains:
-        is_named = url_test(takedown)
-        urls = batch.column("url").to_pylist()
-        found |= np.fromiter((url is not None and is_named(url) for url in urls), np.bool_, len(urls))
+        found |= urls_test(takedown)(batch.column("url"))
     if takedown.quotes:
         for name in _QUOTED:
             for row in np.flatnonzero(~found).tolist():
@@ -127,20 +128,67 @@ def derive(read: Read, old: Takedown, new: Takedown) -> Derived | None:
 
 
 def url_test(takedown: Takedown) -> Callable[[str], bool]:
-    """What tells whether a URL, or its host, is taken down: for many URLs, whose hosts share the answer."""
-    urls, domains = frozenset(takedown.urls), frozenset(takedown.domains)
+    """What tells whether a URL, or its host, is taken down."""
+    urls, is_below = frozenset(takedown.urls), _host_test(takedown)
+
+    def is_named(url: str) -> bool:
+        return (bool(urls) and digest_name("url", url_form(url)) in urls) or is_below(url)
+
+    return is_named
+
+
+def urls_test(takedown: Takedown) -> Callable[[pa.Array], Flags]:
+    """Likewise for a column of URLs, (rows,); a null is not taken down."""
+    wanted, is_below = np.array(takedown.urls, _DIGEST), _host_test(takedown)
+
+    def are_named(urls: pa.Array) -> Flags:
+        found = np.isin(_url_digests()(urls), wanted) if len(wanted) else np.zeros(len(urls), np.bool_)
+        if takedown.domains:
+            named = (url is not None and is_below(url) for url in urls.to_pylist())
+            found |= np.fromiter(named, np.bool_, len(urls))
+        return found
+
+    return are_named
+
+
+def _host_test(takedown: Takedown) -> Callable[[str], bool]:
+    """What tells whether a URL's host is taken down: for many URLs, whose hosts share the answer."""
+    domains = frozenset(takedown.domains)
 
     @lru_cache(maxsize=4096)
     def is_below(host: str) -> bool:
         return any(digest_name("domain", domain) in domains for domain in domains_of(host))
 
     def is_named(url: str) -> bool:
-        if urls and digest_name("url", url_form(url)) in urls:
-            return True
         host = host_of(url) if domains else None
         return host is not None and is_below(host)
 
     return is_named
+
+
+@cache
+def _url_digests() -> Callable[[pa.Array], npt.NDArray[np.bytes_]]:
+    """A function from a column of URLs to the digests of their forms; that of a null is empty.
+
+    A take-down looks through the same columns four times: what they hold is traced, taken out, and searched for in documents
+    and in signals. So the last columns are remembered by what is in them, 64 MB at most.
+    """
+    known: dict[bytes, npt.NDArray[np.bytes_]] = {}
+
+    def digests(urls: pa.Array) -> npt.NDArray[np.bytes_]:
+        content = pa.RecordBatch.from_arrays([urls], ["url"]).serialize()
+        name = hashlib.blake2b(content, digest_size=_DIGEST.itemsize).digest()
+        found = known.get(name)
+        if found is None:
+            forms = map(url_form, urls.drop_null().to_pylist())
+            found = np.zeros(len(urls), _DIGEST)
+            found[urls.is_valid().to_numpy(zero_copy_only=False)] = list(digest_names("url", forms))
+            if len(known) >= _MAX_REMEMBERED_COLUMNS:
+                known.clear()
+            known[name] = found
+        return found
+
+    return digests
 
 
 def _blank(doc_id: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Whoever guesses a name can still test the guess.
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from urllib.parse import unquote
 
 from pipelines.hosts import ascii_host
@@ -60,8 +60,16 @@ def domains_of(host: str) -> Iterator[str]:
 
 def digest_name(kind: str, name: str) -> str:
     """Digest of a name of some kind (url, domain, doc_id): 32 hex characters."""
-    data = name.encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(data, digest_size=_DIGEST_NUM_BYTES, person=kind.encode()).hexdigest()
+    return next(digest_names(kind, (name,)))
+
+
+def digest_names(kind: str, names: Iterable[str]) -> Iterator[str]:
+    """The digest of each name, in half the time for many of them."""
+    empty = hashlib.blake2b(digest_size=_DIGEST_NUM_BYTES, person=kind.encode())
+    for name in names:
+        blake2b = empty.copy()
+        blake2b.update(name.encode("utf-8", "surrogatepass"))
+        yield blake2b.hexdigest()
 
 
 def _decoded(part: str) -> str:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from pipelines.digest import digest_bytes
 from pipelines.store import Manifest, Shard, Store
-from pipelines.takedown.documents import Flags, Takedown, url_test
+from pipelines.takedown.documents import Flags, Takedown, urls_test
 from pipelines.takedown.quotes import Quote, holds_any
 
 _NAMING = ("doc_id", "url", "duplicate_of")
@@ -75,7 +75,7 @@ def search_shards(store: Store, done: Mapping[str, Manifest], wanted: Wanted, se
     """
     columns = _Columns(
         names=pa.array(wanted.names(), pa.string()),
-        is_named=url_test(wanted.takedown),
+        are_named=urls_test(wanted.takedown),
         digests=sorted(wanted.text_digests - _held_by_others(store, done.get("signals"), wanted.text_digests)),
         quotes=wanted.takedown.quotes,
     )
@@ -129,7 +129,7 @@ class _Columns:
     """What is looked for in the columns of a shard."""
 
     names: pa.Array
-    is_named: Callable[[str], bool]
+    are_named: Callable[[pa.Array], Flags]
     digests: Sequence[bytes]
     quotes: Sequence[Quote]
 
@@ -150,9 +150,7 @@ class _Columns:
         return None
 
     def _urls(self, column: pa.Array) -> Flags:
-        urls = column.to_pylist()
-        found = np.fromiter((url is not None and self.is_named(url) for url in urls), np.bool_, len(urls))
-        return found | _is_in(column, self.names)
+        return self.are_named(column) | _is_in(column, self.names)
 
     def _quotes(self, column: pa.Array) -> Flags:
         texts = column.to_pylist()

@@ -361,7 +361,9 @@ DAMAGES: dict[str, Callable[[Path, random.Random], object]] = {
 def _workers(group: int) -> list[psutil.Process]:
     with contextlib.suppress(psutil.NoSuchProcess):
         return [
-            each for each in psutil.Process(group).children(recursive=True) if "spawn_main" in " ".join(each.cmdline())
+            each
+            for each in psutil.Process(group).children(recursive=True)
+            if "pipelines.worker" in " ".join(each.cmdline())
         ]
     return []
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pipelines.blocklists import BlockList, BlockListKind
 from pipelines.corpus import likeness_configs
 from pipelines.dedup import BANDS_STAGE, DEDUP, INDEX_STAGE, NEAR_STAGE, WITHDRAWING_REASONS, DedupConfig
+from pipelines.dedup.bands import _sorted_within, text_refs
 from pipelines.dedup.lines import LinesConfig, list_lines
 from pipelines.dedup.outcomes import resolve
 from pipelines.errors import ConfigError, SchemaError
@@ -684,3 +685,22 @@ def test_both_splits_have_a_document_where_there_are_two():
     assert splits([*pair, doc("c", A)], validation_ratio=1e-9, test_ratio=1e-9) == ["test", "train", "validation"]
     twins = [doc("a", ENGLISH), doc("b", ENGLISH)]
     assert splits(twins, exact=False, near=False, validation_ratio=1e-9) == ["train"] * 2
+
+
+TEXT_REFS = st.integers(0, 2**64 - 1) | st.integers(2**63, 2**63 + 9) | st.sampled_from([0, 1, 2**64 - 1])
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), TEXT_REFS), max_size=40))
+def test_texts_of_a_band_are_sorted_also_where_they_begin_alike(entries):
+    entries.sort(key=lambda entry: entry[0])
+    keys, texts = (np.array([entry[place] for entry in entries], np.uint64) for place in (0, 1))
+    assert list(zip(keys.tolist(), _sorted_within(keys, texts).tolist(), strict=True)) == sorted(entries)
+
+
+def test_the_reference_of_a_text_is_the_beginning_of_its_digest():
+    digests = [bytes([number] * 8 + [255] * 8) for number in range(5)]
+    column = pa.array([None, *digests], pa.binary(16))
+    assert text_refs(column.slice(2)).tobytes() == b"".join(digest[:8] for digest in digests[1:])
+    assert len(text_refs(pa.array([], pa.binary(16)))) == 0
+    with pytest.raises(ValueError, match="got 1 texts without a digest"):
+        text_refs(column)

@@ -234,7 +234,7 @@ def test_a_killed_worker_costs_its_shard_a_second_try(store, sources, whole, is_
         ):
             for worker in workers_of(pool, busy=not is_idle)[:1]:
                 worker.process.kill()
-                worker.process.join()
+                worker.process.wait()
                 killed.append(progress.stage)
 
     with open_executor(2) as pool:
@@ -293,12 +293,8 @@ def test_workers_end_with_a_killed_parent_in_the_middle_of_a_shard(context, stor
                     worker.kill()
 
 
-def die_at_once(_pipe: Connection) -> None:
-    os._exit(3)
-
-
 def test_workers_that_cannot_start_are_reported_and_not_started_for_ever(store, monkeypatch):
-    monkeypatch.setattr("pipelines.executor._serve", die_at_once)
+    monkeypatch.setattr("pipelines.worker._START", "raise SystemExit(3)")
     shard = put(store, 1).inputs[0]
     units = [Unit(f"{number:064}", (shard,)) for number in range(10_000)]  # more than a pipe holds unread
     with open_executor(1) as pool, pytest.raises(StageError, match="the worker process died twice on it"):

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.errors import IntegrityError, SchemaError, StorageError
+from pipelines.storage import folder
 from pipelines.store import Entry, Manifest, Record, Shard, Store
 
 SCHEMA = pa.schema([pa.field("doc_id", pa.string(), nullable=False), pa.field("value", pa.int64())])
@@ -103,6 +104,82 @@ def test_a_flipped_byte_under_an_old_time_is_found_by_reading(store):
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert store.has(shard)  # a stat cannot see it
     assert not store.check(shard)
+
+
+def hashes_of(monkeypatch):
+    """The names that are hashed from now on."""
+    hashed = []
+    digest = folder.digest_file
+    monkeypatch.setattr(folder, "digest_file", lambda path: hashed.append(path.name) or digest(path))
+    return hashed
+
+
+def test_a_shard_at_rest_is_hashed_once(store, monkeypatch):
+    shard = store.write(SCHEMA, [batch("a", "b")])
+    hashed = hashes_of(monkeypatch)
+    list(store.read(shard))
+    list(store.read(shard))
+    assert hashed == [shard.digest] * 2  # a moment old: the next write could leave the same times
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 60)
+    list(store.read(shard))
+    list(store.read(shard))
+    store.expect(shard)
+    assert hashed == [shard.digest] * 3
+    assert store.check(shard)
+    assert hashed == [shard.digest] * 4
+    list(Store(store.root).read(shard))
+    assert hashed == [shard.digest] * 5
+
+
+def test_a_shard_that_changed_since_it_was_hashed_is_hashed_again(store, monkeypatch):
+    """Also where size and modification time are put back: the kernel's own time of a change tells."""
+    shard = store.write(SCHEMA, [batch("a", "b")])
+    path = store.shard_path(shard.digest)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 60)
+    list(store.read(shard))
+    before = path.stat()
+    damage_by_edit(path)
+    while path.stat().st_ctime_ns == before.st_ctime_ns:  # the clock of a file system ticks
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    path.chmod(before.st_mode)
+    assert store.has(shard)
+    with pytest.raises(IntegrityError):
+        list(store.read(shard))
+
+
+@pytest.mark.parametrize(
+    ("values", "is_same"),
+    [
+        ([[1.0, 0.0], [None]], True),
+        ([[1.0, 0.0], [], [None]], True),
+        ([[1.0, -0.0], [None]], False),  # equal numbers, other bytes
+        ([[1.0, 0.0, None]], False),
+        ([[1.0, 0.0]], False),
+        ([[1.0, 0.0], [None], [2.0]], False),
+        ([], False),
+    ],
+)
+def test_what_is_written_again_as_it_was_is_not_written(tmp_path, monkeypatch, values, is_same):
+    schema = pa.schema([pa.field("value", pa.float64())])
+    rows = [pa.record_batch([pa.array(each, pa.float64())], schema=schema) for each in values]
+    store, fresh = Store(tmp_path / "store"), Store(tmp_path / "fresh")
+    first = [pa.record_batch([pa.array(each, pa.float64())], schema=schema) for each in ([1.0, 0.0], [None])]
+    before = store.write(schema, first)
+    synced = []
+    monkeypatch.setattr(folder, "fsync", synced.append)
+    assert store.write(schema, iter(rows), before=before) == fresh.write(schema, rows)
+    assert (not any(store.root in path.parents for path in synced)) == is_same
+
+
+def test_a_shard_that_rotted_is_not_taken_for_what_is_written(store):
+    before = store.write(SCHEMA, [batch("a", "b")])
+    damage_by_edit(store.shard_path(before.digest))
+    assert store.write(SCHEMA, [batch("a", "b")], before=before) == before
+    assert list(store.read(before))
+    assert list(store.root.glob("quarantine/*"))
 
 
 def test_a_touched_but_whole_shard_stays(store):

@@ -14,7 +14,7 @@ from pipelines.extract.stage import derive_documents
 from pipelines.schemas import DOCUMENT
 from pipelines.signals.variants import simplified_characters
 from pipelines.store import Store
-from pipelines.takedown.documents import TAKEN_DOWN, Takedown, matches, pseudonym, take_down, url_test
+from pipelines.takedown.documents import TAKEN_DOWN, Takedown, matches, pseudonym, take_down, url_test, urls_test
 from pipelines.takedown.names import digest_name, host_of, url_form
 from pipelines.takedown.quotes import Quote, fold, holds_any, quote_of
 
@@ -57,6 +57,24 @@ def test_other_urls_stay_other():
 )
 def test_host_of(url, host):
     assert host_of(url) == host
+
+
+SOME_URLS = st.lists(
+    st.none()
+    | st.sampled_from(["https://a.example/x", "http://A.example:80/x#y", "https://b.a.example/", "doc:80", ""]),
+    max_size=8,
+)
+
+
+@given(SOME_URLS, st.integers(0, 8), st.sets(st.sampled_from(["https://a.example/x", "doc:80", "none"])), st.booleans())
+def test_a_column_of_urls_is_told_as_each_of_them(urls, start, wanted, by_domain):
+    domains = (digest_name("domain", "a.example"),) if by_domain else ()
+    takedown = Takedown(urls=tuple(digest_name("url", url_form(url)) for url in wanted), domains=domains)
+    is_named = url_test(takedown)
+    column = pa.array(urls, pa.string()).slice(start)
+    expected = [url is not None and is_named(url) for url in urls[start:]]
+    for _ in range(2):  # the second time it is remembered
+        assert urls_test(takedown)(column).tolist() == expected
 
 
 def test_a_domain_means_all_below_it_and_nothing_beside():
