@@ -22,6 +22,7 @@ from llm.config import RunConfig, TrainConfig
 from llm.devices import choose_precision
 from llm.distributed import PairwiseSum, World, sum_exactly
 from llm.dropout import Dropout, sample_keys
+from llm.memory import keep_freed_memory
 from llm.model import GPT, Mask, document_mask
 from llm.order import Ints
 
@@ -44,6 +45,8 @@ class Engine:
         """Put a model on the device of this process, whole or its part, and wrap it. Sharding changes it in place."""
         precision = choose_precision(run_config, world.device)
         is_gpu = world.device.type == "cuda"
+        if not is_gpu:
+            keep_freed_memory()
         compiles = is_gpu if run_config.compile is None else run_config.compile
         is_sharded = run_config.parallelism == "sharded" and world.size > 1
         exact = run_config.exact_reduction if run_config.exact_reduction is not None else not is_gpu

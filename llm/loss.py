@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor
 
-_CHUNK_NUM_LOGITS_CPU = 1 << 21
-"""Logits held at once: 8 MiB in fp32, which caches hold."""
+_CHUNK_NUM_LOGITS_CPU = 1 << 22
+"""Logits held at once: 16 MiB in fp32. Half as many make the products 3 % slower, twice as many no faster."""
 _CHUNK_NUM_LOGITS_GPU = 1 << 27
 """256 MiB in bf16, enough to fill a large GPU. Those of a step of 16 x 1,024 tokens would be six times that."""
 
