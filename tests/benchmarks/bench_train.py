@@ -151,7 +151,11 @@ def gpu(options: argparse.Namespace) -> Iterator[Row]:
         yield Row(what="124 M parameters on a GPU", found="no GPU here: unmeasured", bar="", holds=None, values=None)
         return
     setting = Setting(
-        model=gpt2_124m(), micro_batch_size=options.gpu_micro_batch_size, device="cuda", updates_a_turn=20, precision="bf16"
+        model=gpt2_124m(),
+        micro_batch_size=options.gpu_micro_batch_size,
+        device="cuda",
+        updates_a_turn=20,
+        precision="bf16",
     )
     peak = peak_flops(torch.device("cuda"), precision="bf16")
     yield from beside_plain_loop(setting, num_rounds=options.rounds, peak=peak, where=torch.cuda.get_device_name())
@@ -213,14 +217,18 @@ def main() -> int:
     for row in rows:
         holds = {None: "-", True: "yes", False: "NO"}[row.holds]
         print(f"{row.what:46} {row.bar:24} {holds:6} {row.found}")
-    print(f"Load of the machine: {min(load):.1f} to {max(load):.1f} on {os.cpu_count()} cores, torch {torch.__version__}.")
+    print(
+        f"Load of the machine: {min(load):.1f} to {max(load):.1f} on {os.cpu_count()} cores, torch {torch.__version__}."
+    )
     print(json.dumps({"rows": [asdict(row) for row in rows], "load": load, "torch": torch.__version__}))
     return 1 if any(row.holds is False for row in rows) else 0
 
 
 def _texts(options: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     if options.data is None:
-        print("got no folder of texts: loss and muon are unmeasured; set --data or CORPUSMILL_TEST_DATA", file=sys.stderr)
+        print(
+            "got no folder of texts: loss and muon are unmeasured; set --data or CORPUSMILL_TEST_DATA", file=sys.stderr
+        )
         return
     with tempfile.TemporaryDirectory() as folder:
         vocab_size = SHAPES[options.shape].vocab_size

@@ -19,7 +19,7 @@ from llm.config import ModelConfig
 from llm.model import GPT
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "llm"))
-from largest_tensor import LargestTensor  # noqa: E402
+from largest_tensor import LargestTensor
 
 NUM_SEQUENCES = 16
 MODEL = ModelConfig(vocab_size=50_304, block_size=1024, n_layer=1, n_head=1, n_embd=32)
