@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _TRAINING = "training.json"
 _DATASET = "dataset.json"
 """What a training reads, written down before it begins: its lineage outlives the build, and shards that are gone."""
+_JOB = "job.json"
+"""What a process of its own, here or on another host, takes part in it by: see `llm.worker`."""
 _EVALUATION_VERSION = 2
 """Raised by hand when the same model and text are meant to give other measurements."""
 
@@ -146,8 +148,9 @@ def train_job(job: TrainingJob, recipe: Recipe, store: Store, on_report: OnRepor
     with storage_errors(job.folder):
         job.folder.mkdir(parents=True, exist_ok=True)
         write_result(job.folder / _DATASET, job.key, _reads(job, recipe), [])
+        worker_job(job, paths, recipe.run).write(job.folder / _JOB)
         if recipe.run.num_processes > 1:
-            result = _train_beside(job, paths, recipe.run, on_report)
+            result = _train_beside(job, recipe.run, on_report)
         else:
             with journal(job.folder, stopped_by=(TrainingStoppedError,)) as written:
                 result = train(
@@ -186,16 +189,15 @@ def worker_job(job: TrainingJob, paths: Sequence[Path], run: RunConfig) -> "Work
     )
 
 
-def _train_beside(job: TrainingJob, paths: Sequence[Path], run: RunConfig, on_report: OnReport) -> "TrainResult":
+def _train_beside(job: TrainingJob, run: RunConfig, on_report: OnReport) -> "TrainResult":
     """Train in processes beside this one, which follows their journal. SIGTERM and SIGINT stop them with a checkpoint."""
     from llm.job import finished_result
     from llm.launch import launch
     from llm.stopping import stop_signals
 
-    path = worker_job(job, paths, run).write(job.folder / "job.json")
     follow = follower(job.folder / JOURNAL, on_report)
     with stop_signals() as received:
-        launch(path, run.num_processes, should_stop=lambda: bool(received), on_poll=lambda _pids: follow())
+        launch(job.folder / _JOB, run.num_processes, should_stop=lambda: bool(received), on_poll=lambda _pids: follow())
     return finished_result(job.folder)
 
 
