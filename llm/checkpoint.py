@@ -28,12 +28,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from llm.config import ModelConfig
 from llm.distributed import World
 from llm.model import GPT
 from llm.optim import Optimizers
+from llm.sharding import is_part, local, whole
 from pipelines.digest import digest_file
 from pipelines.errors import IntegrityError, StorageError, TerminalError
 
@@ -138,9 +138,7 @@ def write_sharded(
     from torch.distributed import checkpoint as dcp
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
-    _refuse_not_finite(
-        {name: p.to_local() if isinstance(p, DTensor) else p for name, p in model.named_parameters()}, step, world
-    )
+    _refuse_not_finite({name: local(p) for name, p in model.named_parameters()}, step, world)
     temporary = folder / f"{_TEMPORARY}{_name(step)}"
     if world.is_main:
         _remove(temporary)
@@ -274,9 +272,9 @@ def digest_tensors(named: Iterable[tuple[str, Tensor]]) -> str:
     """Digest of tensors and their names. With sharded ones all processes call it. 64 hex characters."""
     sha256 = hashlib.sha256()
     for name, tensor in sorted(named, key=lambda item: item[0]):
-        whole = (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu().contiguous()
-        sha256.update(f"{name} {whole.dtype} {tuple(whole.shape)}\n".encode())
-        sha256.update(whole.view(-1).view(torch.uint8).numpy().data)
+        values = whole(tensor).detach().cpu().contiguous()
+        sha256.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        sha256.update(values.view(-1).view(torch.uint8).numpy().data)
     return sha256.hexdigest()
 
 
@@ -306,7 +304,7 @@ def _load(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     """Fill tensors, whole or sharded, from the files in a folder, whole or sharded. Raises IntegrityError."""
     files = sorted(folder.glob("*.safetensors"))
     targets = {name: tensor.detach() for name, tensor in tensors.items()}
-    if len(files) != 1 or any(isinstance(tensor, DTensor) for tensor in targets.values()):
+    if len(files) != 1 or any(is_part(tensor) for tensor in targets.values()):
         from torch.distributed import checkpoint as dcp
         from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 

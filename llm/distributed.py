@@ -9,15 +9,17 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from llm.config import RunConfig
 from llm.devices import choose_device
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 RENDEZVOUS = "CORPUSMILL_RENDEZVOUS"
 """A file by which the processes that `llm.launch` starts find each other, in place of torchrun's server."""
@@ -78,8 +80,10 @@ class World:
             for group in (dist.group.WORLD, self.bookkeeping):
                 dist.distributed_c10d._set_pg_timeout(_PATIENCE, group)  # noqa: SLF001 - the only way that torch has
 
-    def mesh(self) -> DeviceMesh:
+    def mesh(self) -> "DeviceMesh":
         """All processes in a row, to shard a model over."""
+        from torch.distributed.device_mesh import init_device_mesh
+
         return init_device_mesh(self.device.type, (self.size,))
 
 

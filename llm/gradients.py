@@ -12,8 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from llm.batches import Batch
@@ -25,6 +23,7 @@ from llm.dropout import Dropout, sample_keys
 from llm.memory import keep_freed_memory
 from llm.model import GPT, Mask, document_mask
 from llm.order import Ints
+from llm.sharding import exchange, is_part, shard, whole
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +53,7 @@ class Engine:
         model.to(world.device)
         forward: nn.Module | Callable[..., Tensor] = model
         if is_sharded:
-            _shard(model, world, precision, compiles=compiles)
+            shard(model, world.mesh(), precision=precision, compiles=compiles)
         elif compiles:
             forward = torch.compile(model)
         if world.size > 1 and not is_sharded and not exact:
@@ -72,7 +71,7 @@ class Engine:
     @property
     def is_sharded(self) -> bool:
         """Whether each process holds a part of the model."""
-        return isinstance(self.model, FSDPModule)
+        return any(is_part(parameter) for parameter in self.model.parameters())
 
     def accumulate(self, batch: Batch, step: int, clock: Clock) -> Tensor:
         """Leave the step's mean gradient in every parameter; gives the losses of all micro-batches, in order: (n,)."""
@@ -109,7 +108,7 @@ class Engine:
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         if self.config.grad_clip is not None:
             torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.grad_clip, norm)
-        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+        return whole(norm)
 
     @torch.no_grad()
     def losses(self, tokens: Tensor) -> Tensor:
@@ -149,8 +148,8 @@ class Engine:
 
     def _exchange(self, *, is_last: bool) -> contextlib.AbstractContextManager[Any]:
         """Exchange gradients after the last micro-batch alone."""
-        if isinstance(self.model, FSDPModule):
-            self.model.set_requires_gradient_sync(is_last)
+        if self.is_sharded:
+            exchange(self.model, is_due=is_last)
         elif isinstance(self.forward, DistributedDataParallel) and not is_last:
             return self.forward.no_sync()
         return contextlib.nullcontext()
@@ -170,15 +169,3 @@ class Engine:
         torch._foreach_mul_(gradients, 1 / num_terms)
         for parameter, gradient in zip(self.model.parameters(), gradients, strict=True):
             parameter.grad = gradient
-
-
-def _shard(model: GPT, world: World, precision: str, *, compiles: bool) -> None:
-    """FSDP2: block by block, so that one is whole at a time; sums of gradients in fp32."""
-    bf16 = torch.bfloat16 if precision == "bf16" else None
-    policy = MixedPrecisionPolicy(param_dtype=bf16, reduce_dtype=torch.float32)
-    mesh = world.mesh()
-    for block in model.h:
-        if compiles:
-            block.compile()
-        fully_shard(block, mesh=mesh, mp_policy=policy)
-    fully_shard(model, mesh=mesh, mp_policy=policy)

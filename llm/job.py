@@ -22,7 +22,7 @@ _logger = logging.getLogger(__name__)
 _RESULT = "result.json"
 _SHAPING_MODULES = (
     *("batches", "config", "data", "distributed", "dropout", "gradients", "guard", "loss", "model", "optim", "order"),
-    *("train", "validation"),
+    *("sharding", "train", "validation"),
 )
 _MAY_CHANGE = "tokens_per_step"
 """A resume with another batch size goes on with the sample after the last one."""

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from llm.config import TrainConfig
 from llm.model import GPT
+from llm.sharding import is_part, part_like, whole
 
 _NEWTON_SCHULZ_STEPS = 5
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -60,9 +60,8 @@ class Muon(torch.optim.Optimizer):
 
 def _orthogonal(matrix: Tensor, num_parts: int) -> Tensor:
     """The nearest semi-orthogonal matrix to each of num_parts blocks of rows, scaled: (R, C) -> (R, C)."""
-    if isinstance(matrix, DTensor):
-        whole = _orthogonal(matrix.full_tensor(), num_parts)
-        return distribute_tensor(whole, matrix.device_mesh, matrix.placements, src_data_rank=None)
+    if is_part(matrix):
+        return part_like(_orthogonal(whole(matrix), num_parts), matrix)
     parts = matrix.view(num_parts, -1, matrix.size(1))  # (parts, R / parts, C)
     rows, columns = parts.shape[1:]
     x = parts.mT if rows > columns else parts  # the short side first: its square is what is iterated

@@ -35,6 +35,7 @@ from llm.model import GPT
 from llm.optim import Optimizers, optimizers
 from llm.order import Segment, samples_of_step, windows_of_samples, with_batch_size, without_steps
 from llm.reports import EventKind, OnReport, StepReport, StepSeconds, TrainEvent
+from llm.sharding import part_like
 from llm.stopping import stop_signals
 from llm.validation import probe_loss, validation_loss
 from pipelines.errors import ConfigError, TerminalError, TransientError
@@ -453,7 +454,7 @@ class _Loop:
         with torch.no_grad():
             fresh = dict(_first_model(self.job, self.weights).named_parameters())
             for name, parameter in self.engine.model.named_parameters():
-                _fill(parameter, fresh[name])
+                parameter.copy_(part_like(fresh[name], parameter))
         for _, tensor in self.optimizers.state():
             tensor.zero_()
         self.guard.load(Guard.of(self.job.config, self.world.device).state())
@@ -593,13 +594,6 @@ def _first_model(job: Job, weights: Mapping[str, Tensor] | None) -> GPT:
             f"got weights with the digest {got} to start from; wanted {wanted}: give those that were named."
         )
     return model
-
-
-def _fill(parameter: Tensor, whole: Tensor) -> None:
-    if isinstance(parameter, torch.distributed.tensor.DTensor):
-        mesh, placements = parameter.device_mesh, parameter.placements
-        whole = torch.distributed.tensor.distribute_tensor(whole.to(parameter.device), mesh, placements)
-    parameter.copy_(whole)
 
 
 def _agreed_newest(folder: Path, world: World, report: OnReport, *, at_most: int | None = None) -> Path | None:
