@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA ?= $(CORPUSMILL_TEST_DATA)
 
-.PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-dedup bench-incremental bench-kills bench-train-kills bench-journal bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown real-pages lock clean
+.PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-dedup bench-incremental bench-kills bench-train bench-train-kills bench-journal bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown real-pages lock clean
 
 run: $(READY)
 	$(BIN)/corpusmill run
@@ -89,6 +89,10 @@ bench-frontier: $(READY)
 # TEXTS="a.txt b.txt" measures real text in place of generated.
 bench-perplexity: $(READY)
 	$(BIN)/python tests/benchmarks/bench_perplexity.py $(TEXTS)
+
+# DATA=... is the folder of test data, for loss and Muon; PARTS="speed muon" are some of the measurements. About half an hour.
+bench-train: $(READY)
+	CORPUSMILL_TEST_DATA="$(DATA)" $(BIN)/python tests/benchmarks/bench_train.py $(PARTS)
 
 # Thirty random kills during training, on one process and on two; about ten minutes.
 bench-train-kills: $(READY)

@@ -2,6 +2,7 @@
 
 - speed: 5.3 million parameters in fp32 on the CPU, on one thread and on two: tokens a CPU second of our loop, of transformers'
   GPT-2 and of a plain loop in nanoGPT's manner, and the part of the measured peak of matrix products that ours reaches.
+- variants: ours compiled, and in the precision that the product chooses for this CPU, on one thread.
 - memory: 16 x 1,024 tokens with a vocabulary of 50,304, in chunks and with whole logits.
 - loss: ours and transformers' GPT-2 from the same weights on the same batches, English and Chinese, three seeds.
 - muon: the loss that AdamW, at the best of some rates, ends with, and what Muon ends with in 65 % of the steps.
@@ -27,13 +28,13 @@ import training_memory
 import training_quality
 import training_speed
 from training_quality import SHAPES
-from training_speed import OURS, PLAIN, PRODUCTS, TRANSFORMERS, Setting, utilisation
+from training_speed import AUTO, COMPILED, OURS, PLAIN, PRODUCTS, TRANSFORMERS, Setting, utilisation
 from training_texts import LANGUAGES, token_data
 
 from llm.config import gpt2_124m
 from llm.devices import peak_flops
 
-PARTS = ("speed", "memory", "loss", "muon", "gpu")
+PARTS = ("speed", "variants", "memory", "loss", "muon", "gpu")
 BAR_SPEED = 1.15
 BAR_OF_PEAK = 0.60
 BAR_LARGEST_TENSOR = 0.05
@@ -86,6 +87,15 @@ def speed(options: argparse.Namespace) -> Iterator[Row]:
             holds=of_peak >= BAR_OF_PEAK if num_threads == 1 else None,
             values={"of_peak": of_peak, "formula": "tokens_per_second * (6 N + 12 L d T) / peak"},
         )
+
+
+def variants(options: argparse.Namespace) -> Iterator[Row]:
+    """Of ours, beside ours as it is by default in fp32."""
+    setting = Setting(model=SHAPES["5m"], micro_batch_size=8)
+    seconds = training_speed.measure(setting, [OURS, COMPILED, AUTO], num_rounds=options.rounds)
+    for name in (COMPILED, AUTO):
+        ratio = {way: 1 / value for way, value in training_speed.ratios(seconds, name).items()}
+        yield Row(what=f"speed of {name}", found=f"{ratio['median']:.3f} times", bar="", holds=None, values=ratio)
 
 
 def memory(_: argparse.Namespace) -> Iterator[Row]:
@@ -205,7 +215,7 @@ def main() -> int:
     if unknown:
         parser.error(f"got the parts {sorted(unknown)}, wanted some of {', '.join(PARTS)}")
     torch.set_num_threads(1)
-    measure = {"speed": speed, "memory": memory, "loss": loss, "muon": muon, "gpu": gpu}
+    measure = {"speed": speed, "variants": variants, "memory": memory, "loss": loss, "muon": muon, "gpu": gpu}
     rows = []
     load = [os.getloadavg()[0]]
     for part in options.parts or PARTS:

@@ -11,7 +11,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from llm.train import train
 from pipelines.schemas import TOKENS
 
 OURS, TRANSFORMERS, PLAIN, PRODUCTS = "ours", "transformers", "plain loop", "matrix products"
+COMPILED, AUTO = "ours, compiled", "ours, precision chosen"
 _SIDE = 2048
 """Of the square matrices whose product is the peak."""
 _RATE = 6e-4
@@ -104,8 +105,9 @@ def serve(connection: Connection, name: str, setting: Setting) -> None:
     torch.set_num_threads(setting.num_threads)
     torch.set_float32_matmul_precision("high" if setting.device.startswith("cuda") else "highest")
     with contextlib.suppress(EOFError):
-        if name == OURS:
-            _serve_ours(connection, setting)
+        if name in (OURS, COMPILED, AUTO):
+            changes = {OURS: {}, COMPILED: {"compiles": True}, AUTO: {"precision": "auto"}}[name]
+            _serve_ours(connection, replace(setting, **changes))
         else:
             turn = _turn(name, setting)
             while True:
@@ -182,7 +184,7 @@ def _serve_ours(connection: Connection, setting: Setting) -> None:
             RunConfig(
                 device=setting.device,
                 num_threads=setting.num_threads,
-                precision="auto" if setting.device.startswith("cuda") else setting.precision,
+                precision=setting.precision,
                 compile=setting.compiles,
                 report_every_steps=setting.updates_a_turn,
             ),
