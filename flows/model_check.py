@@ -40,6 +40,7 @@ _HARD_TEXTS = (
     "\x00\x07\x1b[0m",
     "if (a<b) { return x[i]->y; }",
     "Ὀδυσσεύς العربية हिन्दी",
+    "<|endoftext|> in a page is text",
     "a" * 300,
 )
 
@@ -63,7 +64,8 @@ def check_export(folder: Path, model: "GPT", encoder: Encoder, documents: "Itera
     Raises IntegrityError that names what differs.
     """
     loaded = _loaded(folder)
-    texts = (*_HARD_TEXTS, *(encoder.decode(ids) for ids in (windows := _windows(model, encoder, documents))))
+    windows = _windows(model, encoder, documents)
+    texts = (*_HARD_TEXTS, *(encoder.decode(ids[1:]) for ids in windows))
     for text in texts:
         _check_ids(loaded, encoder, text)
     difference = max(_logit_difference(loaded, model, ids) for ids in windows)
@@ -97,9 +99,6 @@ def _windows(model: "GPT", encoder: Encoder, documents: "Iterable[TokenDocument]
 
 def _check_ids(loaded: Loaded, encoder: Encoder, text: str) -> None:
     wanted = encoder.encode_batch([text])[0].tolist()
-    # A text may name the end-of-text token, which we read as text and others as the token.
-    if encoder.decode([encoder.eot_token]) in text:
-        return
     got = loaded.encode(text)
     if got != wanted or loaded.decode(got) != encoder.decode(wanted):
         raise IntegrityError(
@@ -172,8 +171,9 @@ def _by_transformers(folder: Path) -> Loaded:
     return Loaded(
         by=f"transformers {transformers.__version__}",
         logits=logits,
-        encode=lambda text: tokenizer(text)["input_ids"],
-        decode=lambda ids: tokenizer.decode(ids),
+        # As we do, read a special token that is written in a text as text; without this transformers reads the token.
+        encode=lambda text: tokenizer(text, split_special_tokens=True)["input_ids"],
+        decode=tokenizer.decode,
         go_on=go_on,
     )
 

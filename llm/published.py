@@ -120,16 +120,16 @@ def load_published(folder: Path) -> GPT:
     model = GPT.empty(config)
     wanted = {name: parameter.detach() for name, parameter in model.named_parameters()}
     missing, is_gpt2 = set(wanted), model_type(config) == GPT2_TYPE
-    for name, tensor in _tensors(files, folder):
+    for name, stored in _tensors(files):
         own = name.removeprefix(_PREFIX) if is_gpt2 else name
         if is_gpt2 and own.endswith(_MASKS):
             continue
         if own == _HEAD and config.tied_head:
-            _check_tied(tensor, files, folder)
+            _check_tied(stored, files, folder)
             continue
         if own not in wanted:
             raise _misfit(folder, f"{name}, which the model does not have")
-        tensor = tensor.T if is_gpt2 and own.endswith(_TRANSPOSED) else tensor
+        tensor = stored.T if is_gpt2 and own.endswith(_TRANSPOSED) else stored
         target = wanted[own]
         if own in (_EMBEDDING, _HEAD):
             target[config.vocab_size :] = 0.0  # the padding
@@ -150,7 +150,10 @@ def _gpt2_config(fields: dict[str, Any], folder: Path) -> ModelConfig:
             f"got a {fields.get('model_type')!r} model with {activation!r} in {folder}; wanted a gpt2 with one of "
             f"{', '.join(_ACTIVATION_NAMES)}: use one."
         )
-    usual = {**_FIXED, "n_inner": fields.get("n_inner") if fields.get("n_inner") == 4 * fields.get("n_embd", 0) else None}
+    usual = {
+        **_FIXED,
+        "n_inner": fields.get("n_inner") if fields.get("n_inner") == 4 * fields.get("n_embd", 0) else None,
+    }
     for name, value in usual.items():
         if fields.get(name, value) != value:
             raise InputError(
@@ -169,7 +172,9 @@ def _gpt2_config(fields: dict[str, Any], folder: Path) -> ModelConfig:
 
 
 def _fields(folder: Path) -> dict[str, Any]:
-    return _read_json(folder / "config.json", "a folder with config.json and model.safetensors: download the whole model")
+    return _read_json(
+        folder / "config.json", "config.json and model.safetensors: download the whole model"
+    )
 
 
 def _read_json(path: Path, wanted: str) -> dict[str, Any]:
@@ -211,7 +216,7 @@ def _weight_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _tensors(files: dict[str, Path], folder: Path) -> Iterator[tuple[str, Tensor]]:
+def _tensors(files: dict[str, Path]) -> Iterator[tuple[str, Tensor]]:
     """One after the other, read when they are asked for."""
     for path in dict.fromkeys(files.values()):
         with safe_open(path, framework="pt") as file:
