@@ -172,9 +172,7 @@ def _gpt2_config(fields: dict[str, Any], folder: Path) -> ModelConfig:
 
 
 def _fields(folder: Path) -> dict[str, Any]:
-    return _read_json(
-        folder / "config.json", "config.json and model.safetensors: download the whole model"
-    )
+    return _read_json(folder / "config.json", "config.json and model.safetensors: download the whole model")
 
 
 def _read_json(path: Path, wanted: str) -> dict[str, Any]:
