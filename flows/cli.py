@@ -317,18 +317,28 @@ def review_score(
     _emit(inspection.review_score(first, second, min_pass_rate=min_pass_rate), summary.score_lines, as_json=as_json)
 
 
+WhichCheckpoint = Annotated[
+    Literal["last", "best"],
+    typer.Option("--checkpoint", help="Of the training: the last, or the one with the least validation loss."),
+]
+
+
 @app.command("export-model")
 def export_model(
     recipe: RecipePath = None,
     out: Annotated[Path, typer.Option("--out", help="New folder, in the Hugging Face layout.")] = Path("model"),
+    checkpoint: WhichCheckpoint = "last",
     workspace: WorkspacePath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the trained model as a folder that transformers loads: config, safetensors, tokenizer."""
-    from flows import inspection
+    """Write the trained model as a folder that transformers loads: config, safetensors, tokenizer.
 
-    result = inspection.export_trained_model(recipe, workspace, out)
-    _emit(result, lambda found: [f"model in {found['path']}"], as_json=as_json)
+    It is loaded and compared with the checkpoint before it gets its name. `modern_*` presets are no GPT-2: theirs is
+    for `generate --model` and `training.start_from`.
+    """
+    from flows import models
+
+    _emit(models.export_trained_model(recipe, workspace, out, which=checkpoint), models.export_lines, as_json=as_json)
 
 
 @app.command()
@@ -337,20 +347,46 @@ def generate(
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=0)] = 60,
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 takes the likeliest token.")] = 0.8,
     top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="Draw from the k likeliest tokens.")] = 50,
+    top_p: Annotated[
+        float | None,
+        typer.Option("--top-p", help="Draw from the fewest likeliest tokens with this probability together."),
+    ] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option("--stop", help="End before this text; may be given again for others.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     recipe: Annotated[
         Path | None, typer.Option("--recipe", help="Recipe whose model writes; the newest model if left out.")
     ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", help="Folder of a model in its place: exported, published GPT-2, or a training's."),
+    ] = None,
+    checkpoint: WhichCheckpoint = "last",
     workspace: WorkspacePath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let the trained model go on from a prompt."""
-    from flows import inspection
+    """Let a trained model go on from a prompt. On a terminal the text appears as it is written."""
+    from flows import models
+    from llm.sample import Sampling
 
-    result = inspection.generate(
-        prompt, recipe, workspace, max_tokens=max_tokens, temperature=temperature, top_k=top_k, seed=seed
+    streams = sys.stdout.isatty() and not as_json
+    found = models.generate(
+        prompt,
+        recipe,
+        workspace,
+        Sampling(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed),
+        model=model,
+        which=checkpoint,
+        stop=stop or (),
+        on_text=_show if streams else lambda _: None,
     )
-    _emit(result, lambda found: [found["text"]], as_json=as_json)
+    _emit(found, lambda found: [""] if streams else [found["text"]], as_json=as_json)
+
+
+def _show(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The commands that look and do not run: plan, explain, trace, lineage, export, sample, generate, report, crawl status, verify, doctor.
+"""The commands that look and do not run: plan, explain, trace, lineage, export, sample, report, crawl status, verify, doctor.
 
 None of them needs Prefect or MLflow, and none makes a workspace where there is none.
 """
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flows import lineage, takedown
-from flows.jobs import Dataset, TrainingJob, continue_text, finished_trainings, known_trainings
+from flows.jobs import Dataset, TrainingJob, known_trainings
 from flows.recipe import CrawlSource, Recipe, load_recipe
 from flows.review import write_page
 from flows.settings import num_cores, read_settings
@@ -358,49 +358,6 @@ def keyword_coverage(
     )
     digests = {name: digest_file(path) for name, path in files.items()}
     return {"schema": schema_path.name if schema_path else GB45654, "digests": digests, **found}
-
-
-def export_trained_model(recipe_path: Path | None, workspace_path: Path | None, out: Path) -> dict[str, Any]:
-    """Write the recipe's trained model in the Hugging Face layout."""
-    from llm.export import export_model
-    from pipelines.bpe import END_OF_TEXT
-
-    folder, training = _model_folder(recipe_path, workspace_path, needs_recipe=True)
-    tokenizer = (folder / "tokenizer.json").read_text(encoding="utf-8")
-    return {"path": str(export_model(folder / training["checkpoint"], tokenizer, out, END_OF_TEXT))}
-
-
-def generate(
-    prompt: str,
-    recipe_path: Path | None,
-    workspace_path: Path | None,
-    *,
-    max_tokens: int,
-    temperature: float,
-    top_k: int | None,
-    seed: int,
-) -> dict[str, Any]:
-    """Let a trained model go on from a prompt: that of a recipe, or the newest."""
-    folder, _training = _model_folder(recipe_path, workspace_path, needs_recipe=recipe_path is not None)
-    text = continue_text(folder, prompt, max_tokens=max_tokens, temperature=temperature, top_k=top_k, seed=seed)
-    return {"text": text, "prompt": prompt, "model": folder.name}
-
-
-def _model_folder(
-    recipe_path: Path | None, workspace_path: Path | None, *, needs_recipe: bool
-) -> tuple[Path, dict[str, Any]]:
-    place = _workspace(workspace_path)
-    if needs_recipe:
-        recipe, place, store, config, done = _built(recipe_path, workspace_path)
-        job = TrainingJob.of(recipe, Dataset.of(done["tokenize"], tokenizer_resource(config, done, store)), place)
-        training = job.finished()
-        if training is not None:
-            return job.folder, training
-    else:
-        trainings = finished_trainings(place)
-        if trainings:
-            return place.root / "models" / trainings[-1]["folder"], trainings[-1]
-    raise ConfigError(f"got no trained model in {place.root}, wanted one: run `corpusmill train` first.")
 
 
 def report(recipe_path: Path | None, workspace_path: Path | None) -> dict[str, Any]:

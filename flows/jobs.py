@@ -7,12 +7,13 @@ is written down with the digest of each file, last of all; a job whose files wer
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.recipe import EvaluationSection, Recipe
 from flows.results import read_result, write_result
+from flows.start import check_tokenizer, start_digest
 from flows.workspace import Workspace
 from llm.config import TRAINING_VERSION, ModelConfig, RunConfig, TrainConfig
 from llm.journal import JOURNAL, follower, journal
@@ -27,6 +28,7 @@ from pipelines.store import Manifest, Shard, Store, storage_errors
 if TYPE_CHECKING:
     from llm.data import TokenData
     from llm.job import TrainResult
+    from llm.model import GPT
     from llm.worker import WorkerJob
 
 _TRAINING = "training.json"
@@ -34,7 +36,7 @@ _DATASET = "dataset.json"
 """What a training reads, written down before it begins: its lineage outlives the build, and shards that are gone."""
 _JOB = "job.json"
 """What a process of its own, here or on another host, takes part in it by: see `llm.worker`."""
-_EVALUATION_VERSION = 2
+_EVALUATION_VERSION = 3
 """Raised by hand when the same model and text are meant to give other measurements."""
 
 
@@ -91,20 +93,26 @@ class TrainingJob:
     dataset: Dataset
     folder: Path
     key: str
+    start_from: Path | None = None
+    """Where the weights lie that it begins with; their digest is in `training`."""
 
     @classmethod
     def of(cls, recipe: Recipe, dataset: Dataset, workspace: Workspace) -> "TrainingJob":
-        """The training that a recipe asks for on a dataset."""
-        model = recipe.model.config(dataset.vocab_size)
+        """The training that a recipe asks for on a dataset. Raises ConfigError for a model to start from that does not fit."""
+        model, training = recipe.model_config(dataset.vocab_size), recipe.training
+        if recipe.start_from is not None:
+            check_tokenizer(tokenizer_json(dataset.tokenizer), recipe.start_from)
+            training = replace(training, start_from=start_digest(recipe.start_from))
         key = digest_value(
-            {"version": TRAINING_VERSION, "model": model, "training": recipe.training, "dataset": dataset.digest}
+            {"version": TRAINING_VERSION, "model": model, "training": training, "dataset": dataset.digest}
         )
         return cls(
             model=model,
-            training=recipe.training,
+            training=training,
             dataset=dataset,
             folder=workspace.model_folder(key),
             key=key,
+            start_from=recipe.start_from,
         )
 
     def finished(self) -> dict[str, Any] | None:
@@ -142,6 +150,7 @@ def train_job(job: TrainingJob, recipe: Recipe, store: Store, on_report: OnRepor
         return JobResult(values=done, is_reused=True, seconds=0.0)
     from llm.data import TokenData
     from llm.train import TrainingStoppedError, train
+    from llm.weights import read_weights
 
     started = time.monotonic()
     paths = job.dataset.verified_paths(store)
@@ -161,6 +170,7 @@ def train_job(job: TrainingJob, recipe: Recipe, store: Store, on_report: OnRepor
                     recipe.run,
                     job.folder,
                     on_report=lambda seen: _hand_on(seen, written.write, on_report),
+                    weights=None if job.start_from is None else read_weights(job.start_from),
                 )
         (job.folder / "tokenizer.json").write_text(tokenizer_json(job.dataset.tokenizer), encoding="utf-8")
         values = {name: value for name, value in asdict(result).items() if not isinstance(value, Path)}
@@ -186,6 +196,7 @@ def worker_job(job: TrainingJob, paths: Sequence[Path], run: RunConfig) -> "Work
         training=job.training,
         run=run,
         folder=str(job.folder.absolute()),
+        start_from=None if job.start_from is None else str(job.start_from.absolute()),
     )
 
 
@@ -213,6 +224,7 @@ def _reads(job: TrainingJob, recipe: Recipe) -> dict[str, Any]:
         "dataset_digest": job.dataset.digest,
         "token_shards": [shard.digest for shard in job.dataset.shards],
         "num_train_tokens": dict(job.dataset.num_train_tokens),
+        **({} if job.training.start_from is None else {"start_from": job.training.start_from}),
     }
 
 
@@ -238,7 +250,7 @@ def evaluate_job(job: TrainingJob, section: EvaluationSection, store: Store) -> 
     measured = evaluate(
         model,
         TokenData.open(paths, "train", digest=job.dataset.digest),
-        _held_out(paths, job.dataset.digest),
+        held_out(paths, job.dataset.digest),
         eot_token=job.dataset.eot_token,
     )
     values = asdict(measured) | {"samples": _samples(model, job, section)}
@@ -247,7 +259,7 @@ def evaluate_job(job: TrainingJob, section: EvaluationSection, store: Store) -> 
     return JobResult(values=values, is_reused=False, seconds=time.monotonic() - started)
 
 
-def _held_out(paths: Sequence[Path], digest: str) -> "TokenData":
+def held_out(paths: Sequence[Path], digest: str) -> "TokenData":
     """What no step and no choice of a step has seen: the test split, or validation where that has no document."""
     from llm.data import TokenData
 
@@ -255,19 +267,6 @@ def _held_out(paths: Sequence[Path], digest: str) -> "TokenData":
         return TokenData.open(paths, "test", digest=digest)
     except EmptyCorpusError:
         return TokenData.open(paths, "validation", digest=digest)
-
-
-def continue_text(
-    folder: Path, prompt: str, *, max_tokens: int, temperature: float, top_k: int | None, seed: int
-) -> str:
-    """The prompt and how the model in a training folder goes on from it."""
-    from llm.evaluate import load_model
-    from pipelines.encoding import Encoder
-
-    training = json.loads((folder / _TRAINING).read_bytes())["values"]
-    encoder = Encoder.load((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    model = load_model(folder / training["checkpoint"])
-    return _continue(model, encoder, prompt, max_tokens=max_tokens, temperature=temperature, top_k=top_k, seed=seed)
 
 
 def finished_trainings(workspace: Workspace) -> list[dict[str, Any]]:
@@ -303,40 +302,14 @@ def known_trainings(workspace: Workspace) -> list[dict[str, Any]]:
     return list(known.values())
 
 
-def _samples(model: Any, job: TrainingJob, section: EvaluationSection) -> list[dict[str, str]]:
+def _samples(model: "GPT", job: TrainingJob, section: EvaluationSection) -> list[dict[str, str]]:
+    from flows.generation import Writer
+    from llm.sample import Sampling
     from pipelines.encoding import Encoder
 
-    encoder = Encoder.load(tokenizer_json(job.dataset.tokenizer))
+    writer = Writer(model, Encoder.load(tokenizer_json(job.dataset.tokenizer)))
+    usual = Sampling(max_tokens=section.sample_tokens, temperature=section.temperature, top_k=section.top_k)
     return [
-        {
-            "prompt": prompt,
-            "text": _continue(
-                model,
-                encoder,
-                prompt,
-                max_tokens=section.sample_tokens,
-                temperature=section.temperature,
-                top_k=section.top_k,
-                seed=idx,
-            ),
-        }
+        {"prompt": prompt, "text": prompt + writer.go_on(prompt, replace(usual, seed=idx)).text}
         for idx, prompt in enumerate(section.prompts)
     ]
-
-
-def _continue(
-    model: Any, encoder: Any, prompt: str, *, max_tokens: int, temperature: float, top_k: int | None, seed: int
-) -> str:
-    from llm.sample import generate
-
-    prompt_ids = encoder.encode_batch([prompt])[0].tolist() or [encoder.eot_token]
-    new_ids = generate(
-        model,
-        prompt_ids,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        seed=seed,
-        eot_token=encoder.eot_token,
-    )
-    return prompt + str(encoder.decode([token for token in new_ids if token != encoder.eot_token]))

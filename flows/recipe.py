@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from flows.start import FROM_START, check_shape, check_tokenizer, start_config
 from flows.workspace import Workspace
 from llm.config import PRESETS, ModelConfig, RunConfig, TrainConfig
 from pipelines.bias.disparity import AuditConfig
@@ -303,7 +304,7 @@ class EntitySection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSection:
-    """The shape of the model: a preset, and what differs from it."""
+    """The shape of the model: a preset (`from_start`: that of training.start_from), and what differs from it."""
 
     preset: str = "nano"
     block_size: int | None = None
@@ -313,14 +314,20 @@ class ModelSection:
     n_embd: int | None = None
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
+        if self.preset not in (*PRESETS, FROM_START):
             raise ConfigError(f"got preset {self.preset!r}, wanted one of {', '.join(PRESETS)}: correct model.preset.")
 
-    def config(self, vocab_size: int) -> ModelConfig:
-        """The model's config for a vocabulary."""
+    def config(self, vocab_size: int, start: ModelConfig | None = None) -> ModelConfig:
+        """The model's config for a vocabulary; `start` is that of the model to start from."""
         sizes = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "preset"}
         given = {name: size for name, size in sizes.items() if size is not None}
-        return replace(PRESETS[self.preset](vocab_size=vocab_size), **given)
+        if self.preset != FROM_START:
+            return replace(PRESETS[self.preset](vocab_size=vocab_size), **given)
+        if start is None:
+            raise ConfigError(
+                f"got preset {FROM_START}, wanted training.start_from too: name the model's folder there."
+            )
+        return replace(start, **given)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -381,6 +388,9 @@ class Recipe:
     tokenizer: TokenizerSection
     model: ModelSection
     training: TrainConfig
+    """Its `start_from` is a digest, which only the folder below can tell."""
+    start_from: Path | None
+    """Folder of the model to start from; None: fresh weights."""
     run: RunConfig
     evaluation: EvaluationSection
     raw: Mapping[str, Any] = field(repr=False)
@@ -453,6 +463,20 @@ class Recipe:
             except InputError as error:
                 raise ConfigError(f"evaluation.suites: {error}") from error
 
+        if self.start_from is not None:
+            model = self.model_config(self.tokenizer.vocab_size)
+            self.training.sequences_per_step(model.block_size, num_processes=self.run.num_processes)
+            check_tokenizer(self._given_tokenizer(), self.start_from)
+
+    def model_config(self, vocab_size: int) -> ModelConfig:
+        """The model's config for a vocabulary. Raises ConfigError where the model to start from is not there or another."""
+        if self.start_from is None:
+            return self.model.config(vocab_size)
+        start = start_config(self.start_from)
+        config = self.model.config(vocab_size, start)
+        check_shape(config, start)
+        return config
+
     def _suites(self) -> SuitesConfig | None:
         if not self.suites:
             return None
@@ -518,10 +542,11 @@ class Recipe:
         section = self.tokenizer
         if section.kind == "train" or section.path is None:
             return section.trained()
-        path = self.base / section.path
-        return given_tokenizer_resource(
-            store, given_tokenizer(path) if section.kind == "file" else gpt2_tokenizer(path)
-        )
+        return given_tokenizer_resource(store, self._given_tokenizer())
+
+    def _given_tokenizer(self) -> str:
+        path = self.base / (self.tokenizer.path or "")
+        return given_tokenizer(path) if self.tokenizer.kind == "file" else gpt2_tokenizer(path)
 
 
 def load_recipe(path: Path | None) -> Recipe:
@@ -570,7 +595,7 @@ def parse_recipe(text: str, base: Path) -> Recipe:
     compliance = _mapping(data, "compliance")
     language = _mapping(data, "language")
     pii = _mapping(data, "pii")
-    training = _mapping(data, "training") or {}
+    training, start = _split(_mapping(data, "training") or {}, ("start_from",))
     run_names = [item.name for item in fields(RunConfig)]
     language_rules, arbiter = _split(language, ("arbiter_threshold",))
     compliance_rules, compliance_rest = _split(compliance, _COMPLIANCE_REST)
@@ -620,7 +645,8 @@ def parse_recipe(text: str, base: Path) -> Recipe:
         dedup=_dedup(_mapping(data, "dedup"), complies=compliance is not None),
         tokenizer=_part(_mapping(data, "tokenizer") or {}, "tokenizer", TokenizerSection),
         model=_part(_mapping(data, "model") or {}, "model", ModelSection),
-        training=_training(training, run_names),
+        training=_training(training or {}, run_names),
+        start_from=_start_from(start, base),
         run=_part(_split(training, run_names)[1], "training", RunConfig),
         evaluation=_part(evaluation, "evaluation", EvaluationSection, also=_SUITE_KEYS),
         raw=data,
@@ -631,6 +657,9 @@ def parse_recipe(text: str, base: Path) -> Recipe:
 
 def _check_sizes(recipe: Recipe) -> None:
     """Refuse sizes that do not go together now, and not when the corpus is built and training begins."""
+    _check_start(recipe)
+    if recipe.model.preset == FROM_START:
+        return  # the sizes are in a folder, which may be gone by the time that a command only looks
     where = "model"
     try:
         model = recipe.model.config(recipe.tokenizer.vocab_size)
@@ -638,6 +667,23 @@ def _check_sizes(recipe: Recipe) -> None:
         recipe.training.sequences_per_step(model.block_size, num_processes=recipe.run.num_processes)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def _check_start(recipe: Recipe) -> None:
+    if recipe.start_from is None:
+        if recipe.model.preset == FROM_START:
+            recipe.model.config(recipe.tokenizer.vocab_size)  # says what is missing
+        return
+    if recipe.tokenizer.kind == "train":
+        raise ConfigError(
+            "tokenizer.kind: got train with training.start_from, wanted the tokenizer of that model: set kind to file and "
+            f"path to the tokenizer.json of {recipe.start_from}."
+        )
+
+
+def _start_from(section: Mapping[str, Any], base: Path) -> Path | None:
+    path: str | None = _value(section.get("start_from"), "training.start_from", str | None)
+    return None if path is None else base / path
 
 
 def _name(name: Any) -> str:

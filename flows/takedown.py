@@ -110,17 +110,36 @@ def certify(
 
 
 def _models_of(place: Workspace, documents: Sequence[Facts]) -> list[Facts]:
-    """The trainings, finished or begun, whose data held some of the documents, and what for."""
+    """The trainings, finished or begun, whose data held some of the documents, or that began with the weights of such."""
     splits: dict[str, set[str]] = {}
     for item in documents:
         if "token_shard" in item:
             splits.setdefault(item["token_shard"], set()).add(item["split"])
-    models = []
-    for training in known_trainings(place):
-        saw = {split for shard in training["token_shards"] for split in splits.get(shard, ())}
-        if saw:
-            models.append({**training, "saw": sorted(saw)})
-    return models
+    trainings = known_trainings(place)
+    saw = {
+        training["folder"]: {split for shard in training["token_shards"] for split in splits.get(shard, ())}
+        for training in trainings
+    }
+    for training in _from_oldest(trainings):
+        parents = [parent["folder"] for parent in trainings if _is_begun_with(training, parent)]
+        if any(saw[name] & {"train", "start_from"} for name in parents):
+            saw[training["folder"]].add("start_from")
+    return [{**training, "saw": sorted(saw[training["folder"]])} for training in trainings if saw[training["folder"]]]
+
+
+def _from_oldest(trainings: Sequence[Facts]) -> list[Facts]:
+    """Each after those whose weights it began with."""
+    ordered: list[Facts] = []
+    while len(ordered) < len(trainings):
+        rest = [training for training in trainings if training not in ordered]
+        ready = [one for one in rest if not any(_is_begun_with(one, other) for other in rest if other is not one)]
+        ordered += ready or rest
+    return ordered
+
+
+def _is_begun_with(training: Facts, parent: Facts) -> bool:
+    digest = training.get("start_from")
+    return digest is not None and digest == parent.get("parameters_digest")
 
 
 def _artifacts_holding(place: Workspace, wanted: Wanted) -> list[str]:

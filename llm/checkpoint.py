@@ -212,6 +212,11 @@ def best(folder: Path) -> Path | None:
     return min(known)[2] if known else None
 
 
+def last(folder: Path) -> Path | None:
+    """The newest checkpoint in a folder, whole or not; None where there is none."""
+    return next(iter(_folders(folder)), None)
+
+
 def step_of(checkpoint: Path) -> int:
     """Updates done, from a checkpoint's name."""
     return int(checkpoint.name.removeprefix(_PREFIX))
@@ -247,6 +252,11 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     return state
 
 
+def read_config(checkpoint: Path) -> ModelConfig:
+    """The config of a checkpoint's model."""
+    return ModelConfig(**read_state(checkpoint)["model_config"])
+
+
 def restore(checkpoint: Path, model: GPT, optimizers: Optimizers) -> Tensors:
     """Put saved weights and moments into a model and its optimisers, whole or sharded; gives the loop's tensors."""
     optimizers.prepare()
@@ -258,7 +268,7 @@ def restore(checkpoint: Path, model: GPT, optimizers: Optimizers) -> Tensors:
 def load_model(checkpoint: Path) -> GPT:
     """The model of a checkpoint, on the CPU, ready to evaluate. Raises IntegrityError for a damaged one."""
     verify(checkpoint)
-    model = GPT(ModelConfig(**read_state(checkpoint)["model_config"]))
+    model = GPT.empty(read_config(checkpoint))
     _load(checkpoint / _MODEL, dict(model.named_parameters()))
     return model.eval()
 

@@ -70,12 +70,6 @@ class ModelConfig:
             raise ConfigError("got zero_init with a tied head; wanted a head of its own: set tied_head to false.")
 
     @property
-    def is_published_shape(self) -> bool:
-        """Whether it is GPT-2 as published, but for sizes, dropout and biases: what other libraries load as gpt2."""
-        published = (self.positions, self.activation, self.qk_norm, self.tied_head)
-        return published == ("learned", "gelu", False, True)
-
-    @property
     def padded_vocab_size(self) -> int:
         """Rows of the embedding inside; those beyond vocab_size are never predicted and are cut on export."""
         return math.ceil(self.vocab_size / _VOCAB_MULTIPLE) * _VOCAB_MULTIPLE

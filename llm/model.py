@@ -136,9 +136,9 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """The model. Its first weights depend on `seed` alone."""
+    """The model. Its first weights depend on `seed` alone; None leaves them to whoever fills them."""
 
-    def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
+    def __init__(self, config: ModelConfig, *, seed: int | None = 0) -> None:
         super().__init__()
         self.config = config
         self.checkpoints_activations = False
@@ -155,7 +155,18 @@ class GPT(nn.Module):
             self.register_buffer(
                 "rotation", _rotation(config.block_size, config.n_embd // config.n_head), persistent=False
             )
-        self._initialise(seed)
+        if seed is not None:
+            self._initialise(seed)
+
+    @classmethod
+    def empty(cls, config: ModelConfig) -> "GPT":
+        """A model without weights, to fill from a file: nothing is drawn only to be written over."""
+        with torch.device("meta"):
+            model = cls(config, seed=None)
+        model.to_empty(device="cpu")
+        if config.positions == "rotary":
+            model.rotation = _rotation(config.block_size, config.n_embd // config.n_head)
+        return model
 
     def _initialise(self, seed: int) -> None:
         """Normal with deviation 0.02; on the way back into the residual stream divided by sqrt(2 n_layer), or zero."""

@@ -14,10 +14,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2Mo
 from llm import checkpoint
 from llm.checkpoint import Keep, Snapshot
 from llm.config import ModelConfig, TrainConfig
-from llm.export import export_model, load_published
+from llm.export import export_model
 from llm.model import GPT
 from llm.optim import optimizers
-from llm.sample import generate
+from llm.published import load_published
+from llm.sample import Sampling, generate
 from pipelines.errors import ConfigError, InputError
 
 EOT = "<|endoftext|>"
@@ -78,7 +79,8 @@ def test_transformers_gives_equal_logits_and_ids(bias: bool, save, tokenizer: To
     continued = theirs.generate(
         prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=8, do_sample=False, eos_token_id=None
     )
-    assert continued[0, prompt.size(1) :].tolist() == generate(ours, prompt[0].tolist(), max_tokens=8, temperature=0)
+    greedy = generate(ours, prompt[0].tolist(), Sampling(max_tokens=8, temperature=0))
+    assert continued[0, prompt.size(1) :].tolist() == list(greedy)
 
 
 def test_an_exported_model_is_read_back(save, tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import llm.loss
 from llm.config import ModelConfig
-from llm.export import load_published
 from llm.model import GPT, KeyValueCache
+from llm.published import load_published
 
 CONFIG = ModelConfig(vocab_size=101, block_size=32, n_layer=3, n_head=4, n_embd=32)  # 27 rows of padding
 

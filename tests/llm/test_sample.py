@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 import torch
 
+from llm import sample
 from llm.config import ModelConfig
 from llm.model import GPT
-from llm.sample import generate
+from llm.sample import Sampling
 from pipelines.errors import ConfigError
 
 CONFIG = ModelConfig(vocab_size=50, block_size=16, n_layer=2, n_head=2, n_embd=16)
@@ -22,6 +23,13 @@ def model() -> GPT:
             parameter.mul_(5)
         model.wte.weight[CONFIG.vocab_size :] = 100.0  # the padding would win, were it let in
     return model
+
+
+def generate(
+    model: GPT, prompt: list[int], *, eot_token: int | None = None, document_masks: bool = False, **options: Any
+) -> list[int]:
+    tokens = sample.generate(model, prompt, Sampling(**options), eot_token=eot_token, document_masks=document_masks)
+    return list(tokens)
 
 
 def greedy_by_hand(model: GPT, ids: list[int], num_tokens: int) -> list[int]:
