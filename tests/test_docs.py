@@ -46,7 +46,9 @@ def test_the_commands_of_the_readme_run(environment):
         assert done.returncode == 0, f"{command}: {done.stderr[-2000:]}"
         assert done.stdout.strip(), command
     run = subprocess.run(["corpusmill", "plan"], cwd=folder, env=env, capture_output=True, text=True, check=True)
-    assert re.findall(r"compute (\d+)", run.stdout) == ["0"] * 12
+    computed = re.findall(r"compute (\d+)", run.stdout)
+    assert len(computed) >= 12
+    assert set(computed) == {"0"}
 
 
 def test_the_readme_names_its_two_commands_first():

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from llm.config import ModelConfig
-from llm.export import _published_config, _published_weights
 from llm.model import GPT
+from llm.published import published_fields, published_weights
 
 Update = Callable[[Tensor], Tensor]
 """(B, T + 1) token ids -> the loss before the update, a scalar."""
@@ -64,9 +64,11 @@ class PlainGPT(nn.Module):
 
 def published_model(model: GPT) -> GPT2LMHeadModel:
     """Transformers' GPT-2 with the weights of ours, by the way that exports go; dropout as ours."""
-    config = GPT2Config(**{k: v for k, v in _published_config(model.config, 0).items() if k != "architectures"})
+    config = GPT2Config(
+        **{k: v for k, v in published_fields(model.config, eot_token=0).items() if k != "architectures"}
+    )
     theirs = GPT2LMHeadModel(config)
-    missing, unexpected = theirs.load_state_dict(_published_weights(model), strict=False)
+    missing, unexpected = theirs.load_state_dict(dict(published_weights(model)), strict=False)
     if unexpected or set(missing) != {"lm_head.weight"}:
         raise RuntimeError(f"got {missing} missing and {unexpected} left over, wanted the weights of one model.")
     return theirs.train()

@@ -357,7 +357,7 @@ def test_a_request_to_stop_is_not_an_error_and_the_next_run_goes_on(stop: Any, p
     assert "Traceback" not in stopped.err
     assert [run.info.status for run in mlflow_runs(tmp_path / "w", "training")] == ["KILLED"]
     again = pipeline(recipe, tmp_path / "w", "train")
-    assert again["training"]["resumed_from_step"] in (2, 3)
+    assert again["training"]["resumed_from_step"] in range(2, 6), "the step that the request met, of six"
     assert [run.info.status for run in mlflow_runs(tmp_path / "w", "training")] == ["FINISHED"]
 
 

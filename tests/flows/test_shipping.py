@@ -60,6 +60,7 @@ def step_report(step: int, **changes: Any) -> StepReport:
         "mfu": 0.4,
         "seconds": SECONDS,
         "val_loss": 5.0 if step % 10 == 0 else None,
+        "batch_digest": None if step == 0 else f"{step:016x}",
     }
     return StepReport(step=step, **{**fields, **changes})
 

@@ -17,6 +17,7 @@ from llm.config import PRESETS, ModelConfig, RunConfig, TrainConfig, modern
 from llm.dropout import Dropout, sample_keys
 from llm.model import GPT, KeyValueCache, document_mask
 from llm.optim import _orthogonal, optimizers, rate_part
+from llm.published import GPT2_TYPE, OWN_TYPE, model_type
 from llm.train import train
 
 SMALL = ModelConfig(vocab_size=61, block_size=24, n_layer=2, n_head=2, n_embd=16)
@@ -68,8 +69,8 @@ def test_modern_presets_are_of_the_same_shape_and_say_so() -> None:
             published.n_embd,
             published.n_head,
         )
-        assert published.is_published_shape
-        assert not changed.is_published_shape
+        assert model_type(published) == GPT2_TYPE
+        assert model_type(changed) == OWN_TYPE
     model = GPT(MODERN)
     assert sum(p.numel() for p in model.parameters()) == MODERN.num_parameters + 2 * 3 * 16  # padding of two tables
     ids = torch.randint(1, 61, (2, 24))

@@ -15,6 +15,7 @@ LOADERS = {"kept", "machine_code", "signals.loops", "extract.loops"}
 MADE = {
     "extract.normalize": "_classes",
     "pii.domains": "top_level_domains",
+    "public_suffixes": "_rules",
     "signals.arbiter": "_arbiter",
     "signals.folding": "_arrays",
     "signals.language": "_script_table",
