@@ -94,8 +94,19 @@ def train(
             help="Train N steps aside, kill and resume them on as many processes and on others, and compare every bit.",
         ),
     ] = None,
+    suggest: Annotated[
+        bool,
+        typer.Option(
+            "--suggest", help="Suggest batch size, learning rate and length for what is built; train nothing."
+        ),
+    ] = False,
 ) -> None:
     """Build what is missing, then train, or go on from the newest checkpoint."""
+    if suggest:
+        from flows import suggestion
+
+        _emit(suggestion.suggest(recipe, workspace), suggestion.suggestion_lines, as_json=as_json)
+        return
     if prove_resume is not None:
         from flows.proof import proof_lines, prove
 

@@ -89,6 +89,13 @@ class ModelConfig:
         return self.num_parameters - looked_up * self.n_embd
 
     @property
+    def num_body_parameters(self) -> int:
+        """Parameters without any embedding and without the head."""
+        return (
+            self.num_parameters - (self.vocab_size * (1 if self.tied_head else 2) + self._num_positions) * self.n_embd
+        )
+
+    @property
     def flops_per_token(self) -> int:
         """Floating-point operations of one training token, forward and backward: 6 N + 12 L d T.
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import yaml
 from conftest import run_command
 from flow_inputs import record, write_demo, write_warc
 from tokenizers import Tokenizer
 
 from flows.demo import site
+from llm.config import TrainConfig
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
 
@@ -243,6 +245,18 @@ def test_a_second_run_computes_nothing_and_fetches_nothing(demo_copy: Any, corpu
     assert [stage["fetched"] for stage in again["stages"] if stage["name"] == "crawl"] == [0]
     same = ("documents", "tokens", "dataset_digest", "evaluation")
     assert {name: again[name] for name in same} == {name: demo_copy.summary[name] for name in same}
+
+
+def test_suggestions_are_lines_that_the_recipe_takes(demo: Any, corpusmill: Any) -> None:
+    command = ("train", demo.recipe, "--workspace", demo.workspace, "--suggest")
+    shown = corpusmill(*command).out
+    lines = shown.splitlines()
+    assert lines[1].split("  ")[-1].strip() == "compute-optimal"
+    section = yaml.safe_load("\n".join(lines[lines.index("training:") :]))["training"]
+    TrainConfig(**section).sequences_per_step(128)
+    found = corpusmill(*command, "--json").summary
+    assert section["max_steps"] == found["compute_optimal"]["max_steps"]
+    assert found["as_configured"]["max_steps"] == demo.summary["training"]["steps"]
 
 
 def test_a_changed_threshold_leaves_text_and_signals_as_they_are(
