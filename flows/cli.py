@@ -9,12 +9,16 @@ import os
 import signal
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
 from pipelines.errors import ConfigError, CorpusmillError
+
+if TYPE_CHECKING:
+    from pipelines.takedown.ledger import Scope
 
 EXIT_FAILED = 1
 EXIT_BAD_USAGE = 2
@@ -110,7 +114,7 @@ def train(
     if prove_resume is not None:
         from flows.proof import proof_lines, prove
 
-        found = prove(recipe, workspace, prove_resume, lambda name: sys.stderr.write(f"{name}\n") and None)
+        found = prove(recipe, workspace, prove_resume, partial(print, file=sys.stderr))
         _emit(found, proof_lines, as_json=as_json)
         raise typer.Exit(0 if found["holds"] else 1)
     _run_flow(recipe, workspace, workers, "train", as_json=as_json)
@@ -451,7 +455,7 @@ def takedown_add(
     """
     from flows import summary, takedown
 
-    named = {"url": url, "domain": domain, "doc_id": doc_id, "text": text}
+    named: dict[Scope, str | None] = {"url": url, "domain": domain, "doc_id": doc_id, "text": text}
     given = [(scope, value) for scope, value in named.items() if value is not None]
     if len(given) + (text_file is not None) != 1:
         raise ConfigError(

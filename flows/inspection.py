@@ -33,7 +33,7 @@ from pipelines.errors import ConfigError, CorpusmillError, InputError, StorageEr
 from pipelines.eu_summary import CrawledSource, ListedSource, eu_summary, eu_summary_markdown
 from pipelines.explain import stories
 from pipelines.export import export_documents
-from pipelines.lineage import Known, stream, token_counts, write_lineage
+from pipelines.lineage import Known, pages, stream, token_counts, write_lineage
 from pipelines.lineage import lineage as build_lineage
 from pipelines.plan import plan_corpus
 from pipelines.review import review_facts
@@ -311,7 +311,7 @@ def _drawn(
     """The drawn documents in their order, personal data redacted as it is for training."""
     found: dict[str, ReviewItem] = {}
     wanted = pa.array(doc_ids, pa.string())
-    parts = [
+    parts: list[tuple[Manifest, tuple[str, ...]]] = [
         (done["extract"], ("doc_id", "url", "text")),
         (done["signals"], ("doc_id", "language", "pii")),
         (done["dedup"], ("doc_id", "decision", "cut_lines")),
@@ -557,6 +557,13 @@ def _built(
     store = place.open_store()
     config = recipe.corpus_config(store)
     return recipe, place, store, config, last_build(recipe, store, config)
+
+
+def urls_of(recipe: Recipe, store: Store, doc_ids: Sequence[str]) -> dict[str, str]:
+    """Where documents come from, by doc_id, as far as the recipe's newest build has them."""
+    done = last_build(recipe, store, recipe.corpus_config(store))
+    found = pages(store, done, doc_ids) if {"extract", "dedup"} <= done.keys() else {}
+    return {doc_id: page["url"] for doc_id, page in found.items()}
 
 
 def open_training(recipe_path: Path | None, workspace_path: Path | None) -> tuple[TrainingJob, Recipe, Store]:

@@ -7,6 +7,7 @@ plain texts and numbers, so that a deployment's form in Prefect's UI shows them.
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows import console, runs, takedown, tasks
-from flows.inspection import last_build
+from flows.inspection import last_build, urls_of
 from flows.jobs import Dataset, JobResult, TrainingJob
 from flows.recipe import CrawlSource, Recipe, load_recipe
 from flows.settings import Settings, read_settings
@@ -154,7 +155,7 @@ def train(recipe: str | None = None, workspace: str | None = None) -> Summary:
             result = tasks.train_model(job, wanted, store, report)
             runs.end_left_trainings(settings, place, wanted)
         else:
-            with runs.recorded_training(settings, place, wanted, job) as on_end:
+            with runs.recorded_training(settings, place, wanted, job, partial(urls_of, wanted, store)) as on_end:
                 result = tasks.train_model(job, wanted, store, report)
                 on_end(result)
     values = {name: value for name, value in result.values.items() if name != "token_shards"}
@@ -170,7 +171,7 @@ def evaluate(recipe: str | None = None, workspace: str | None = None) -> Summary
         result = tasks.evaluate_model(job, wanted, store, report)
         if not result.is_reused or not runs.is_evaluation_recorded(job, wanted):
             if not runs.is_training_recorded(job):  # a tracker that was down may be up again
-                runs.record_training(settings, place, wanted, job)
+                runs.record_training(settings, place, wanted, job, partial(urls_of, wanted, store))
             runs.record_evaluation(settings, place, wanted, job, result)
     return _head(settings, wanted) | {"evaluation": dict(result.values), "stages": [_job_line("evaluate", result)]}
 

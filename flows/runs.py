@@ -29,6 +29,7 @@ from pipelines.review import review_facts
 from pipelines.store import Manifest, Store
 
 if TYPE_CHECKING:
+    from flows.shipping import UrlsOf
     from flows.tracking import TrackedRun, Tracker
 
 _logger = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ def record_corpus(
 
 @contextmanager
 def recorded_training(
-    settings: Settings, place: Workspace, recipe: Recipe, job: TrainingJob
+    settings: Settings, place: Workspace, recipe: Recipe, job: TrainingJob, urls_of: "UrlsOf"
 ) -> Iterator[Callable[[JobResult], None]]:
     """A run for a training, gone on with where an earlier one was killed. Yields a call for the training's result.
 
@@ -148,7 +149,7 @@ def recorded_training(
             for result in ended:
                 _record_result(tracked, job, result)
             tracked.end(status)  # whatever becomes of the artifact
-            describe(tracked, job.folder)
+            describe(tracked, job.folder, urls_of)
 
         problem = shipper.end(finish)
         if problem is not None:
@@ -162,11 +163,11 @@ def recorded_training(
         write_result(_training_record(job), job.key, {"run_id": _training_run_id(job)}, [])
 
 
-def record_training(settings: Settings, place: Workspace, recipe: Recipe, job: TrainingJob) -> None:
+def record_training(settings: Settings, place: Workspace, recipe: Recipe, job: TrainingJob, urls_of: "UrlsOf") -> None:
     """The run of a training that is finished, from what it left."""
     values = job.finished()
     if values is not None:
-        with recorded_training(settings, place, recipe, job) as on_end:
+        with recorded_training(settings, place, recipe, job, urls_of) as on_end:
             on_end(JobResult(values=values, is_reused=True, seconds=0.0))
 
 
@@ -300,7 +301,7 @@ def _training_run_id(job: TrainingJob) -> str | None:
 
 def _corpus_run_id(place: Workspace, recipe: Recipe, dataset_digest: str) -> str | None:
     values = read_result(place.report_folder(recipe.name) / "corpus_run.json", dataset_digest)
-    return values["run_id"] if values else None
+    return str(values["run_id"]) if values else None
 
 
 def _flow_run_id() -> str | None:

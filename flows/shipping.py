@@ -9,13 +9,14 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from llm.journal import ENDED, JOURNAL, OPENED, STEP, Entry, journal_id, number, read
+from pipelines.markdown import plain
 
 if TYPE_CHECKING:
     from flows.tracking import Measured, TrackedRun
@@ -33,6 +34,8 @@ _NOTE = "mlflow.note.content"
 _HEADING = "**Events of the training**"
 _MAX_NOTED = 50
 """Events in the description of a run; all are in the artifact."""
+_MAX_URLS = 3
+"""Of an event there; likewise."""
 
 _NAMES = {
     "loss": "train/loss",
@@ -106,26 +109,54 @@ def ship(run: "TrackedRun", folder: Path, *, answered: Callable[[], None] = lamb
     answered()
 
 
-def describe(run: "TrackedRun", folder: Path) -> None:
-    """Let a run tell what happened: in its description, and each event with its facts as an artifact, `events.jsonl`."""
+UrlsOf = Callable[[Sequence[str]], Mapping[str, str]]
+"""doc_ids -> the URLs of those that are known."""
+
+
+def describe(run: "TrackedRun", folder: Path, urls_of: UrlsOf = lambda _doc_ids: {}) -> None:
+    """Let a run tell what happened: in its description, and each event with its facts as an artifact, `events.jsonl`.
+
+    An event that names documents, such as those of a step whose loss rose, gets `urls`: where they come from, by doc_id.
+    """
     path = folder / JOURNAL
     told = [entry for entry in read(path) if entry.kind not in (OPENED, STEP)]
     if not told:
         return
+    named = sorted({doc_id for entry in told for doc_id in _doc_ids(entry)})
+    urls = urls_of(named) if named else {}
     with TemporaryDirectory() as temporary:
         events = Path(temporary) / "events.jsonl"
         with events.open("w", encoding="utf-8") as file:
             for entry in told:
-                file.write(json.dumps({"at_ms": entry.at_ms, "kind": entry.kind, **entry.facts}, ensure_ascii=False))
+                line: dict[str, Any] = {"at_ms": entry.at_ms, "kind": entry.kind, **entry.facts}
+                if doc_ids := _doc_ids(entry):
+                    line["urls"] = {doc_id: urls[doc_id] for doc_id in doc_ids if doc_id in urls}
+                file.write(json.dumps(line, ensure_ascii=False))
                 file.write("\n")
         run.log_files(events)
     noted = [entry for entry in told if entry.kind not in _UNEVENTFUL]
     if not noted or not run.tag(_NOTE, _HEADING).startswith(_HEADING):
         return  # nothing to tell, or a person wrote there
-    lines = [f"- step {each.facts['step']:,}, {each.kind}: {each.facts['message']}" for each in noted[-_MAX_NOTED:]]
+    lines = [
+        f"- step {each.facts['step']:,}, {each.kind}: {each.facts['message']}{_pages(each, urls)}"
+        for each in noted[-_MAX_NOTED:]
+    ]
     if len(noted) > len(lines):
         lines.insert(0, f"- and {len(noted) - len(lines):,} before them, see events.jsonl")
     run.set_tags({_NOTE: "\n".join([_HEADING, "", *lines])})
+
+
+def _doc_ids(entry: Entry) -> list[str]:
+    return list((entry.facts.get("facts") or {}).get("doc_ids", ()))
+
+
+def _pages(entry: Entry, urls: Mapping[str, str]) -> str:
+    """A sentence on the pages of an event, in Markdown; empty where it names none that is known."""
+    found = list(dict.fromkeys(urls[doc_id] for doc_id in _doc_ids(entry) if doc_id in urls))
+    if not found:
+        return ""
+    others = f" and {len(found) - _MAX_URLS:,} others" if len(found) > _MAX_URLS else ""
+    return f" Pages: {', '.join(plain(url) for url in found[:_MAX_URLS])}{others}."
 
 
 class Shipper:

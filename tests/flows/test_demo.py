@@ -15,6 +15,7 @@ from flow_inputs import record, write_demo, write_warc
 from tokenizers import Tokenizer
 
 from flows.demo import site
+from flows.inspection import open_training, urls_of
 from llm.config import TrainConfig
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
@@ -215,6 +216,13 @@ def test_what_is_exported_is_what_is_trained_on(
     kept = {row["doc_id"]: row["text"] for row in rows.values() if row["decision"] == "keep"}
     decoded = {doc_id: tokenizer.decode(ids[:-1], skip_special_tokens=False) for doc_id, ids in tokens.items()}
     assert decoded == kept
+
+
+def test_documents_are_found_with_their_urls(demo: Any, rows: Mapping[str, Any]) -> None:
+    """As the events of a training name them."""
+    _, recipe, store = open_training(demo.recipe, demo.workspace)
+    asked = {rows[url]["doc_id"]: url for url in rows if rows[url]["decision"] == "keep"}
+    assert urls_of(recipe, store, [*asked, "0" * 32]) == asked
 
 
 # Again, and after a change

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -78,6 +78,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
 
+def urls_of(doc_ids: Sequence[str]) -> dict[str, str]:
+    return {doc_id: f"https://a.test/[{doc_id}](b)" for doc_id in doc_ids if doc_id != "gone"}
+
+
 class Training:
     """A training of which only the reports are real."""
 
@@ -109,7 +113,7 @@ class Training:
         return self.job.folder / JOURNAL
 
     def recorded(self) -> Any:
-        return runs.recorded_training(self.settings, self.place, self.recipe, self.job)
+        return runs.recorded_training(self.settings, self.place, self.recipe, self.job, urls_of)
 
     def run_id(self) -> str:
         return (self.job.folder / "mlflow_run_id").read_text()
@@ -137,7 +141,9 @@ def test_a_run_shows_what_a_reviewer_looks_for(server: MlflowServer, training: A
             written.write(step_report(0, loss=None, learning_rate=None, grad_norm=None, seconds=None, mfu=None))
             for step in range(1, 4):
                 written.write(step_report(step))
-            written.write(TrainEvent(kind="step_skipped", step=3, message="Loss rose.", facts={"doc_ids": ["x"]}))
+            written.write(
+                TrainEvent(kind="step_skipped", step=3, message="Loss rose.", facts={"doc_ids": ["x", "gone"]})
+            )
             written.write(TrainEvent(kind="checkpoint_written", step=3, message="Written.", facts={}))
             written.write(TrainEvent(kind="step_skipped", step=4, message="Again.", facts={"norm": math.inf}))
             written.write(step_report(4, loss=math.nan, grad_norm=math.inf))
@@ -177,7 +183,10 @@ def test_a_run_shows_what_a_reviewer_looks_for(server: MlflowServer, training: A
         "step_skipped",
         "ended",
     ]
-    assert json.loads(events[0])["facts"] == {"doc_ids": ["x"]}
+    assert json.loads(events[0])["facts"] == {"doc_ids": ["x", "gone"]}
+    assert json.loads(events[0])["urls"] == {"x": "https://a.test/[x](b)"}
+    assert "urls" not in json.loads(events[1])
+    assert "Loss rose. Pages: https://a.test/\\[x\\](b)." in run.data.tags["mlflow.note.content"]
     assert run.data.params["model.n_layer"] == "1"
     assert runs.is_training_recorded(made.job)
 
