@@ -96,11 +96,15 @@ class Engine:
         return every
 
     def attempt(self, batch: Batch, num_sequences: int) -> None:
-        """Forward and backward of one micro-batch of so many sequences, for its memory alone."""
+        """A step's passes in micro-batches of so many sequences, for their memory alone."""
         self.model.zero_grad(set_to_none=True)
-        ids, targets = self.on_device(batch.tokens[:1].repeat(num_sequences, 1))
-        with self.autocast():
-            self.model(ids, targets).backward()
+        total = PairwiseSum()
+        for start in range(0, len(batch.samples), num_sequences):
+            ids, targets = self.on_device(batch.tokens[start : start + num_sequences])
+            with self.autocast():
+                self.model(ids, targets).backward()
+            if self.is_exact:
+                total.add(self._taken_gradients())
         self.model.zero_grad(set_to_none=True)
 
     def clip(self) -> Tensor:

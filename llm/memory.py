@@ -30,6 +30,16 @@ def keep_freed_memory() -> None:
         mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that it takes; larger blocks come from the kernel each time
 
 
+def give_back_freed_memory() -> None:
+    """Give the kernel what this process has freed and kept; a GPU's cache likewise."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch ran out of memory, on a GPU or on the host."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
@@ -64,9 +74,7 @@ def with_advice(
 
 
 def _fits(attempt: Callable[[int], None], size: int) -> bool:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    give_back_freed_memory()
     try:
         attempt(size)
     except (RuntimeError, MemoryError) as error:

@@ -112,7 +112,7 @@ class Optimizers:
                         yield f"{self.names[parameter]}.{kind}", value
 
     def prepare(self) -> None:
-        """Make the state that a checkpoint is loaded into, as that of no update."""
+        """Make the state that a checkpoint is loaded into, as that of no update; what is there stays as it is."""
         for parameter in self.names:
             parameter.grad = torch.zeros_like(parameter)
         skips = torch.ones((), device=next(iter(self.names)).device)

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -237,7 +238,7 @@ class _Loop:
         with self._lost_process_named(saves=True):
             losses = with_advice(
                 lambda: self.engine.accumulate(batch, progress.step, clock),
-                lambda size: self.engine.attempt(batch, size),
+                partial(self._attempt, batch),
                 micro_batch_size=config.micro_batch_size,
                 num_sequences=len(batch.samples),
             )
@@ -539,6 +540,11 @@ class _Loop:
         )
 
     # Trouble
+
+    def _attempt(self, batch: Batch, micro_batch_size: int) -> None:
+        """Take the memory that a step takes in micro-batches of so many sequences, moments included."""
+        self.optimizers.prepare()
+        self.engine.attempt(batch, micro_batch_size)
 
     @contextlib.contextmanager
     def _lost_process_named(self, *, saves: bool) -> Iterator[None]:

@@ -15,6 +15,8 @@ from pipelines.kept import Array, kept_arrays
 _DOTS = "\u3002\uff0e\uff61"
 """That count as one in a host name (RFC 3490)."""
 
+_MODULES = ("pipelines.public_suffixes", "pipelines.crawl.address", "pipelines.errors")
+
 _Rules = tuple[frozenset[str], frozenset[str]]
 """The rules, and whatever a longer rule ends in."""
 
@@ -66,7 +68,7 @@ def _as_listed(label: str) -> str:
 
 @functools.cache
 def _rules(*, below_platforms: bool) -> _Rules:
-    made = kept_arrays("suffixes", _made_rules, modules=("pipelines.public_suffixes",), libraries=("tldextract",))
+    made = kept_arrays("suffixes", _made_rules, modules=_MODULES, libraries=("tldextract",))
     names = ("rules_below_platforms", "tails_below_platforms") if below_platforms else ("rules", "tails")
     rules, tails = (frozenset(made[name].tobytes().decode().split()) for name in names)
     return rules, tails

@@ -204,7 +204,7 @@ def test_a_batch_that_does_not_fit_names_one_that_does(tmp_path: Path, write_sha
         with open("/proc/self/statm") as file:
             now = int(file.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (now + (260 << 20), resource.RLIM_INFINITY))
-        train(train_data, held_out, model, config, RunConfig(device="cpu", num_threads=1), folder, on_report=lambda _: None)
+        train(train_data, held_out, model, config, RunConfig(device="cpu", num_threads=1, precision="fp32"), folder, on_report=lambda _: None)
         """
     )
 

@@ -11,6 +11,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import llm.loss
 from llm.config import ModelConfig
+from llm.loss import mean_cross_entropy
 from llm.model import GPT, KeyValueCache
 from llm.published import load_published
 
@@ -53,6 +54,7 @@ def test_logits_equal_transformers(published: GPT2LMHeadModel, ours: GPT, ids: t
 def chunking(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     if request.param == "chunked":
         monkeypatch.setattr(llm.loss, "_CHUNK_NUM_LOGITS_CPU", 7 * CONFIG.padded_vocab_size)
+        monkeypatch.setattr(llm.loss, "_CHUNK_NUM_TOKENS_CPU", 7)
     return
 
 
@@ -71,6 +73,21 @@ def test_loss_and_gradients_equal_transformers(published: GPT2LMHeadModel, ours:
 
 
 @pytest.mark.usefixtures("chunking")
+def test_a_token_that_is_all_but_impossible_has_its_loss() -> None:
+    """Its probability is zero in fp32, its loss and its gradient are not."""
+    head = torch.eye(64) * 200.0
+    states, targets = torch.eye(64)[:20].clone().requires_grad_(), (torch.arange(20) + torch.arange(20) % 2) % 64
+    found = mean_cross_entropy(states, head, targets, 60)
+    found.backward()
+    theirs = states.detach().clone().requires_grad_()
+    wanted = F.cross_entropy((theirs @ head.T)[:, :60], targets)
+    wanted.backward()
+    assert wanted.item() == pytest.approx(100.0)
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-6)
+    assert (states.grad - theirs.grad).abs().max() < 1e-5
+
+
+@pytest.mark.usefixtures("chunking")
 def test_token_losses_are_the_losses_one_by_one(ours: GPT, ids: torch.Tensor) -> None:
     losses = ours.token_losses(ids[:, :-1], ids[:, 1:])
     with torch.no_grad():
@@ -86,7 +103,7 @@ def test_logits_of_a_large_vocabulary_are_never_held_whole() -> None:
     with LargestTensor() as largest:
         model(ids[:, :-1], ids[:, 1:]).backward()
         model.token_losses(ids[:, :-1], ids[:, 1:])
-    assert largest.num_elements <= llm.loss._CHUNK_NUM_LOGITS_CPU < 2 * 1024 * 50_304 / 20
+    assert largest.num_elements == llm.loss._CHUNK_NUM_TOKENS_CPU * 50_304, "an eighth of a sequence"
 
 
 def test_no_token_sees_a_later_one(ours: GPT, ids: torch.Tensor) -> None:

@@ -24,6 +24,7 @@ MADE = {
     "signals.words": "_rules",
 }
 """Who keeps arrays, and what asks for them."""
+ASKED = {"public_suffixes": {"below_platforms": False}}
 
 
 @pytest.fixture
@@ -106,7 +107,7 @@ def test_kept_arrays_name_every_module_they_rest_on(module: str, monkeypatch: py
 
     maker = importlib.import_module(f"pipelines.{module}")
     monkeypatch.setattr(maker, "kept_arrays", note)
-    getattr(maker, MADE[module]).__wrapped__()
+    getattr(maker, MADE[module]).__wrapped__(**ASKED.get(module, {}))
     packages = {f"pipelines.{name}" for name in ("", "signals", "extract", "pii")} | {"pipelines"}
     needed = fingerprint.import_closure([f"pipelines.{module}"]) - packages - {f"pipelines.{one}" for one in LOADERS}
     needed -= {f"pipelines.{package}.kernels" for package in ("signals", "extract")}
