@@ -10,10 +10,10 @@ from largest_tensor import LargestTensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import llm.loss
-from llm.config import ModelConfig
+from llm.config import PRESETS, ModelConfig
 from llm.loss import mean_cross_entropy
 from llm.model import GPT, KeyValueCache
-from llm.published import load_published
+from llm.published import load_published, published_fields, published_weights
 
 CONFIG = ModelConfig(vocab_size=101, block_size=32, n_layer=3, n_head=4, n_embd=32)  # 27 rows of padding
 
@@ -56,6 +56,38 @@ def chunking(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(llm.loss, "_CHUNK_NUM_LOGITS_CPU", 7 * CONFIG.padded_vocab_size)
         monkeypatch.setattr(llm.loss, "_CHUNK_NUM_TOKENS_CPU", 7)
     return
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(
+    "preset",
+    [
+        "nano",
+        "gpt2_124m",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("gpt2_350m", "gpt2_774m", "gpt2_1_5b")),
+    ],
+)
+def test_logits_of_a_preset_equal_transformers(preset: str) -> None:
+    """From the same random weights, biases and norms too; the largest takes 13 GB."""
+    model = GPT(PRESETS[preset](), seed=1).eval()
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
+    fields = published_fields(model.config, eot_token=0)
+    config = GPT2Config(
+        **{name: value for name, value in fields.items() if name not in ("architectures", "model_type")}
+    )
+    with torch.device("meta"):
+        theirs = GPT2LMHeadModel(config).eval()
+    weights = dict(published_weights(model))
+    theirs.load_state_dict(weights | {"lm_head.weight": weights["transformer.wte.weight"]}, assign=True)
+    ids = torch.randint(0, model.config.vocab_size, (1, 48), generator=generator)
+    with torch.no_grad():
+        wanted, got = theirs(ids).logits, model.logits(model.states(ids))
+    assert wanted.std() > 0.1, "not trivially equal"
+    assert (got - wanted).abs().max() < 1e-4
 
 
 @pytest.mark.usefixtures("chunking")
