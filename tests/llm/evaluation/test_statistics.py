@@ -1,0 +1,49 @@
+"""Intervals cover what they say, pairs are compared as pairs, and noise is called noise."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm.evaluation.statistics import difference, mean_figure, ratio_figure, share_interval
+
+
+def test_an_interval_covers_the_mean_about_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(0)
+    hits = 0
+    for seed in range(200):
+        figure = mean_figure(generator.normal(1.0, 2.0, 60), seed=seed)
+        hits += figure.low <= 1.0 <= figure.high  # type: ignore[operator]
+    assert 180 <= hits <= 199
+
+
+def test_a_ratio_is_of_sums_and_its_interval_of_items() -> None:
+    figure = ratio_figure([1.0, 30.0], [1.0, 10.0])
+    assert figure.value == pytest.approx(31 / 11)
+    assert (figure.low, figure.high) == (1.0, 3.0)
+    assert np.isnan(ratio_figure([], []).value)
+    assert ratio_figure([2.0], [4.0]).low is None
+
+
+def test_a_small_difference_of_pairs_is_real_where_items_agree_and_noise_where_they_do_not() -> None:
+    base = np.random.default_rng(0).normal(0, 5, 400)
+    agreed = difference(base + 0.1, base)
+    assert agreed.value == pytest.approx(0.1)
+    assert agreed.is_real
+    assert not difference(base + 0.1, base, noise_floor=0.2).is_real
+    assert not difference(base + 0.1, np.random.default_rng(1).permutation(base)).is_real
+    assert difference([4.0, 8.0], [2.0, 4.0], weights=[1.0, 2.0]).value == pytest.approx(2.0)
+
+
+@given(st.lists(st.floats(-100, 100), min_size=2, max_size=30), st.integers(0, 3))
+def test_an_interval_is_the_same_each_time_and_holds_the_value(scores: list[float], seed: int) -> None:
+    figure = mean_figure(scores, seed=seed)
+    assert figure == mean_figure(scores, seed=seed)
+    assert min(scores) - 1e-9 <= figure.low <= figure.high <= max(scores) + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("hits", "items", "low", "high"), [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (0, 0, 0.0, 1.0)]
+)
+def test_wilson_gives_the_known_intervals(hits: int, items: int, low: float, high: float) -> None:
+    assert share_interval(hits, items) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
