@@ -4,9 +4,11 @@ Each returns a digest or a key to Prefect and hands its result to the caller bes
 the store, and Prefect's result store holds none of it.
 """
 
+import contextvars
 import json
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -60,6 +62,8 @@ _logger = logging.getLogger(__name__)
 
 _RETRY_DELAYS_SECONDS = [2.0, 10.0, 60.0]
 _ARTIFACT_SECONDS = 5.0
+_LAST_ARTIFACT_SECONDS = 2.0
+"""That the last one is waited for, so that it is not cut off by the end of the process."""
 _DRAW_SECONDS = 0.2
 
 Result = TypeVar("Result")
@@ -93,23 +97,39 @@ def _is_transient(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bo
 
 
 class ProgressArtifact:
-    """A progress artifact that appears once a stage takes longer than a glance, and is not updated more often."""
+    """A progress artifact that appears once a stage takes longer than a glance, and is not updated more often.
+
+    It is sent from a thread of its own: a server that is slow or gone costs the work neither time nor an error.
+    """
 
     def __init__(self, key: str) -> None:
         self._key = key
         self._id: UUID | None = None
         self._shown_at = time.monotonic()
+        self._sending: threading.Thread | None = None
 
     def show(self, share: float, note: str) -> None:
         now = time.monotonic()
         if now - self._shown_at < _ARTIFACT_SECONDS and not (self._id is not None and share >= 1):
             return
+        if self._sending is not None and self._sending.is_alive():
+            return  # what it sends is old news by then, and the next one is not far
         self._shown_at = now
-        if self._id is None:
-            created = create_progress_artifact(progress=100 * share, key=self._key, description=note)
-            self._id = created if isinstance(created, UUID) else None
-        else:
-            update_progress_artifact(self._id, progress=100 * share, description=note)
+        run = contextvars.copy_context().run  # by which Prefect knows whose artifact it is
+        self._sending = threading.Thread(target=run, args=(self._send, share, note), name="progress", daemon=True)
+        self._sending.start()
+        if share >= 1:
+            self._sending.join(_LAST_ARTIFACT_SECONDS)
+
+    def _send(self, share: float, note: str) -> None:
+        try:
+            if self._id is None:
+                created = create_progress_artifact(progress=100 * share, key=self._key, description=note)
+                self._id = created if isinstance(created, UUID) else None
+            else:
+                update_progress_artifact(self._id, progress=100 * share, description=note)
+        except Exception as error:  # noqa: BLE001 - whatever a server does, the work goes on
+            _logger.warning("got %s from Prefect for the progress of %s; the work goes on.", error, self._key)
 
 
 def crawl_source(source: CrawlSource, recipe: Recipe, place: Workspace, report: console.Report) -> CrawlResult:

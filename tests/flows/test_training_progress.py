@@ -1,5 +1,6 @@
 """What a person sees of a training: few lines of many reports, the newest figures, and what went wrong at once."""
 
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +23,28 @@ def step_report(step: int, **changes: Any) -> StepReport:
         "batch_digest": "0123456789abcdef",
     }
     return StepReport(step=step, **{**fields, **changes})
+
+
+def test_a_server_that_fails_or_hangs_costs_the_work_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread of the work neither waits nor sees the error, and one that hangs is not joined by others."""
+    begun, release = [], threading.Event()
+
+    def create(**asked: Any) -> None:
+        begun.append(asked["progress"])
+        assert release.wait(60)
+        raise ConnectionError("gone")
+
+    monkeypatch.setattr(tasks, "create_progress_artifact", create)
+    monkeypatch.setattr(tasks, "_ARTIFACT_SECONDS", 0.0)
+    artifact = tasks.ProgressArtifact("k")
+    for part in (0.1, 0.2, 0.3):
+        artifact.show(part, "")
+    release.set()
+    assert artifact._sending is not None
+    artifact._sending.join(60)
+    assert begun == [10.0]
+    artifact.show(1.0, "")
+    assert begun == [10.0, 100.0]
 
 
 @pytest.fixture
