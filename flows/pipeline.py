@@ -44,8 +44,8 @@ def pipeline(
     recipe: str | None = None, workspace: str | None = None, workers: int | None = None, until: Until = "evaluate"
 ) -> Summary:
     """Crawl, build, train and evaluate a recipe, each only as far as something changed."""
-    _settings, place, wanted = _open(recipe, workspace, workers)
-    with writing(place):  # between two flows, too, the workspace is nobody else's
+    settings, place, wanted = _open(recipe, workspace, workers)
+    with writing(place), runs.execution(settings, place, wanted):  # between two flows, too, nobody else's
         with console.progress() as report:
             tasks.fetch_needed_lists(wanted, place, report)  # before a crawl that may take a day
         parts = [crawl(recipe, workspace), build_corpus(recipe, workspace, workers)]

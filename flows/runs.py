@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from prefect.runtime import flow_run
 
+from flows.execution import begin, end, end_runs, read
+from flows.execution import describe as describe_execution
 from flows.jobs import JobResult, TrainingJob
 from flows.recipe import Recipe
 from flows.results import read_result, write_result
@@ -30,7 +32,7 @@ from pipelines.store import Manifest, Store
 
 if TYPE_CHECKING:
     from flows.shipping import UrlsOf
-    from flows.tracking import TrackedRun, Tracker
+    from flows.tracking import Status, TrackedRun, Tracker
 
 _logger = logging.getLogger(__name__)
 
@@ -58,6 +60,29 @@ def is_evaluation_recorded(job: TrainingJob, recipe: Recipe) -> bool:
     """Whether an evaluation has a run that is finished."""
     key = job.evaluation_key(recipe.evaluation)
     return read_result(_evaluation_record(job, key), key) is not None
+
+
+@contextmanager
+def execution(settings: Settings, place: Workspace, recipe: Recipe) -> Iterator[None]:
+    """A run for an execution of the pipeline, above those of its parts; none where none of these is written."""
+    begin(place, _flow_run_id())
+    status: Status = "KILLED"  # unless it ends otherwise: Ctrl-C and Prefect's signals are no Exceptions
+    try:
+        yield
+        status = "FINISHED"
+    except Exception:
+        status = "FAILED"
+        raise
+    finally:
+        run_id = read(place).run_id
+        if end(place, status):
+            from flows.tracking import TrackedRun, open_tracker
+
+            with _unless_the_tracker_is_down("the end of the execution"):
+                client = open_tracker(settings, place, recipe.name, None).client
+                if run_id is not None:
+                    describe_execution(TrackedRun(client, run_id))
+                end_runs(client, place)
 
 
 def record_corpus(

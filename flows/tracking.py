@@ -19,6 +19,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 
 from flows.control_plane import check_answers
+from flows.execution import PARENT_TAG, parent_run_id
 from flows.settings import Settings
 from flows.workspace import Workspace
 from pipelines.errors import TerminalError, TransientError
@@ -107,12 +108,16 @@ class Tracker:
     client: MlflowClient
     experiment_id: str
     common_tags: Mapping[str, str]
+    parent_run_id: str | None = None
+    """The run of the execution that is going on."""
 
     def open_run(
         self, name: str, tags: Mapping[str, str], *, run_id: str | None = None, same: str | None = None
     ) -> TrackedRun:
         """A run to write into: `run_id` if it is there, else the one with the same value of the tag `same`, else a new one."""
         all_tags = {**self.common_tags, **tags, "corpusmill.kind": name}
+        if self.parent_run_id is not None:
+            all_tags[PARENT_TAG] = self.parent_run_id
         if run_id is None or not self.has(run_id):
             run_id = None if same is None else self._run_with(same, all_tags[same])
         if run_id is None:
@@ -199,7 +204,7 @@ def open_tracker(settings: Settings, workspace: Workspace, recipe: str, flow_run
     tags = {"corpusmill.recipe": recipe}
     if flow_run_id is not None:
         tags["prefect.flow_run_id"] = flow_run_id
-    return Tracker(client, experiment_id, tags)
+    return Tracker(client, experiment_id, tags, parent_run_id(client, experiment_id, workspace, tags))
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

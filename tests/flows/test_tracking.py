@@ -1,10 +1,12 @@
 """The record of a run: MLflow runs that name each other, and the Prefect flow run that they name."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 import pytest
@@ -13,11 +15,16 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-from flows import runs
+from flows import execution, runs
+from flows.recipe import load_recipe
+from flows.settings import Settings
+from flows.tracking import open_tracker
+from flows.workspace import Workspace
 from pipelines.errors import TerminalError
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
 
+NOTE = "mlflow.note.content"
 KINDS = ("corpus", "training", "evaluation")
 STAGES = (
     "extract",
@@ -191,6 +198,67 @@ def test_the_review_page_is_an_artifact(recorded: Recorded, tmp_path: Path) -> N
     assert len(page.encode()) <= 4 << 20
 
 
+def test_the_runs_of_an_execution_lie_below_its_own_which_leads_to_them(recorded: Recorded) -> None:
+    parent = recorded.the("pipeline")
+    parts = {kind: recorded.the(kind) for kind in KINDS}
+    assert parent.info.status == "FINISHED"
+    assert {run.data.tags["mlflow.parentRunId"] for run in parts.values()} == {parent.info.run_id}
+    assert parent.data.tags["prefect.flow_run_id"] == parts["corpus"].data.tags["prefect.flow_run_id"]
+    for kind, run in parts.items():
+        assert parent.data.tags[f"corpusmill.{kind}_run_id"] == run.info.run_id
+        assert f"[{kind}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})" in parent.data.tags[NOTE]
+    bits = parts["evaluation"].data.metrics["evaluation/bits_per_byte"]
+    assert parent.data.metrics["evaluation/bits_per_byte"] == bits
+    assert not (recorded.workspace / "execution.json").exists()
+
+
+def test_an_execution_that_evaluates_anew_leads_to_the_training_that_was_there(
+    recorded: Recorded, flows: Any, tmp_path: Path
+) -> None:
+    workspace = tmp_path / "w"
+    shutil.copytree(recorded.workspace, workspace)
+    text = recorded.recipe.read_text()
+    (recorded.recipe.parent / "other.yaml").write_text(text.replace("sample_tokens: 4", "sample_tokens: 5"))
+    flows(recorded.recipe.parent / "other.yaml", workspace)
+    client = MlflowClient(tracking_uri=f"sqlite:///{workspace / 'mlflow.db'}")
+    ids = [recorded.the("training").info.experiment_id]
+    new, old = client.search_runs(ids, "tags.`corpusmill.kind` = 'pipeline'", order_by=["start_time DESC"])
+    assert new.data.tags["corpusmill.training_run_id"] == recorded.the("training").info.run_id
+    assert new.data.tags["corpusmill.corpus_run_id"] == recorded.the("corpus").info.run_id
+    assert new.data.tags["corpusmill.evaluation_run_id"] != old.data.tags["corpusmill.evaluation_run_id"]
+
+
+def test_an_execution_that_fails_or_is_killed_says_so(recorded: Recorded, tmp_path: Path) -> None:
+    place = Workspace(tmp_path)
+    settings = Settings(workspace=tmp_path, num_workers=0, prefect_api_url=None, mlflow_tracking_uri=None)
+    recipe = load_recipe(recorded.recipe)
+    client = MlflowClient(tracking_uri=place.mlflow_uri)
+
+    def record(flow_run_id: str) -> str:
+        found = open_tracker(settings, place, recipe.name, flow_run_id)
+        with found.run("corpus", {}):
+            pass
+        assert found.parent_run_id is not None
+        return found.parent_run_id
+
+    @runs.execution(settings, place, recipe)
+    def fail() -> None:
+        parents = {record("a"), record("a"), open_tracker(settings, place, recipe.name, "z").parent_run_id}
+        raise ValueError(*parents)
+
+    with mock.patch.object(runs, "_flow_run_id", return_value="a"), pytest.raises(ValueError) as raised:  # noqa: PT011
+        fail()
+    (failed,) = {*raised.value.args} - {None}
+    assert len(raised.value.args) == 2, "one run for an execution, none for who is no part of it"
+    assert client.get_run(failed).info.status == "FAILED"
+    execution.begin(place, "b")
+    killed = record("b")
+    with mock.patch.object(runs, "_flow_run_id", return_value="c"), runs.execution(settings, place, recipe):
+        assert client.get_run(killed).info.status == "RUNNING"
+    assert client.get_run(killed).info.status == "KILLED"
+    assert not (tmp_path / "execution.json").exists()
+
+
 def test_a_run_that_computes_nothing_is_no_new_run(
     recorded: Recorded, flows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,7 +307,7 @@ def test_what_could_not_be_recorded_is_recorded_by_the_next_run(
     assert {stage["computed"] for stage in again["stages"] if stage["name"] in STAGES[: STAGES.index("report")]} == {0}
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'w' / 'mlflow.db'}")
     found = client.search_runs([each.experiment_id for each in client.search_experiments()])
-    assert sorted(each.info.run_name for each in found) == sorted(KINDS)
+    assert sorted(each.info.run_name for each in found) == sorted([*KINDS, "pipeline", "pipeline"])
     assert {each.info.status for each in found} == {"FINISHED"}
     (training,) = [each for each in found if each.info.run_name == "training"]
     steps = [metric.step for metric in client.get_metric_history(training.info.run_id, "train/loss")]
