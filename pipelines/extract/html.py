@@ -8,6 +8,7 @@ each list near the body, and its time grows with depth times size.
 MathML, KaTeX and MathJax would give a formula twice or not at all: its TeX source is kept, between `$`.
 """
 
+import codecs
 import functools
 import re
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ def extract_html(
     scan = scan_source(_with_tex(html) if holds_math else html, keeps_classes=holds_math)
     check_source(scan, max_tags=max_tags)
     kinds = sift_names(scan.names)
-    tree = HTMLTree.parse(marked_source(scan, kinds))
+    tree = _parsed(marked_source(scan, kinds))
     document: Any = tree.document
     if _is_too_deep(document, scan, max_nesting):
         raise TooDeepError
@@ -153,6 +154,11 @@ def _text(
         if len(whole) > len(text):
             return whole, "whole"
     return text, "main"
+
+
+def _parsed(source: bytes) -> HTMLTree:
+    # bytes need no way through a str; but of these a byte order mark would be left out, which here is text
+    return HTMLTree.parse(source.decode()) if source.startswith(codecs.BOM_UTF8) else HTMLTree.parse_from_bytes(source)
 
 
 def _telling_elements(document: Any, scan: Scan) -> tuple[Any, ...]:

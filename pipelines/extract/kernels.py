@@ -27,7 +27,9 @@ from pipelines.extract.tags import (
     IS_BARRIER,
     IS_CONTAINER,
     IS_HEADING,
+    IS_POINT,
     IS_RAW,
+    IS_READ,
     KIND_BLANK,
     KIND_CODE,
     KIND_HEADING,
@@ -46,11 +48,14 @@ from pipelines.extract.tags import (
     MARK_PARAGRAPH,
     MAX_BOUND,
     MAX_CLOSERS,
+    MAX_CUTS,
     MAX_DIGITS,
     MAX_IDENTICAL,
     NAME_A,
     NAME_ARTICLE_TAG,
     NAME_CLASS,
+    NAME_FRAMESET,
+    NAME_H1,
     NAME_HREF,
     NAME_ID,
     NAME_ITEMPROP,
@@ -60,7 +65,9 @@ from pipelines.extract.tags import (
     NAME_PLAINTEXT,
     NAME_PRE,
     NAME_REL,
+    NAME_SCRIPT,
     NAME_SPAN,
+    NAME_STYLE,
     NAME_SVG,
     NAME_TYPE,
     NOTHING,
@@ -210,14 +217,16 @@ def scan(
     blocks, lists = 0, 0
     in_link = False
     num_spans, foreign = 0, 0  # edits of open spans that have held only text; open elements of SVG and MathML
+    num_math, tangled = 0, False  # of these, MathML; whether a parser may be in another state than this loop
     raw_start, raw_end, comment_end = -1, -1, -1  # the name of the raw element that is open; where a comment ends
+    cut_start, escaped, in_h1 = -1, False, False  # content of a raw element that nobody reads; `<!--` in it
     while at < size:
         start = at
         while at < size and source[at] != 60:
             at += 1
         if at >= size:
             break
-        if at - start >= 3 and raw_start < 0 and _is_icon(source, start, at):
+        if at - start >= 3 and raw_start < 0 and start >= comment_end and _is_icon(source, start, at):
             edits[3 * num_edits], edits[3 * num_edits + 1], edits[3 * num_edits + 2] = start, at, SPACE
             num_edits += 1
             edited = at
@@ -226,14 +235,28 @@ def scan(
         in_comment = at < comment_end
         if raw_start >= 0 and is_end and _ends_raw(source, size, at, raw_start, raw_end):
             raw_start = -1
+            if cut_start >= 0 and at > cut_start:
+                edits[3 * num_edits], edits[3 * num_edits + 1], edits[3 * num_edits + 2] = cut_start, at, NOTHING
+                num_edits += 1
+                edited = at
         inside = raw_start >= 0 or in_comment  # where tags are text, though a parser may differ on it
         if not is_end and not _is_letter(following):
             end = at + 1
+            is_comment = following == 33 and at + 3 < size and source[at + 2] == 45 and source[at + 3] == 45
             if inside:
-                pass
-            elif following == 33 and at + 3 < size and source[at + 2] == 45 and source[at + 3] == 45:
+                escaped = escaped or is_comment
+            elif is_comment:
                 comment_end = _comment_end(source, size, at + 4)
+                stop = comment_end - 3
+                is_plain = stop > at + 4 and source[stop] == 45 and source[stop + 1] == 45 and source[stop + 2] == 62
+                if is_plain and not tangled:
+                    edits[3 * num_edits], edits[3 * num_edits + 1], edits[3 * num_edits + 2] = at + 4, stop, NOTHING
+                    num_edits += 1
+                    edited = stop
             elif following == 33 or following == 63 or following == 47:
+                tangled = tangled or (
+                    foreign > 0 and following == 33 and at + 2 < size and source[at + 2] == 91
+                )  # CDATA
                 while end < size and source[end] != 62:
                     end += 1
             at = end
@@ -243,8 +266,12 @@ def scan(
         facts = _facts(known, facts_of, name)
         end = name_end
         num_attributes, has_href = 0, False
-        class_name, id_name = -1, -1
-        class_start, class_end = -1, -1
+        class_name, id_name, has_class = -1, -1, False
+        first_edit, num_cuts, has_linked, is_read = num_edits, 0, False, False
+        run_start, run_end = -1, -1
+        # the attributes of formatting elements tell a parser which of them are the same
+        cuts = not tangled and (facts & STACK >= NUM_FORMATTING or name == _U64(NAME_A))
+        cuts = cuts and end < size and source[end] != 61  # which would be of the tag's name
         while not inside and end < size:
             while end < size and (_is_space(source[end]) or source[end] == 47):
                 end += 1
@@ -276,11 +303,27 @@ def scan(
                     value_end = end
             if is_end:
                 continue
+            if attribute == _U64(NAME_CLASS):
+                is_cut = not keeps_classes
+            else:
+                is_cut = cuts and _facts(known, facts_of, attribute) & IS_READ == 0
+            if is_cut:
+                if run_start < 0:
+                    run_start = attribute_start
+                    while source[run_start - 1] == 47:  # else it would close the tag
+                        run_start -= 1
+                run_end = end
+            elif run_start >= 0:
+                if num_cuts < MAX_CUTS:
+                    edits[3 * num_edits], edits[3 * num_edits + 1] = run_start, run_end
+                    edits[3 * num_edits + 2] = NOTHING
+                    num_edits += 1
+                    num_cuts += 1
+                run_start = -1
             if attribute == _U64(NAME_CLASS) or (attribute == _U64(NAME_ID) and facts & IS_CONTAINER):
                 kind = 0 if attribute == _U64(NAME_CLASS) else 1
                 is_first = class_name < 0 if kind == 0 else id_name < 0
-                if kind == 0 and class_start < 0:
-                    class_start, class_end = attribute_start, min(end, size)
+                has_class = has_class or kind == 0
                 if is_first and 0 < value_end - value_start <= max_name_bytes:
                     digest = _hash(source, value_start, value_end) ^ _U64(kind << 1)
                     slot = _insert(seen, seen_last, digest)
@@ -301,14 +344,18 @@ def scan(
                 has_href = True
             elif attribute == _U64(NAME_ITEMPROP) or attribute == _U64(NAME_ITEMTYPE):
                 found[FOUND_ITEMS] = 1
+                has_linked = is_read = True
             elif attribute == _U64(NAME_REL):
+                has_linked = is_read = True
                 if _holds(source, value_start, value_end, WORD_LICENSE, 5):
                     found[FOUND_LICENSE] = 1
-            elif attribute == _U64(NAME_TYPE) and (
-                _holds(source, value_start, value_end, WORD_LD, 7)
-                or _holds(source, value_start, value_end, WORD_RSL, 7)
-            ):
-                found[FOUND_SCRIPTS] = 1
+            elif attribute == _U64(NAME_TYPE):
+                if _holds(source, value_start, value_end, WORD_LD, 7) or _holds(
+                    source, value_start, value_end, WORD_RSL, 7
+                ):
+                    found[FOUND_SCRIPTS] = 1
+                    is_read = True
+                is_read = is_read or _holds(source, value_start, value_end, 38, 1)  # `&`, of what may stand for a `+`
         is_closed = not inside and end < size  # else the page ends within the tag, which is then none
         if not inside:
             end = min(end + 1, size)
@@ -351,10 +398,15 @@ def scan(
                 lists -= 1
             tops[stack] = nodes[2 * node]
         if inside:
-            at = end
+            if raw_start >= 0 and (foreign > 0 or (escaped and name == _U64(NAME_SCRIPT) and not is_end)):
+                tangled, cut_start = True, -1
+            at = name_start  # not behind the name, which may have run over the end tag
             continue
+        if not is_closed:
+            num_edits, run_start = first_edit, -1
         if name == _U64(NAME_SPAN) and is_closed and foreign == 0 and not keeps_classes:
-            if not is_end and num_attributes == int(class_start >= 0):
+            if not is_end and num_attributes == int(has_class):
+                num_edits = first_edit
                 spans[num_spans] = num_edits
                 num_spans += 1
                 edits[3 * num_edits], edits[3 * num_edits + 1] = at, end
@@ -376,10 +428,16 @@ def scan(
             edits[span] = edits[span + 1] = edits[span + 1] - 1
             edits[span + 2] = FIRST_NAME + class_of_span if class_of_span >= 0 else NOTHING
         if name == _U64(NAME_SVG) or name == _U64(NAME_MATH):
+            is_math = int(name == _U64(NAME_MATH))
             if not is_end:
                 foreign += 1
+                num_math += is_math
             elif foreign:
+                tangled = tangled or (num_math == 0 if is_math else num_math == foreign)
                 foreign -= 1
+                num_math = min(max(num_math - is_math, 0), foreign)
+        elif foreign and facts & IS_POINT:
+            tangled = True
         if is_end and ((name == _U64(NAME_A) and in_link) or name == _U64(NAME_PRE)):
             # before the white space that ends the text, so that no second space is left where the mark was
             stay = at
@@ -391,11 +449,17 @@ def scan(
             edited = stay
             in_link = in_link and name != _U64(NAME_A)
         at = end
+        if name == _U64(NAME_H1):
+            in_h1 = not is_end
+        elif name == _U64(NAME_FRAMESET):
+            tangled = True
         if is_end or not is_closed:
             continue
-        if class_start >= 0 and not keeps_classes:
-            edits[3 * num_edits], edits[3 * num_edits + 1], edits[3 * num_edits + 2] = class_start, class_end, NOTHING
+        if run_start >= 0 and num_cuts < MAX_CUTS:
+            edits[3 * num_edits], edits[3 * num_edits + 1], edits[3 * num_edits + 2] = run_start, run_end, NOTHING
             num_edits += 1
+        if has_href and has_linked:
+            num_edits = first_edit
         if class_name >= 0:
             edits[3 * num_edits], edits[3 * num_edits + 1] = end - 1, end - 1
             edits[3 * num_edits + 2] = FIRST_NAME + class_name
@@ -431,6 +495,10 @@ def scan(
             edited = at
         if facts & IS_RAW:
             raw_start, raw_end = name_start, name_end
+            is_script = name == _U64(NAME_SCRIPT)
+            is_unread = (is_script and not is_read) or name == _U64(NAME_STYLE)
+            cut_start = end if is_unread and not (foreign or tangled or in_h1) else -1
+            escaped = False
         elif name == _U64(NAME_PLAINTEXT):
             raw_start, raw_end = size, size
     found[FOUND_NUM_EDITS], found[FOUND_NUM_NAMES], found[FOUND_ELEMENTS], found[FOUND_WORK] = (

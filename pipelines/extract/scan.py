@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from pipelines.extract.loops import kernels
 from pipelines.extract.tags import (
+    EDITS_OF_TAG,
     MARK_BODY,
     MARK_BODY_END,
     MARK_NUMBER_END,
@@ -89,7 +90,7 @@ def scan_source(html: str, *, keeps_classes: bool = False) -> Scan:
         raw = raw.translate(None, _CONTROLS)
         source = np.frombuffer(raw, dtype=np.uint8)
     num_tags = int(np.count_nonzero(source == ord("<")))
-    edits = np.empty((5 * num_tags + 1, 3), dtype=np.int64)
+    edits = np.empty((EDITS_OF_TAG * num_tags + 1, 3), dtype=np.int64)
     names = np.empty((_MAX_NAMES, 3), dtype=np.int64)
     found = np.zeros(NUM_FOUND, dtype=np.int64)
     known, facts = known_names()
@@ -133,7 +134,7 @@ def scan_source(html: str, *, keeps_classes: bool = False) -> Scan:
     )
 
 
-def marked_source(scan: Scan, kinds: Sequence[int]) -> str:
+def marked_source(scan: Scan, kinds: Sequence[int]) -> bytes:
     """The page with marks, and with the attributes ATTRIBUTES on elements whose class or id has flags in `kinds`."""
     attributes = "".join(f" {name}" for name in ATTRIBUTES).encode()
     size = len(scan.source) + len(scan.edits) * max(2, len(attributes))
@@ -149,4 +150,4 @@ def marked_source(scan: Scan, kinds: Sequence[int]) -> str:
         len(attributes) // len(ATTRIBUTES),
         out.ctypes.data,
     )
-    return out[:num_bytes].tobytes().decode()
+    return out[:num_bytes].tobytes()
