@@ -82,8 +82,11 @@ def extract_html(
     lists deeper than 32; before anything is parsed, TooManyTagsError where there are more than `max_tags` or their
     unclosed formatting would make as many elements, and TooManyAttributesError where a tag has tens of thousands.
     """
-    holds_math = "application/x-tex" in html or "math/tex" in html
-    scan = scan_source(_with_tex(html) if holds_math else html, keeps_classes=holds_math)
+    scan = scan_source(html)
+    # the scan says at no cost that there is none, which these searches take as long for as it for all else
+    holds_math = scan.may_hold_tex and ("application/x-tex" in html or "math/tex" in html)
+    if holds_math:
+        scan = scan_source(_with_tex(html), keeps_classes=True)
     check_source(scan, max_tags=max_tags)
     kinds = sift_names(scan.names)
     tree = _parsed(marked_source(scan, kinds))

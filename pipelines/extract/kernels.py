@@ -12,6 +12,7 @@ import numba
 import numpy as np
 
 from pipelines.extract.tags import (
+    BLOCK,
     FIRST_NAME,
     FIRST_SPAN,
     FOUND_ARTICLE,
@@ -79,13 +80,14 @@ from pipelines.extract.tags import (
     SPACE,
     SPACED_LINK,
     STACK,
+    STRIDE,
     TABLE_SIZE,
     WORD_LD,
     WORD_LICENSE,
     WORD_RSL,
 )
 
-_U64, _I64 = np.uint64, np.int64
+_U64, _I64, _U8 = np.uint64, np.int64, np.uint8
 
 _helper = numba.njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
@@ -93,6 +95,32 @@ _helper = numba.njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 @_helper
 def _is_space(byte):
     return byte == 32 or byte == 10 or byte == 9 or byte == 13 or byte == 12
+
+
+@_helper
+def _next(source, size, at, wanted):
+    """Where the next such byte stands, or the end."""
+    while at + STRIDE <= size:
+        is_near = False
+        for offset in range(STRIDE):  # one comparison of vectors
+            is_near |= source[at + offset] == wanted
+        if is_near:
+            break
+        at += STRIDE
+    while at < size and source[at] != wanted:
+        at += 1
+    return at
+
+
+@_helper
+def _is_control(byte):
+    return (byte < 32) & (byte != 10) & (byte != 9) & (byte != 13) & (byte != 12)
+
+
+@_helper
+def _starts_tex(source, at):
+    is_tex = (source[at + 1] == 116) & (source[at + 2] == 101) & (source[at + 3] == 120)
+    return is_tex & ((source[at] == 45) | (source[at] == 47))
 
 
 @_helper
@@ -201,6 +229,31 @@ def _comment_end(source, size, at):
     return size
 
 
+def survey(source, size, counts):
+    """Fill `counts` with how many `<`, control characters that are no white space, and `tex` behind `-` or `/` are there."""
+    tags, controls, formulas = 0, 0, 0
+    at = 0
+    while at < size:
+        of_block, controls_of_block, formulas_of_block = _U8(0), _U8(0), _U8(0)
+        if at + BLOCK + 3 <= size:  # a loop of known length, on bytes, becomes one of vectors
+            for offset in range(BLOCK):
+                byte = source[at + offset]
+                of_block = _U8(of_block + _U8(byte == 60))
+                controls_of_block = _U8(controls_of_block + _U8(_is_control(byte)))
+                formulas_of_block = _U8(formulas_of_block + _U8(_starts_tex(source, at + offset)))
+            at += BLOCK
+        else:
+            byte = source[at]
+            of_block, controls_of_block = _U8(byte == 60), _U8(_is_control(byte))
+            formulas_of_block = _U8(at + 3 < size and _starts_tex(source, at))
+            at += 1
+        tags += of_block
+        controls += controls_of_block
+        formulas += formulas_of_block
+    counts[0], counts[1], counts[2] = tags, controls, formulas
+    return 0
+
+
 def scan(
     source, size, known, facts_of, edits, names, max_names, found, tops, nodes, sources, identical, num_identical,
     spans, identical_last, keeps_classes, seen, numbers, seen_last, max_name_bytes,
@@ -222,8 +275,7 @@ def scan(
     cut_start, escaped, in_h1 = -1, False, False  # content of a raw element that nobody reads; `<!--` in it
     while at < size:
         start = at
-        while at < size and source[at] != 60:
-            at += 1
+        at = _next(source, size, at, 60)
         if at >= size:
             break
         if at - start >= 3 and raw_start < 0 and start >= comment_end and _is_icon(source, start, at):
@@ -292,9 +344,7 @@ def scan(
                 if quote == 34 or quote == 39:
                     end += 1
                     value_start = end
-                    while end < size and source[end] != quote:
-                        end += 1
-                    value_end = end
+                    value_end = end = _next(source, size, end, quote)
                     end += 1
                 else:
                     value_start = end

@@ -41,7 +41,6 @@ ATTRIBUTES = ("cm-skip", "cm-talk", "cm-trim", "cm-body", "cm-post")
 """Of elements that are no text of a page, that are comments, that are no text of an article, that hold an article's body,
 that are posts of a forum: one for each flag of naming.py, all of one length."""
 
-_WHITE_SPACE = b"\n\t\r\f"
 _CONTROLS = bytes(byte for byte in range(32) if byte not in b"\n\t\r\f")
 _MAX_NAMES = 1024
 _MAX_NAME_BYTES = 200
@@ -70,6 +69,8 @@ class Scan:
     """A `rel` that speaks of a licence."""
     has_scripts: bool
     """JSON-LD, or an RSL document."""
+    may_hold_tex: bool
+    """`-tex` or `/tex`, as in media types of formulas."""
     names: tuple[tuple[str, bool], ...]
     """Distinct `class` attributes and, where True stands with them, `id` attributes of elements that hold others: at most
     1,024 of at most 200 bytes, in order."""
@@ -85,11 +86,11 @@ def scan_source(html: str, *, keeps_classes: bool = False) -> Scan:
     `keeps_classes`: somebody will ask the tree for a class.
     """
     raw = html.encode("utf-8", "replace")
-    source = np.frombuffer(raw, dtype=np.uint8)
-    if np.count_nonzero(source < ord(" ")) > sum(np.count_nonzero(source == byte) for byte in _WHITE_SPACE):
+    counts = np.empty(3, dtype=np.int64)
+    kernels().survey(raw, len(raw), counts.ctypes.data)
+    num_tags, num_controls, num_tex = counts.tolist()
+    if num_controls:
         raw = raw.translate(None, _CONTROLS)
-        source = np.frombuffer(raw, dtype=np.uint8)
-    num_tags = int(np.count_nonzero(source == ord("<")))
     edits = np.empty((EDITS_OF_TAG * num_tags + 1, 3), dtype=np.int64)
     names = np.empty((_MAX_NAMES, 3), dtype=np.int64)
     found = np.zeros(NUM_FOUND, dtype=np.int64)
@@ -128,6 +129,7 @@ def scan_source(html: str, *, keeps_classes: bool = False) -> Scan:
         has_items=bool(items),
         has_license=bool(rel),
         has_scripts=bool(scripts),
+        may_hold_tex=num_tex > 0,
         names=tuple([(raw[start:end].decode(), kind == 1) for start, end, kind in names[:num_names].tolist()]),
         source=raw,
         edits=edits[:num_edits],

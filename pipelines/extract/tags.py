@@ -64,6 +64,8 @@ NOTHING, SPACE, SPACED_LINK, FIRST_NAME = 0, 32, 33, 64
 FIRST_SPAN = 1 << 32
 """An edit of this and the number of a name takes the tag of a span out, unless the name has attributes; one less has no name."""
 
+BLOCK, STRIDE = 128, 32
+"""Bytes that are counted at once, fewer than a byte can count; bytes that are searched at once."""
 NUM_LINE_FIELDS = 7
 KIND_BLANK, KIND_HEADING, KIND_PARAGRAPH, KIND_ITEM, KIND_ROW, KIND_CODE, KIND_OTHER = range(7)
 MAX_CLOSERS = 3
