@@ -24,10 +24,13 @@ from pipelines.extract.tags import (
     FOUND_NUM_EDITS,
     FOUND_NUM_NAMES,
     FOUND_SCRIPTS,
+    FOUND_TANGLED,
+    FOUND_UNREAD,
     FOUND_WORK,
     IS_BARRIER,
     IS_CONTAINER,
     IS_HEADING,
+    IS_META,
     IS_POINT,
     IS_RAW,
     IS_READ,
@@ -62,9 +65,12 @@ from pipelines.extract.tags import (
     NAME_ITEMPROP,
     NAME_ITEMTYPE,
     NAME_MATH,
+    NAME_META,
+    NAME_NAME,
     NAME_P,
     NAME_PLAINTEXT,
     NAME_PRE,
+    NAME_PROPERTY,
     NAME_REL,
     NAME_SCRIPT,
     NAME_SPAN,
@@ -75,6 +81,7 @@ from pipelines.extract.tags import (
     NUM_BLOCKS,
     NUM_FORMATTING,
     NUM_LINE_FIELDS,
+    READ,
     SLOT_FACTOR,
     SLOT_SHIFT,
     SPACE,
@@ -175,6 +182,22 @@ def _holds(source, start, end, word, num_bytes):
         if value == _U64(word):
             return True
     return False
+
+
+@_helper
+def _may_be_meta(source, start, end, known, facts):
+    """Whether the value of an attribute may be one of the names of `meta` elements that are read."""
+    while start < end and _is_space(source[start]):
+        start += 1
+    while end > start and _is_space(source[end - 1]):
+        end -= 1
+    value = _U64(0)
+    for at in range(start, end):
+        if source[at] >= 128 or source[at] == 38:  # what these stand for is for others to find out
+            return True
+        if at - start < 7:
+            value |= _U64(_lower(source[at])) << _U64(8 * (at - start))
+    return _facts(known, facts, value | _U64(min(end - start, 255)) << _U64(56)) & IS_META != 0
 
 
 @_helper
@@ -320,7 +343,7 @@ def scan(
         num_attributes, has_href = 0, False
         class_name, id_name, has_class = -1, -1, False
         first_edit, num_cuts, has_linked, is_read = num_edits, 0, False, False
-        run_start, run_end = -1, -1
+        run_start, run_end, is_told = -1, -1, False
         # the attributes of formatting elements tell a parser which of them are the same
         cuts = not tangled and (facts & STACK >= NUM_FORMATTING or name == _U64(NAME_A))
         cuts = cuts and end < size and source[end] != 61  # which would be of the tag's name
@@ -370,6 +393,10 @@ def scan(
                     num_edits += 1
                     num_cuts += 1
                 run_start = -1
+            if name == _U64(NAME_META) and (
+                attribute == _U64(NAME_NAME) or attribute == _U64(NAME_PROPERTY) or attribute == _U64(NAME_ITEMPROP)
+            ):
+                is_told = is_told or _may_be_meta(source, value_start, value_end, known, facts_of)
             if attribute == _U64(NAME_CLASS) or (attribute == _U64(NAME_ID) and facts & IS_CONTAINER):
                 kind = 0 if attribute == _U64(NAME_CLASS) else 1
                 is_first = class_name < 0 if kind == 0 else id_name < 0
@@ -520,6 +547,12 @@ def scan(
             edits[3 * num_edits + 2] = FIRST_NAME + id_name
             num_edits += 1
             edited = end - 1
+        if is_told:
+            edits[3 * num_edits], edits[3 * num_edits + 1], edits[3 * num_edits + 2] = end - 1, end - 1, READ
+            num_edits += 1
+            edited = end - 1
+        elif name == _U64(NAME_META):
+            found[FOUND_UNREAD] += 1
         mark = 0
         if name == _U64(NAME_A) and has_href:
             mark, in_link = MARK_LINK, True
@@ -551,6 +584,7 @@ def scan(
             escaped = False
         elif name == _U64(NAME_PLAINTEXT):
             raw_start, raw_end = size, size
+    found[FOUND_TANGLED] = tangled
     found[FOUND_NUM_EDITS], found[FOUND_NUM_NAMES], found[FOUND_ELEMENTS], found[FOUND_WORK] = (
         num_edits,
         num_names,
@@ -561,7 +595,10 @@ def scan(
 
 
 def apply_edits(source, size, edits, num_edits, kinds, attributes, num_attributes, attribute_size, out):
-    """Fill `out` with the edited source; returns its bytes. `kinds` are the flags of each name, `attributes` a row a flag."""
+    """Fill `out` with the edited source; returns its bytes.
+
+    `kinds` are the flags of each name, `attributes` a row a flag and one for what is read.
+    """
     at, length = 0, 0
     for idx in range(num_edits):
         start, end, code = edits[3 * idx], edits[3 * idx + 1], edits[3 * idx + 2]
@@ -579,7 +616,7 @@ def apply_edits(source, size, edits, num_edits, kinds, attributes, num_attribute
         at = end
         if code == NOTHING:
             continue
-        if code < FIRST_NAME:
+        if code < FIRST_NAME and code != READ:
             if code >= SPACE:
                 out[length] = 32
                 length += 1
@@ -587,8 +624,9 @@ def apply_edits(source, size, edits, num_edits, kinds, attributes, num_attribute
                 out[length] = MARK_LINK if code == SPACED_LINK else code
                 length += 1
             continue
+        flags = 1 << num_attributes - 1 if code == READ else _I64(kinds[code - FIRST_NAME])
         for flag in range(num_attributes):
-            if kinds[code - FIRST_NAME] >> flag & 1:
+            if flags >> flag & 1:
                 for offset in range(attribute_size):
                     out[length + offset] = attributes[flag * attribute_size + offset]
                 length += attribute_size

@@ -23,6 +23,8 @@ from pipelines.schemas import SITE_SOURCES
 _HEADER_DIRECTIVES = frozenset(("x-robots-tag", "tdm-reservation", "tdm-policy", "content-usage", "content-signal"))
 _META_DIRECTIVES = frozenset(("robots", "corpusmill", "tdm-reservation", "tdm-policy"))
 _META_LICENSES = frozenset(("dcterms.license", "dcterms.rights", "dc.rights"))
+META_NAMES = _META_DIRECTIVES | _META_LICENSES
+"""Names of `meta` elements, in lower case, that are read here."""
 _LINKS = frozenset(("link", "a", "area"))
 _RELATIONS = frozenset(("license", "cc:license"))
 _RSL_TYPE = "application/rsl+xml"

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.extract import metadata, rights
 from pipelines.extract.loops import kernels
 from pipelines.extract.tags import (
     EDITS_OF_TAG,
@@ -41,6 +42,10 @@ ATTRIBUTES = ("cm-skip", "cm-talk", "cm-trim", "cm-body", "cm-post")
 """Of elements that are no text of a page, that are comments, that are no text of an article, that hold an article's body,
 that are posts of a forum: one for each flag of naming.py, all of one length."""
 
+READ_ATTRIBUTE = "cm-read"
+"""Of `meta` elements that may have a name that metadata.py or rights.py reads; as long as the others."""
+
+_META_NAMES = metadata.META_NAMES | rights.META_NAMES
 _CONTROLS = bytes(byte for byte in range(32) if byte not in b"\n\t\r\f")
 _MAX_NAMES = 1024
 _MAX_NAME_BYTES = 200
@@ -69,6 +74,10 @@ class Scan:
     """A `rel` that speaks of a licence."""
     has_scripts: bool
     """JSON-LD, or an RSL document."""
+    num_unread: int
+    """`meta` elements without READ_ATTRIBUTE."""
+    is_tangled: bool
+    """A parser may see tags that the scan does not, or the other way about: then nothing more is cut."""
     may_hold_tex: bool
     """`-tex` or `/tex`, as in media types of formulas."""
     names: tuple[tuple[str, bool], ...]
@@ -94,7 +103,7 @@ def scan_source(html: str, *, keeps_classes: bool = False) -> Scan:
     edits = np.empty((EDITS_OF_TAG * num_tags + 1, 3), dtype=np.int64)
     names = np.empty((_MAX_NAMES, 3), dtype=np.int64)
     found = np.zeros(NUM_FOUND, dtype=np.int64)
-    known, facts = known_names()
+    known, facts = known_names(_META_NAMES)
     num_slots = 1 << (2 * num_tags + 2).bit_length()
     rooms = (
         np.full(NUM_STACKS, -1, dtype=np.int64),
@@ -118,17 +127,20 @@ def scan_source(html: str, *, keeps_classes: bool = False) -> Scan:
         _NUM_SEEN - 1,
         _MAX_NAME_BYTES,
     )
-    num_edits, num_names, num_elements, work, block_depth, list_depth, article, items, rel, scripts = found.tolist()
+    num_edits, num_names, num_elements, work, block_depth, list_depth, *said, num_unread, tangled = found.tolist()
+    article, items, rel, scripts = map(bool, said)
     return Scan(
         num_tags=num_tags,
         num_elements=max(num_tags, num_elements),
         attribute_work=work,
         block_depth=block_depth,
         list_depth=list_depth,
-        has_article=bool(article),
-        has_items=bool(items),
-        has_license=bool(rel),
-        has_scripts=bool(scripts),
+        has_article=article,
+        has_items=items,
+        has_license=rel,
+        has_scripts=scripts,
+        num_unread=num_unread,
+        is_tangled=bool(tangled),
         may_hold_tex=num_tex > 0,
         names=tuple([(raw[start:end].decode(), kind == 1) for start, end, kind in names[:num_names].tolist()]),
         source=raw,
@@ -138,7 +150,7 @@ def scan_source(html: str, *, keeps_classes: bool = False) -> Scan:
 
 def marked_source(scan: Scan, kinds: Sequence[int]) -> bytes:
     """The page with marks, and with the attributes ATTRIBUTES on elements whose class or id has flags in `kinds`."""
-    attributes = "".join(f" {name}" for name in ATTRIBUTES).encode()
+    attributes = "".join(f" {name}" for name in (*ATTRIBUTES, READ_ATTRIBUTE)).encode()
     size = len(scan.source) + len(scan.edits) * max(2, len(attributes))
     out = np.empty(size, dtype=np.uint8)
     num_bytes = kernels().apply_edits(
@@ -148,8 +160,8 @@ def marked_source(scan: Scan, kinds: Sequence[int]) -> bytes:
         len(scan.edits),
         bytes(kinds) or b"\0",
         attributes,
-        len(ATTRIBUTES),
-        len(attributes) // len(ATTRIBUTES),
+        len(ATTRIBUTES) + 1,
+        len(attributes) // (len(ATTRIBUTES) + 1),
         out.ctypes.data,
     )
     return out[:num_bytes].tobytes()
