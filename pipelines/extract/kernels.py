@@ -23,6 +23,7 @@ from pipelines.extract.tags import (
     FOUND_LIST_DEPTH,
     FOUND_NUM_EDITS,
     FOUND_NUM_NAMES,
+    FOUND_MAIN,
     FOUND_SCRIPTS,
     FOUND_TANGLED,
     FOUND_UNREAD,
@@ -64,6 +65,7 @@ from pipelines.extract.tags import (
     NAME_ID,
     NAME_ITEMPROP,
     NAME_ITEMTYPE,
+    NAME_MAIN,
     NAME_MATH,
     NAME_META,
     NAME_NAME,
@@ -72,6 +74,7 @@ from pipelines.extract.tags import (
     NAME_PRE,
     NAME_PROPERTY,
     NAME_REL,
+    NAME_ROLE,
     NAME_SCRIPT,
     NAME_SPAN,
     NAME_STYLE,
@@ -417,6 +420,8 @@ def scan(
                         class_name = numbers[slot]
                     elif seen[slot] != 0:
                         id_name = numbers[slot]
+            elif attribute == _U64(NAME_ROLE):  # whatever it is: the tree is asked then
+                found[FOUND_MAIN] = 1
             elif attribute == _U64(NAME_HREF):
                 has_href = True
             elif attribute == _U64(NAME_ITEMPROP) or attribute == _U64(NAME_ITEMTYPE):
@@ -564,6 +569,8 @@ def scan(
             mark = MARK_HEADING
         elif name == _U64(NAME_ARTICLE_TAG):
             found[FOUND_ARTICLE] = 1
+        elif name == _U64(NAME_MAIN):
+            found[FOUND_MAIN] = 1
         if mark:
             if mark == MARK_CODE:  # the line feed that a parser leaves out after it
                 at += int(at + 1 < size and source[at] == 13 and source[at + 1] == 10)

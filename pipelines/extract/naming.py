@@ -68,9 +68,10 @@ _NO_BOILERPLATE = (
     ':not(html,body,main,article,[itemprop~="articleBody"],p,h1,h2,blockquote,pre,code,table):not(:has(h1,p+p+p+p))'
 )
 """What a name does not make boilerplate: what may hold the body, and what holds a heading or several paragraphs."""
-_SKIPPED, _TALK, _TRIMMED, _BODY_SELECTOR, _POST_SELECTOR = (f"[{attribute}]" for attribute in ATTRIBUTES)
-BODIES, POSTS = _BODY_SELECTOR, _POST_SELECTOR
-"""Selectors of what holds the body of an article, and of posts."""
+_SKIPPED, _TALK, _TRIMMED, _, POSTS = (f"[{attribute}]" for attribute in ATTRIBUTES)
+"""The last selects posts."""
+BODY_ATTRIBUTE = ATTRIBUTES[3]
+"""Of what holds the body of an article."""
 PAGE_SKIPS = (*_ELEMENTS, _SKIPPED + _NO_BOILERPLATE)
 """Selectors of what is no text of a page that is no article."""
 TALK_SKIPS = (_TALK + _NO_BOILERPLATE,)

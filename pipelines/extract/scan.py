@@ -74,6 +74,8 @@ class Scan:
     """A `rel` that speaks of a licence."""
     has_scripts: bool
     """JSON-LD, or an RSL document."""
+    has_main: bool
+    """A `main` element, or one with a role."""
     num_unread: int
     """`meta` elements without READ_ATTRIBUTE."""
     is_tangled: bool
@@ -128,7 +130,7 @@ def scan_source(html: str, *, keeps_classes: bool = False) -> Scan:
         _MAX_NAME_BYTES,
     )
     num_edits, num_names, num_elements, work, block_depth, list_depth, *said, num_unread, tangled = found.tolist()
-    article, items, rel, scripts = map(bool, said)
+    article, items, rel, scripts, main = map(bool, said)
     return Scan(
         num_tags=num_tags,
         num_elements=max(num_tags, num_elements),
@@ -139,6 +141,7 @@ def scan_source(html: str, *, keeps_classes: bool = False) -> Scan:
         has_items=items,
         has_license=rel,
         has_scripts=scripts,
+        has_main=main,
         num_unread=num_unread,
         is_tangled=bool(tangled),
         may_hold_tex=num_tex > 0,

@@ -17,6 +17,7 @@ NAME_A, NAME_P, NAME_PRE, NAME_PLAINTEXT, NAME_ARTICLE_TAG = map(packed, ("a", "
 NAME_CLASS, NAME_ID, NAME_HREF, NAME_REL, NAME_TYPE = map(packed, ("class", "id", "href", "rel", "type"))
 NAME_SPAN, NAME_SVG, NAME_MATH, NAME_H1 = map(packed, ("span", "svg", "math", "h1"))
 NAME_SCRIPT, NAME_STYLE, NAME_FRAMESET, NAME_META = map(packed, ("script", "style", "frameset", "meta"))
+NAME_MAIN, NAME_ROLE = map(packed, ("main", "role"))
 NAME_ITEMPROP, NAME_ITEMTYPE, NAME_PROPERTY, NAME_NAME = map(packed, ("itemprop", "itemtype", "property", "name"))
 WORD_LICENSE, WORD_LD, WORD_RSL = (int.from_bytes(word, "little") for word in (b"icens", b"ld+json", b"rsl+xml"))
 
@@ -47,9 +48,9 @@ IS_READ, IS_META = 1024, 2048
 """What is known of a name: a number of its stack less than 31, and flags."""
 TABLE_SIZE, SLOT_FACTOR, SLOT_SHIFT = 512, 0x9E3779B97F4A7C15, 55
 
-NUM_FOUND = 12
+NUM_FOUND = 13
 FOUND_NUM_EDITS, FOUND_NUM_NAMES, FOUND_ELEMENTS, FOUND_WORK, FOUND_BLOCK_DEPTH, FOUND_LIST_DEPTH = range(6)
-FOUND_ARTICLE, FOUND_ITEMS, FOUND_LICENSE, FOUND_SCRIPTS, FOUND_UNREAD, FOUND_TANGLED = range(6, NUM_FOUND)
+FOUND_ARTICLE, FOUND_ITEMS, FOUND_LICENSE, FOUND_SCRIPTS, FOUND_MAIN, FOUND_UNREAD, FOUND_TANGLED = range(6, NUM_FOUND)
 MAX_IDENTICAL = 3
 """Formatting elements with the same attributes that the standard opens anew (the Noah's Ark clause)."""
 MAX_BOUND = 1 << 60
