@@ -176,7 +176,7 @@ def _telling_elements(document: Any, scan: Scan) -> list[Any]:
     # an element in Python costs as much as the walk past ten, and of thirty `meta` of a page five are read
     if not scan.is_tangled:
         found = document.query_selector_all(
-            f"[{READ_ATTRIBUTE}],{selector}"
+            f"meta[{READ_ATTRIBUTE}],{selector}"
         ).values()  # else evaluated for each element
         if len(found) + scan.num_unread <= MAX_ELEMENTS:
             return found

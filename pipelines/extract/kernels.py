@@ -21,9 +21,9 @@ from pipelines.extract.tags import (
     FOUND_ITEMS,
     FOUND_LICENSE,
     FOUND_LIST_DEPTH,
+    FOUND_MAIN,
     FOUND_NUM_EDITS,
     FOUND_NUM_NAMES,
-    FOUND_MAIN,
     FOUND_SCRIPTS,
     FOUND_TANGLED,
     FOUND_UNREAD,
@@ -386,8 +386,6 @@ def scan(
             if is_cut:
                 if run_start < 0:
                     run_start = attribute_start
-                    while source[run_start - 1] == 47:  # else it would close the tag
-                        run_start -= 1
                 run_end = end
             elif run_start >= 0:
                 if num_cuts < MAX_CUTS:
@@ -538,6 +536,8 @@ def scan(
         if is_end or not is_closed:
             continue
         if run_start >= 0 and num_cuts < MAX_CUTS:
+            while source[run_start - 1] == 47:  # at the end of a tag it would close it
+                run_start -= 1
             edits[3 * num_edits], edits[3 * num_edits + 1], edits[3 * num_edits + 2] = run_start, run_end, NOTHING
             num_edits += 1
         if has_href and has_linked:

@@ -103,7 +103,7 @@ def page_metadata(elements: Sequence[Any], *, num_posts: int) -> Metadata:
     authors += _unquoted(_LD_AUTHOR.findall(found)[:1])
     return Metadata(
         kind=_kind(named, types, num_posts),
-        titles=tuple(filter(None, (one_line(title, _MAX_VALUE_CHARS) for title in titles))),
+        titles=tuple(filter(None, (one_line(title, _MAX_VALUE_CHARS) for title in dict.fromkeys(titles)))),
         author=_first_line(authors),
         published_at=next(filter(None, map(iso_date, dates)), None),
         site_name=_first_line(named[name] for name in _SITES if name in named),

@@ -152,7 +152,8 @@ def _rsl(documents: Sequence[str], url: str | None) -> Iterator[str]:
 
 def _item_license(element: Any, url: str | None) -> str | None:
     """The licence that a microdata property names, unless it is that of a picture or a recording."""
-    scope = element.parent.closest("[itemscope]") if element.parent is not None else None
+    parent = element.parent_element  # none of the root, whose parent is the document
+    scope = parent.closest("[itemscope]") if parent is not None else None
     if scope is not None and _MEDIA.search((scope.getattr("itemtype") or "")[:_MAX_VALUE_CHARS]):
         return None
     href = element.getattr("href")

@@ -39,6 +39,11 @@ def marked(html: str) -> str:
         ("<a href=x rel=y id=z>b</a>", "<a href=x rel=y id=z>\x01b\x02</a>"),
         ("<IMG SRC=x ALT='a' ROLE=img DATA-X>", "<IMG  ROLE=img >"),
         ("<i style=x>a</i><font color=red>b</font>", "<i style=x>a</i><font color=red>b</font>"),
+        ("<p/id='x'role=a /id>b", "<p/role=a >\x04b"),
+        (
+            "<p hidden a role=b c lang=d e type=f g name=h i rel=j>k",
+            "<p hidden role=b lang=d type=f name=h i rel=j>\x04k",
+        ),
         ("<svg/id=x><path d='x'/><path d=x/></svg>", "<svg><path /><path ></svg>"),
         ("<li=>a<li =>b<li a/b role=c>", "<li=>a<li >b<li role=c>"),
         ("<h2>a</h2>", "<h2>\x03a</h2>"),
@@ -257,6 +262,7 @@ def test_any_source_can_be_scanned(html):
         ("hidden", False, SKIP),
         ("overhidden", False, 0),
         ("İnav", False, SKIP),
+        ("İ\nnav", False, SKIP),
         ("正文", False, 0),
     ],
 )
@@ -272,6 +278,32 @@ def test_what_a_page_says_it_has():
     assert (scan.has_article, scan.has_items, scan.has_license, scan.has_scripts) == (True, True, True, True)
     assert scan.names == (("a b", False), ("c", True))
     assert scan_source("<p>article itemtype license</p>").has_article is False
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        "<meta property=og:title content=a>",
+        "<META Name=' OG:Title\n' content=a/>",
+        "<meta itemprop=og&#58;title content=a>",
+        "<meta itemprop=datePublished name=x content=a>",
+        "<meta name=robots content=a><meta name='\N{NO-BREAK SPACE}author' content=b>",
+    ],
+)
+def test_meta_elements_that_are_read_are_told(meta):
+    assert marked(meta).count(" cm-read>") == meta.lower().count("<meta")
+    assert scan_source(meta).num_unread == 0
+
+
+@pytest.mark.parametrize("meta", ["<meta name=viewport content=author>", "<meta name content=a>", "<meta charset=x>"])
+def test_other_meta_elements_are_counted(meta):
+    assert " cm-read" not in marked(meta)
+    assert scan_source(meta).num_unread == 1
+
+
+def test_the_scan_says_where_it_may_be_wrong():
+    assert scan_source("<svg><title>a</title></svg><script><!-- a</script><math></math>").is_tangled is False
+    assert scan_source("<script><!-- <script></script>").is_tangled is True
 
 
 def test_names_are_bounded():
