@@ -32,7 +32,6 @@ from pipelines.guard import CRASHED, TIMED_OUT, marked
 from pipelines.isolation import MAX_MARKED, Case, Death, OpenRow, Run, Search
 from pipelines.materialize import materialize, works_of
 from pipelines.report import funnel
-from pipelines.stage import RowBudget
 from pipelines.store import Store
 from pipelines.work import Unit, run_work
 
