@@ -6,6 +6,7 @@ are numbered by marks in the parsed tree, so that one extraction of the page giv
 agrees, or the lines kept are few, the page is doubtful and takes the careful path.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.extract.blocks import Ints, Lines, article_lines, lines_of
-from pipelines.extract.naming import BODIES
+from pipelines.extract.naming import BODY_ATTRIBUTE
 from pipelines.extract.scan import BODY, BODY_END, NUMBER_END, Scan
 from pipelines.extract.tags import KIND_BLANK, KIND_CODE, KIND_HEADING
 
@@ -36,6 +37,7 @@ _MAX_DOMINANCE = 0.7
 _MIN_LEAD = 3.0
 """Times the second that the longest of several elements must be to be the body alone."""
 _MIN_KEPT = 0.5
+_CSS_SPACE = re.compile(r"[ \t\n\r\f]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +54,34 @@ class Bodies:
 
 def mark_bodies(tree: Any, scan: Scan, *, are_named: bool) -> Bodies:
     """Number the elements that may hold the body, at most 40 for each sign; `are_named`: some are by their class or id."""
-    signs = (
-        (_SURE, '[itemprop~="articleBody"]' if scan.has_items else ""),
-        (_SURE, BODIES if are_named else ""),
-        (_LIKELY, "article" if scan.has_article else ""),
-        (_LIKELY, "main,[role=main]"),
+    signs: tuple[tuple[bool, float, str, Callable[[Any], bool]], ...] = (
+        (scan.has_items, _SURE, '[itemprop~="articleBody"]', _holds_body),
+        (are_named, _SURE, f"[{BODY_ATTRIBUTE}]", lambda element: element.hasattr(BODY_ATTRIBUTE)),
+        (scan.has_article, _LIKELY, "article", lambda element: element.tag == "article"),
+        (scan.has_main or scan.is_tangled, _LIKELY, "main,[role=main]", _is_main),
     )
+    signs = tuple(sign for sign in signs if sign[0])
+    document = tree.document
+    # one walk over the tree for all signs; the list, taken as it is, would walk again for each element
+    found = document.query_selector_all(",".join(sign[2] for sign in signs)).values() if signs else []
     groups, number = [], 0
-    for agreement, selector in signs:
-        if not selector:
-            continue
-        found = tree.document.query_selector_all(selector)
+    for _, agreement, _, is_meant in signs:
         first = number
-        for element in found[0 : min(len(found), _MAX_BODIES)]:  # a slice: iterating evaluates the selector anew
-            element.prepend(tree.create_text_node(f"{BODY}{number}{NUMBER_END}"))
-            element.append(tree.create_text_node(f"{BODY_END}{number}{NUMBER_END}"))
+        for element in list(filter(is_meant, found))[:_MAX_BODIES]:
+            element.prepend(document.create_text_node(f"{BODY}{number}{NUMBER_END}"))
+            element.append(document.create_text_node(f"{BODY_END}{number}{NUMBER_END}"))
             number += 1
         if number > first:
             groups.append((agreement, range(first, number)))
     return Bodies(tuple(groups))
+
+
+def _holds_body(element: Any) -> bool:
+    return "articleBody" in _CSS_SPACE.split(element.getattr("itemprop") or "")
+
+
+def _is_main(element: Any) -> bool:
+    return element.tag == "main" or element.getattr("role") == "main"
 
 
 def article_main_text(

@@ -8,6 +8,7 @@ each list near the body, and its time grows with depth times size.
 MathML, KaTeX and MathJax would give a formula twice or not at all: its TeX source is kept, between `$`.
 """
 
+import codecs
 import functools
 import re
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from pipelines.extract.article import article_main_text, mark_bodies
 from pipelines.extract.blocks import lines_of, page_text
 from pipelines.extract.careful import careful_text
 from pipelines.extract.limits import TooDeepError, check_source
-from pipelines.extract.metadata import Metadata, page_metadata
+from pipelines.extract.metadata import MAX_ELEMENTS, Metadata, page_metadata
 from pipelines.extract.naming import (
     ARTICLE_SKIPS,
     BODY,
@@ -33,7 +34,7 @@ from pipelines.extract.naming import (
 )
 from pipelines.extract.normalize import normalize, one_line
 from pipelines.extract.rights import RightsFound, page_rights
-from pipelines.extract.scan import Scan, marked_source, scan_source
+from pipelines.extract.scan import READ_ATTRIBUTE, Scan, marked_source, scan_source
 
 _ENDING_BULLET = re.compile(r"•[ \t]*(?:\n|$)")  # starts with a letter to look for: found ten times as fast
 _EMPTY_BULLETS = re.compile(r"^[ \t]*•[ \t]*$\n?", re.MULTILINE)
@@ -81,11 +82,14 @@ def extract_html(
     lists deeper than 32; before anything is parsed, TooManyTagsError where there are more than `max_tags` or their
     unclosed formatting would make as many elements, and TooManyAttributesError where a tag has tens of thousands.
     """
-    holds_math = "application/x-tex" in html or "math/tex" in html
-    scan = scan_source(_with_tex(html) if holds_math else html, keeps_classes=holds_math)
+    scan = scan_source(html)
+    # the scan says at no cost that there is none, which these searches take as long for as it for all else
+    holds_math = scan.may_hold_tex and ("application/x-tex" in html or "math/tex" in html)
+    if holds_math:
+        scan = scan_source(_with_tex(html), keeps_classes=True)
     check_source(scan, max_tags=max_tags)
     kinds = sift_names(scan.names)
-    tree = HTMLTree.parse(marked_source(scan, kinds))
+    tree = _parsed(marked_source(scan, kinds))
     document: Any = tree.document
     if _is_too_deep(document, scan, max_nesting):
         raise TooDeepError
@@ -155,17 +159,28 @@ def _text(
     return text, "main"
 
 
-def _telling_elements(document: Any, scan: Scan) -> tuple[Any, ...]:
+def _parsed(source: bytes) -> HTMLTree:
+    # bytes need no way through a str; but of these a byte order mark would be left out, which here is text
+    return HTMLTree.parse(source.decode()) if source.startswith(codecs.BOM_UTF8) else HTMLTree.parse_from_bytes(source)
+
+
+def _telling_elements(document: Any, scan: Scan) -> list[Any]:
     """The elements that say something of the page or its rights: one walk over the tree, for each costs as much."""
-    selector = "meta,h1,time[datetime]"
+    selector = "h1,time[datetime]"
     if scan.has_scripts:
         selector += ',script[type^="application/ld+json" i],script[type^="application/rsl+xml" i]'
     if scan.has_items:
         selector += ',[itemtype],[itemprop~="license" i]'
     if scan.has_license:
         selector += ',[rel*="license" i][href]'
-    found = document.query_selector_all(selector)
-    return found[0 : len(found)]  # iterating evaluates the selector anew for each element
+    # an element in Python costs as much as the walk past ten, and of thirty `meta` of a page five are read
+    if not scan.is_tangled:
+        found = document.query_selector_all(
+            f"meta[{READ_ATTRIBUTE}],{selector}"
+        ).values()  # else evaluated for each element
+        if len(found) + scan.num_unread <= MAX_ELEMENTS:
+            return found
+    return document.query_selector_all(f"meta,{selector}").values()
 
 
 def _tidied(text: str) -> str:

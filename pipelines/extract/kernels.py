@@ -12,6 +12,7 @@ import numba
 import numpy as np
 
 from pipelines.extract.tags import (
+    BLOCK,
     FIRST_NAME,
     FIRST_SPAN,
     FOUND_ARTICLE,
@@ -20,14 +21,20 @@ from pipelines.extract.tags import (
     FOUND_ITEMS,
     FOUND_LICENSE,
     FOUND_LIST_DEPTH,
+    FOUND_MAIN,
     FOUND_NUM_EDITS,
     FOUND_NUM_NAMES,
     FOUND_SCRIPTS,
+    FOUND_TANGLED,
+    FOUND_UNREAD,
     FOUND_WORK,
     IS_BARRIER,
     IS_CONTAINER,
     IS_HEADING,
+    IS_META,
+    IS_POINT,
     IS_RAW,
+    IS_READ,
     KIND_BLANK,
     KIND_CODE,
     KIND_HEADING,
@@ -46,39 +53,51 @@ from pipelines.extract.tags import (
     MARK_PARAGRAPH,
     MAX_BOUND,
     MAX_CLOSERS,
+    MAX_CUTS,
     MAX_DIGITS,
     MAX_IDENTICAL,
     NAME_A,
     NAME_ARTICLE_TAG,
     NAME_CLASS,
+    NAME_FRAMESET,
+    NAME_H1,
     NAME_HREF,
     NAME_ID,
     NAME_ITEMPROP,
     NAME_ITEMTYPE,
+    NAME_MAIN,
     NAME_MATH,
+    NAME_META,
+    NAME_NAME,
     NAME_P,
     NAME_PLAINTEXT,
     NAME_PRE,
+    NAME_PROPERTY,
     NAME_REL,
+    NAME_ROLE,
+    NAME_SCRIPT,
     NAME_SPAN,
+    NAME_STYLE,
     NAME_SVG,
     NAME_TYPE,
     NOTHING,
     NUM_BLOCKS,
     NUM_FORMATTING,
     NUM_LINE_FIELDS,
+    READ,
     SLOT_FACTOR,
     SLOT_SHIFT,
     SPACE,
     SPACED_LINK,
     STACK,
+    STRIDE,
     TABLE_SIZE,
     WORD_LD,
     WORD_LICENSE,
     WORD_RSL,
 )
 
-_U64, _I64 = np.uint64, np.int64
+_U64, _I64, _U8 = np.uint64, np.int64, np.uint8
 
 _helper = numba.njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
@@ -86,6 +105,32 @@ _helper = numba.njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 @_helper
 def _is_space(byte):
     return byte == 32 or byte == 10 or byte == 9 or byte == 13 or byte == 12
+
+
+@_helper
+def _next(source, size, at, wanted):
+    """Where the next such byte stands, or the end."""
+    while at + STRIDE <= size:
+        is_near = False
+        for offset in range(STRIDE):  # one comparison of vectors
+            is_near |= source[at + offset] == wanted
+        if is_near:
+            break
+        at += STRIDE
+    while at < size and source[at] != wanted:
+        at += 1
+    return at
+
+
+@_helper
+def _is_control(byte):
+    return (byte < 32) & (byte != 10) & (byte != 9) & (byte != 13) & (byte != 12)
+
+
+@_helper
+def _starts_tex(source, at):
+    is_tex = (source[at + 1] == 116) & (source[at + 2] == 101) & (source[at + 3] == 120)
+    return is_tex & ((source[at] == 45) | (source[at] == 47))
 
 
 @_helper
@@ -143,6 +188,22 @@ def _holds(source, start, end, word, num_bytes):
 
 
 @_helper
+def _may_be_meta(source, start, end, known, facts):
+    """Whether the value of an attribute may be one of the names of `meta` elements that are read."""
+    while start < end and _is_space(source[start]):
+        start += 1
+    while end > start and _is_space(source[end - 1]):
+        end -= 1
+    value = _U64(0)
+    for at in range(start, end):
+        if source[at] >= 128 or source[at] == 38:  # what these stand for is for others to find out
+            return True
+        if at - start < 7:
+            value |= _U64(_lower(source[at])) << _U64(8 * (at - start))
+    return _facts(known, facts, value | _U64(min(end - start, 255)) << _U64(56)) & IS_META != 0
+
+
+@_helper
 def _ends_raw(source, source_size, at, name_start, name_end):
     """Whether the end tag of a raw element stands here."""
     size = name_end - name_start
@@ -194,6 +255,31 @@ def _comment_end(source, size, at):
     return size
 
 
+def survey(source, size, counts):
+    """Fill `counts` with how many `<`, control characters that are no white space, and `tex` behind `-` or `/` are there."""
+    tags, controls, formulas = 0, 0, 0
+    at = 0
+    while at < size:
+        of_block, controls_of_block, formulas_of_block = _U8(0), _U8(0), _U8(0)
+        if at + BLOCK + 3 <= size:  # a loop of known length, on bytes, becomes one of vectors
+            for offset in range(BLOCK):
+                byte = source[at + offset]
+                of_block = _U8(of_block + _U8(byte == 60))
+                controls_of_block = _U8(controls_of_block + _U8(_is_control(byte)))
+                formulas_of_block = _U8(formulas_of_block + _U8(_starts_tex(source, at + offset)))
+            at += BLOCK
+        else:
+            byte = source[at]
+            of_block, controls_of_block = _U8(byte == 60), _U8(_is_control(byte))
+            formulas_of_block = _U8(at + 3 < size and _starts_tex(source, at))
+            at += 1
+        tags += of_block
+        controls += controls_of_block
+        formulas += formulas_of_block
+    counts[0], counts[1], counts[2] = tags, controls, formulas
+    return 0
+
+
 def scan(
     source, size, known, facts_of, edits, names, max_names, found, tops, nodes, sources, identical, num_identical,
     spans, identical_last, keeps_classes, seen, numbers, seen_last, max_name_bytes,
@@ -210,14 +296,15 @@ def scan(
     blocks, lists = 0, 0
     in_link = False
     num_spans, foreign = 0, 0  # edits of open spans that have held only text; open elements of SVG and MathML
+    num_math, tangled = 0, False  # of these, MathML; whether a parser may be in another state than this loop
     raw_start, raw_end, comment_end = -1, -1, -1  # the name of the raw element that is open; where a comment ends
+    cut_start, escaped, in_h1 = -1, False, False  # content of a raw element that nobody reads; `<!--` in it
     while at < size:
         start = at
-        while at < size and source[at] != 60:
-            at += 1
+        at = _next(source, size, at, 60)
         if at >= size:
             break
-        if at - start >= 3 and raw_start < 0 and _is_icon(source, start, at):
+        if at - start >= 3 and raw_start < 0 and start >= comment_end and _is_icon(source, start, at):
             edits[3 * num_edits], edits[3 * num_edits + 1], edits[3 * num_edits + 2] = start, at, SPACE
             num_edits += 1
             edited = at
@@ -226,14 +313,28 @@ def scan(
         in_comment = at < comment_end
         if raw_start >= 0 and is_end and _ends_raw(source, size, at, raw_start, raw_end):
             raw_start = -1
+            if cut_start >= 0 and at > cut_start:
+                edits[3 * num_edits], edits[3 * num_edits + 1], edits[3 * num_edits + 2] = cut_start, at, NOTHING
+                num_edits += 1
+                edited = at
         inside = raw_start >= 0 or in_comment  # where tags are text, though a parser may differ on it
         if not is_end and not _is_letter(following):
             end = at + 1
+            is_comment = following == 33 and at + 3 < size and source[at + 2] == 45 and source[at + 3] == 45
             if inside:
-                pass
-            elif following == 33 and at + 3 < size and source[at + 2] == 45 and source[at + 3] == 45:
+                escaped = escaped or is_comment
+            elif is_comment:
                 comment_end = _comment_end(source, size, at + 4)
+                stop = comment_end - 3
+                is_plain = stop > at + 4 and source[stop] == 45 and source[stop + 1] == 45 and source[stop + 2] == 62
+                if is_plain and not tangled:
+                    edits[3 * num_edits], edits[3 * num_edits + 1], edits[3 * num_edits + 2] = at + 4, stop, NOTHING
+                    num_edits += 1
+                    edited = stop
             elif following == 33 or following == 63 or following == 47:
+                tangled = tangled or (
+                    foreign > 0 and following == 33 and at + 2 < size and source[at + 2] == 91
+                )  # CDATA
                 while end < size and source[end] != 62:
                     end += 1
             at = end
@@ -243,8 +344,12 @@ def scan(
         facts = _facts(known, facts_of, name)
         end = name_end
         num_attributes, has_href = 0, False
-        class_name, id_name = -1, -1
-        class_start, class_end = -1, -1
+        class_name, id_name, has_class = -1, -1, False
+        first_edit, num_cuts, has_linked, is_read = num_edits, 0, False, False
+        run_start, run_end, is_told = -1, -1, False
+        # the attributes of formatting elements tell a parser which of them are the same
+        cuts = not tangled and (facts & STACK >= NUM_FORMATTING or name == _U64(NAME_A))
+        cuts = cuts and end < size and source[end] != 61  # which would be of the tag's name
         while not inside and end < size:
             while end < size and (_is_space(source[end]) or source[end] == 47):
                 end += 1
@@ -265,9 +370,7 @@ def scan(
                 if quote == 34 or quote == 39:
                     end += 1
                     value_start = end
-                    while end < size and source[end] != quote:
-                        end += 1
-                    value_end = end
+                    value_end = end = _next(source, size, end, quote)
                     end += 1
                 else:
                     value_start = end
@@ -276,11 +379,29 @@ def scan(
                     value_end = end
             if is_end:
                 continue
+            if attribute == _U64(NAME_CLASS):
+                is_cut = not keeps_classes
+            else:
+                is_cut = cuts and _facts(known, facts_of, attribute) & IS_READ == 0
+            if is_cut:
+                if run_start < 0:
+                    run_start = attribute_start
+                run_end = end
+            elif run_start >= 0:
+                if num_cuts < MAX_CUTS:
+                    edits[3 * num_edits], edits[3 * num_edits + 1] = run_start, run_end
+                    edits[3 * num_edits + 2] = NOTHING
+                    num_edits += 1
+                    num_cuts += 1
+                run_start = -1
+            if name == _U64(NAME_META) and (
+                attribute == _U64(NAME_NAME) or attribute == _U64(NAME_PROPERTY) or attribute == _U64(NAME_ITEMPROP)
+            ):
+                is_told = is_told or _may_be_meta(source, value_start, value_end, known, facts_of)
             if attribute == _U64(NAME_CLASS) or (attribute == _U64(NAME_ID) and facts & IS_CONTAINER):
                 kind = 0 if attribute == _U64(NAME_CLASS) else 1
                 is_first = class_name < 0 if kind == 0 else id_name < 0
-                if kind == 0 and class_start < 0:
-                    class_start, class_end = attribute_start, min(end, size)
+                has_class = has_class or kind == 0
                 if is_first and 0 < value_end - value_start <= max_name_bytes:
                     digest = _hash(source, value_start, value_end) ^ _U64(kind << 1)
                     slot = _insert(seen, seen_last, digest)
@@ -297,18 +418,24 @@ def scan(
                         class_name = numbers[slot]
                     elif seen[slot] != 0:
                         id_name = numbers[slot]
+            elif attribute == _U64(NAME_ROLE):  # whatever it is: the tree is asked then
+                found[FOUND_MAIN] = 1
             elif attribute == _U64(NAME_HREF):
                 has_href = True
             elif attribute == _U64(NAME_ITEMPROP) or attribute == _U64(NAME_ITEMTYPE):
                 found[FOUND_ITEMS] = 1
+                has_linked = is_read = True
             elif attribute == _U64(NAME_REL):
+                has_linked = is_read = True
                 if _holds(source, value_start, value_end, WORD_LICENSE, 5):
                     found[FOUND_LICENSE] = 1
-            elif attribute == _U64(NAME_TYPE) and (
-                _holds(source, value_start, value_end, WORD_LD, 7)
-                or _holds(source, value_start, value_end, WORD_RSL, 7)
-            ):
-                found[FOUND_SCRIPTS] = 1
+            elif attribute == _U64(NAME_TYPE):
+                if _holds(source, value_start, value_end, WORD_LD, 7) or _holds(
+                    source, value_start, value_end, WORD_RSL, 7
+                ):
+                    found[FOUND_SCRIPTS] = 1
+                    is_read = True
+                is_read = is_read or _holds(source, value_start, value_end, 38, 1)  # `&`, of what may stand for a `+`
         is_closed = not inside and end < size  # else the page ends within the tag, which is then none
         if not inside:
             end = min(end + 1, size)
@@ -351,10 +478,15 @@ def scan(
                 lists -= 1
             tops[stack] = nodes[2 * node]
         if inside:
-            at = end
+            if raw_start >= 0 and (foreign > 0 or (escaped and name == _U64(NAME_SCRIPT) and not is_end)):
+                tangled, cut_start = True, -1
+            at = name_start  # not behind the name, which may have run over the end tag
             continue
+        if not is_closed:
+            num_edits, run_start = first_edit, -1
         if name == _U64(NAME_SPAN) and is_closed and foreign == 0 and not keeps_classes:
-            if not is_end and num_attributes == int(class_start >= 0):
+            if not is_end and num_attributes == int(has_class):
+                num_edits = first_edit
                 spans[num_spans] = num_edits
                 num_spans += 1
                 edits[3 * num_edits], edits[3 * num_edits + 1] = at, end
@@ -376,10 +508,16 @@ def scan(
             edits[span] = edits[span + 1] = edits[span + 1] - 1
             edits[span + 2] = FIRST_NAME + class_of_span if class_of_span >= 0 else NOTHING
         if name == _U64(NAME_SVG) or name == _U64(NAME_MATH):
+            is_math = int(name == _U64(NAME_MATH))
             if not is_end:
                 foreign += 1
+                num_math += is_math
             elif foreign:
+                tangled = tangled or (num_math == 0 if is_math else num_math == foreign)
                 foreign -= 1
+                num_math = min(max(num_math - is_math, 0), foreign)
+        elif foreign and facts & IS_POINT:
+            tangled = True
         if is_end and ((name == _U64(NAME_A) and in_link) or name == _U64(NAME_PRE)):
             # before the white space that ends the text, so that no second space is left where the mark was
             stay = at
@@ -391,11 +529,19 @@ def scan(
             edited = stay
             in_link = in_link and name != _U64(NAME_A)
         at = end
+        if name == _U64(NAME_H1):
+            in_h1 = not is_end
+        elif name == _U64(NAME_FRAMESET):
+            tangled = True
         if is_end or not is_closed:
             continue
-        if class_start >= 0 and not keeps_classes:
-            edits[3 * num_edits], edits[3 * num_edits + 1], edits[3 * num_edits + 2] = class_start, class_end, NOTHING
+        if run_start >= 0 and num_cuts < MAX_CUTS:
+            while source[run_start - 1] == 47:  # at the end of a tag it would close it
+                run_start -= 1
+            edits[3 * num_edits], edits[3 * num_edits + 1], edits[3 * num_edits + 2] = run_start, run_end, NOTHING
             num_edits += 1
+        if has_href and has_linked:
+            num_edits = first_edit
         if class_name >= 0:
             edits[3 * num_edits], edits[3 * num_edits + 1] = end - 1, end - 1
             edits[3 * num_edits + 2] = FIRST_NAME + class_name
@@ -406,6 +552,12 @@ def scan(
             edits[3 * num_edits + 2] = FIRST_NAME + id_name
             num_edits += 1
             edited = end - 1
+        if is_told:
+            edits[3 * num_edits], edits[3 * num_edits + 1], edits[3 * num_edits + 2] = end - 1, end - 1, READ
+            num_edits += 1
+            edited = end - 1
+        elif name == _U64(NAME_META):
+            found[FOUND_UNREAD] += 1
         mark = 0
         if name == _U64(NAME_A) and has_href:
             mark, in_link = MARK_LINK, True
@@ -417,6 +569,8 @@ def scan(
             mark = MARK_HEADING
         elif name == _U64(NAME_ARTICLE_TAG):
             found[FOUND_ARTICLE] = 1
+        elif name == _U64(NAME_MAIN):
+            found[FOUND_MAIN] = 1
         if mark:
             if mark == MARK_CODE:  # the line feed that a parser leaves out after it
                 at += int(at + 1 < size and source[at] == 13 and source[at + 1] == 10)
@@ -431,8 +585,13 @@ def scan(
             edited = at
         if facts & IS_RAW:
             raw_start, raw_end = name_start, name_end
+            is_script = name == _U64(NAME_SCRIPT)
+            is_unread = (is_script and not is_read) or name == _U64(NAME_STYLE)
+            cut_start = end if is_unread and not (foreign or tangled or in_h1) else -1
+            escaped = False
         elif name == _U64(NAME_PLAINTEXT):
             raw_start, raw_end = size, size
+    found[FOUND_TANGLED] = tangled
     found[FOUND_NUM_EDITS], found[FOUND_NUM_NAMES], found[FOUND_ELEMENTS], found[FOUND_WORK] = (
         num_edits,
         num_names,
@@ -443,7 +602,10 @@ def scan(
 
 
 def apply_edits(source, size, edits, num_edits, kinds, attributes, num_attributes, attribute_size, out):
-    """Fill `out` with the edited source; returns its bytes. `kinds` are the flags of each name, `attributes` a row a flag."""
+    """Fill `out` with the edited source; returns its bytes.
+
+    `kinds` are the flags of each name, `attributes` a row a flag and one for what is read.
+    """
     at, length = 0, 0
     for idx in range(num_edits):
         start, end, code = edits[3 * idx], edits[3 * idx + 1], edits[3 * idx + 2]
@@ -461,7 +623,7 @@ def apply_edits(source, size, edits, num_edits, kinds, attributes, num_attribute
         at = end
         if code == NOTHING:
             continue
-        if code < FIRST_NAME:
+        if code < FIRST_NAME and code != READ:
             if code >= SPACE:
                 out[length] = 32
                 length += 1
@@ -469,8 +631,9 @@ def apply_edits(source, size, edits, num_edits, kinds, attributes, num_attribute
                 out[length] = MARK_LINK if code == SPACED_LINK else code
                 length += 1
             continue
+        flags = 1 << num_attributes - 1 if code == READ else _I64(kinds[code - FIRST_NAME])
         for flag in range(num_attributes):
-            if kinds[code - FIRST_NAME] >> flag & 1:
+            if flags >> flag & 1:
                 for offset in range(attribute_size):
                     out[length + offset] = attributes[flag * attribute_size + offset]
                 length += attribute_size

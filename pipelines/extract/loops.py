@@ -8,6 +8,7 @@ from types import ModuleType
 from pipelines.machine_code import Function, load
 
 SIGNATURES = {
+    "survey": "u1* i8 i8*",
     "scan": "u1* i8 u8* i8* i8* i8* i8 i8* i8* i8* u8* u8* i4* i8* i8 i8 u8* i4* i8 i8",
     "apply_edits": "u1* i8 i8* i8 u1* u1* i8 i8 u1*",
     "measure_lines": "u1* i8 u1* i8* i8* i8 i8*",
@@ -19,6 +20,7 @@ SIGNATURES = {
 class Kernels:
     """The loaded functions: see kernels.py. A pointer is given as an address, or as bytes that are only read."""
 
+    survey: Function
     scan: Function
     apply_edits: Function
     measure_lines: Function

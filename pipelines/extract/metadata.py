@@ -13,7 +13,7 @@ from typing import Any
 
 from pipelines.extract.normalize import one_line
 
-_MAX_ELEMENTS = 400
+MAX_ELEMENTS = 400
 _MAX_SCRIPT_CHARS = 256 << 10
 _MAX_VALUE_CHARS = 300
 
@@ -26,13 +26,16 @@ _LD_AUTHOR = re.compile(
 )
 _DATE = re.compile(r"((?:19|20)\d\d)\s?[-/.年]\s?(\d{1,2})\s?[-/.月]\s?(\d{1,2})(?!\d)")
 
+_TYPE, _PUBLISHED, _GENERATOR = "og:type", "article:published_time", "generator"
 _TITLES = ("og:title", "twitter:title")
 _AUTHORS = ("author", "article:author", "dc.creator", "dcterms.creator", "byl", "parsely-author", "sailthru.author")
 _DATES = (
-    *("article:published_time", "datepublished", "og:article:published_time", "date", "pubdate", "publishdate"),
+    *(_PUBLISHED, "datepublished", "og:article:published_time", "date", "pubdate", "publishdate"),
     *("dc.date", "dcterms.date", "dc.date.issued", "dcterms.created", "parsely-pub-date", "sailthru.date", "ptime"),
 )
 _SITES = ("og:site_name", "application-name")
+META_NAMES = frozenset((*_TITLES, *_AUTHORS, *_DATES, *_SITES, _TYPE, _PUBLISHED, _GENERATOR))
+"""Names of `meta` elements, in lower case, that are read here."""
 
 _ARTICLE_TYPE = re.compile(r"(?:\w*Article|BlogPosting|Report|Review)$")
 _FORUM_TYPE = re.compile(r"DiscussionForumPosting|QAPage|Question|SocialMediaPosting")
@@ -74,7 +77,7 @@ def page_metadata(elements: Sequence[Any], *, num_posts: int) -> Metadata:
     times: list[str] = []
     types: set[str] = set()
     scripts: list[str] = []
-    for element in elements[:_MAX_ELEMENTS]:
+    for element in elements[:MAX_ELEMENTS]:
         tag = element.tag
         if tag == "meta":
             name = element.getattr("property") or element.getattr("name") or element.getattr("itemprop")
@@ -100,11 +103,11 @@ def page_metadata(elements: Sequence[Any], *, num_posts: int) -> Metadata:
     authors += _unquoted(_LD_AUTHOR.findall(found)[:1])
     return Metadata(
         kind=_kind(named, types, num_posts),
-        titles=tuple(filter(None, (one_line(title, _MAX_VALUE_CHARS) for title in titles))),
+        titles=tuple(filter(None, (one_line(title, _MAX_VALUE_CHARS) for title in dict.fromkeys(titles)))),
         author=_first_line(authors),
         published_at=next(filter(None, map(iso_date, dates)), None),
         site_name=_first_line(named[name] for name in _SITES if name in named),
-        has_type="og:type" in named,
+        has_type=_TYPE in named,
     )
 
 
@@ -120,16 +123,16 @@ def iso_date(text: str) -> str | None:
 
 
 def _kind(named: dict[str, str], types: set[str], num_posts: int) -> str:
-    generator = named.get("generator", "")
+    generator = named.get(_GENERATOR, "")
     if _FORUM_GENERATOR.search(generator) or any(map(_FORUM_TYPE.match, sorted(types))):
         return "forum"
     if _DOCS_GENERATOR.search(generator):
         return "docs"
     if num_posts >= _MIN_FORUM_POSTS:
         return "forum"
-    if named.get("og:type", "").strip().lower() in ("article", "news", "blog", "post"):
+    if named.get(_TYPE, "").strip().lower() in ("article", "news", "blog", "post"):
         return "article"
-    if "article:published_time" in named or any(map(_ARTICLE_TYPE.match, sorted(types))):
+    if _PUBLISHED in named or any(map(_ARTICLE_TYPE.match, sorted(types))):
         return "article"
     return "page"
 

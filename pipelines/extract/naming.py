@@ -68,9 +68,10 @@ _NO_BOILERPLATE = (
     ':not(html,body,main,article,[itemprop~="articleBody"],p,h1,h2,blockquote,pre,code,table):not(:has(h1,p+p+p+p))'
 )
 """What a name does not make boilerplate: what may hold the body, and what holds a heading or several paragraphs."""
-_SKIPPED, _TALK, _TRIMMED, _BODY_SELECTOR, _POST_SELECTOR = (f"[{attribute}]" for attribute in ATTRIBUTES)
-BODIES, POSTS = _BODY_SELECTOR, _POST_SELECTOR
-"""Selectors of what holds the body of an article, and of posts."""
+_SKIPPED, _TALK, _TRIMMED, _, POSTS = (f"[{attribute}]" for attribute in ATTRIBUTES)
+"""The last selects posts."""
+BODY_ATTRIBUTE = ATTRIBUTES[3]
+"""Of what holds the body of an article."""
 PAGE_SKIPS = (*_ELEMENTS, _SKIPPED + _NO_BOILERPLATE)
 """Selectors of what is no text of a page that is no article."""
 TALK_SKIPS = (_TALK + _NO_BOILERPLATE,)
@@ -101,31 +102,26 @@ def _id_kinds(name: str) -> int:
 def _kinds(names: Sequence[str]) -> list[int]:
     """What each name is by the words and parts in it: flags."""
     found = [0] * len(names)
-    joined = "\n".join(names)
+    joined = "\n".join(("", *names, ""))  # so that something that is no letter stands around each name
     lowered = joined.lower()
     if len(lowered) != len(joined):  # some letters grow when they are made small: then nothing stands in its place
-        names, joined = lowered.split("\n"), lowered
+        names = [name.lower() for name in names]
+        joined = lowered = "\n".join(("", *names, ""))
     automaton, meanings = _automaton()
-    line_starts = [0, *itertools.accumulate(len(name) + 1 for name in names)]
+    line_starts = [*itertools.accumulate((len(name) + 1 for name in names), initial=1)]
     for pattern, start, end in automaton.find_matches_as_indexes(lowered, overlapping=True):
         kinds, as_end, as_word = meanings[pattern]
-        if (as_end or as_word) and _ends_word(joined, end):
-            kinds |= as_end
-            if as_word and _starts_word(joined, start):
-                kinds |= as_word
+        if as_end or as_word:  # words end where no letter follows, and at the hump of CamelCase
+            after = joined[end]
+            if not after.isalpha() or (after.isupper() and joined[end - 1].islower()):
+                kinds |= as_end
+                if as_word:
+                    before = joined[start - 1]
+                    if not before.isalpha() or (before.islower() and joined[start].isupper()):
+                        kinds |= as_word
         if kinds:
             found[bisect.bisect_right(line_starts, start) - 1] |= kinds
     return [kinds & ~(TRIM | SKIP | _KEEP) if kinds & _KEEP else kinds for kinds in found]
-
-
-def _starts_word(text: str, start: int) -> bool:
-    before = text[start - 1] if start else " "
-    return not before.isalpha() or (text[start].isupper() and before.islower())
-
-
-def _ends_word(text: str, end: int) -> bool:
-    after = text[end] if end < len(text) else " "
-    return not after.isalpha() or (after.isupper() and text[end - 1].islower())
 
 
 @functools.cache

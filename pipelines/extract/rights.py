@@ -23,6 +23,8 @@ from pipelines.schemas import SITE_SOURCES
 _HEADER_DIRECTIVES = frozenset(("x-robots-tag", "tdm-reservation", "tdm-policy", "content-usage", "content-signal"))
 _META_DIRECTIVES = frozenset(("robots", "corpusmill", "tdm-reservation", "tdm-policy"))
 _META_LICENSES = frozenset(("dcterms.license", "dcterms.rights", "dc.rights"))
+META_NAMES = _META_DIRECTIVES | _META_LICENSES
+"""Names of `meta` elements, in lower case, that are read here."""
 _LINKS = frozenset(("link", "a", "area"))
 _RELATIONS = frozenset(("license", "cc:license"))
 _RSL_TYPE = "application/rsl+xml"
@@ -150,7 +152,8 @@ def _rsl(documents: Sequence[str], url: str | None) -> Iterator[str]:
 
 def _item_license(element: Any, url: str | None) -> str | None:
     """The licence that a microdata property names, unless it is that of a picture or a recording."""
-    scope = element.parent.closest("[itemscope]") if element.parent is not None else None
+    parent = element.parent_element  # none of the root, whose parent is the document
+    scope = parent.closest("[itemscope]") if parent is not None else None
     if scope is not None and _MEDIA.search((scope.getattr("itemtype") or "")[:_MAX_VALUE_CHARS]):
         return None
     href = element.getattr("href")

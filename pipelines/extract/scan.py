@@ -7,7 +7,13 @@ comments, elements whose content is text. It changes nothing but what is listed 
   headings and preformatted text begin and end (see blocks.py);
 - a text node that is a single arrow, dash, shape or character of an icon font becomes a space;
 - classes, read here, are left out, and so are spans that have nothing but a class and hold nothing but text and such
-  spans: a fifth of what the parser and the walk over its tree cost, for coloured code is made of them.
+  spans: a fifth of what the parser and the walk over its tree cost, for coloured code is made of them;
+- what nobody reads is left out, half of a page's bytes: other attributes, but those of formatting elements save `a`,
+  which a parser compares; the content of comments, style sheets and scripts, but scripts that hold data or may hold it;
+- `meta` elements that somebody reads are given an attribute, so that the others need not be looked at.
+
+Nothing is left out where a parser may be in another state than the scan (`is_tangled`): after CDATA, tags in text or HTML
+inside SVG and MathML, after a script within the comment of a script (script data double escaped), after `frameset`.
 
 Counted are bounds of what a hostile page can cost. A parser compares each attribute of a tag with those before it: one
 tag with 100,000 attributes (1 MB) takes resiliparse 18 seconds. And it opens each formatting element that was left open
@@ -21,8 +27,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.extract import metadata, rights
 from pipelines.extract.loops import kernels
 from pipelines.extract.tags import (
+    EDITS_OF_TAG,
     MARK_BODY,
     MARK_BODY_END,
     MARK_NUMBER_END,
@@ -40,7 +48,9 @@ ATTRIBUTES = ("cm-skip", "cm-talk", "cm-trim", "cm-body", "cm-post")
 """Of elements that are no text of a page, that are comments, that are no text of an article, that hold an article's body,
 that are posts of a forum: one for each flag of naming.py, all of one length."""
 
-_WHITE_SPACE = b"\n\t\r\f"
+READ_ATTRIBUTE = "cm-read"
+"""Of `meta` elements that may have a name that metadata.py or rights.py reads; as long as the others."""
+_META_NAMES = metadata.META_NAMES | rights.META_NAMES
 _CONTROLS = bytes(byte for byte in range(32) if byte not in b"\n\t\r\f")
 _MAX_NAMES = 1024
 _MAX_NAME_BYTES = 200
@@ -69,6 +79,14 @@ class Scan:
     """A `rel` that speaks of a licence."""
     has_scripts: bool
     """JSON-LD, or an RSL document."""
+    has_main: bool
+    """A `main` element, or one with a role."""
+    num_unread: int
+    """`meta` elements without READ_ATTRIBUTE."""
+    is_tangled: bool
+    """A parser may see tags that the scan does not, or the other way about: then nothing more is cut."""
+    may_hold_tex: bool
+    """`-tex` or `/tex`, as in media types of formulas."""
     names: tuple[tuple[str, bool], ...]
     """Distinct `class` attributes and, where True stands with them, `id` attributes of elements that hold others: at most
     1,024 of at most 200 bytes, in order."""
@@ -84,15 +102,15 @@ def scan_source(html: str, *, keeps_classes: bool = False) -> Scan:
     `keeps_classes`: somebody will ask the tree for a class.
     """
     raw = html.encode("utf-8", "replace")
-    source = np.frombuffer(raw, dtype=np.uint8)
-    if np.count_nonzero(source < ord(" ")) > sum(np.count_nonzero(source == byte) for byte in _WHITE_SPACE):
+    counts = np.empty(3, dtype=np.int64)
+    kernels().survey(raw, len(raw), counts.ctypes.data)
+    num_tags, num_controls, num_tex = counts.tolist()
+    if num_controls:
         raw = raw.translate(None, _CONTROLS)
-        source = np.frombuffer(raw, dtype=np.uint8)
-    num_tags = int(np.count_nonzero(source == ord("<")))
-    edits = np.empty((5 * num_tags + 1, 3), dtype=np.int64)
+    edits = np.empty((EDITS_OF_TAG * num_tags + 1, 3), dtype=np.int64)
     names = np.empty((_MAX_NAMES, 3), dtype=np.int64)
     found = np.zeros(NUM_FOUND, dtype=np.int64)
-    known, facts = known_names()
+    known, facts = known_names(_META_NAMES)
     num_slots = 1 << (2 * num_tags + 2).bit_length()
     rooms = (
         np.full(NUM_STACKS, -1, dtype=np.int64),
@@ -116,26 +134,31 @@ def scan_source(html: str, *, keeps_classes: bool = False) -> Scan:
         _NUM_SEEN - 1,
         _MAX_NAME_BYTES,
     )
-    num_edits, num_names, num_elements, work, block_depth, list_depth, article, items, rel, scripts = found.tolist()
+    num_edits, num_names, num_elements, work, block_depth, list_depth, *said, num_unread, tangled = found.tolist()
+    article, items, rel, scripts, main = map(bool, said)
     return Scan(
         num_tags=num_tags,
         num_elements=max(num_tags, num_elements),
         attribute_work=work,
         block_depth=block_depth,
         list_depth=list_depth,
-        has_article=bool(article),
-        has_items=bool(items),
-        has_license=bool(rel),
-        has_scripts=bool(scripts),
+        has_article=article,
+        has_items=items,
+        has_license=rel,
+        has_scripts=scripts,
+        has_main=main,
+        num_unread=num_unread,
+        is_tangled=bool(tangled),
+        may_hold_tex=num_tex > 0,
         names=tuple([(raw[start:end].decode(), kind == 1) for start, end, kind in names[:num_names].tolist()]),
         source=raw,
         edits=edits[:num_edits],
     )
 
 
-def marked_source(scan: Scan, kinds: Sequence[int]) -> str:
+def marked_source(scan: Scan, kinds: Sequence[int]) -> bytes:
     """The page with marks, and with the attributes ATTRIBUTES on elements whose class or id has flags in `kinds`."""
-    attributes = "".join(f" {name}" for name in ATTRIBUTES).encode()
+    attributes = "".join(f" {name}" for name in (*ATTRIBUTES, READ_ATTRIBUTE)).encode()
     size = len(scan.source) + len(scan.edits) * max(2, len(attributes))
     out = np.empty(size, dtype=np.uint8)
     num_bytes = kernels().apply_edits(
@@ -145,8 +168,8 @@ def marked_source(scan: Scan, kinds: Sequence[int]) -> str:
         len(scan.edits),
         bytes(kinds) or b"\0",
         attributes,
-        len(ATTRIBUTES),
-        len(attributes) // len(ATTRIBUTES),
+        len(ATTRIBUTES) + 1,
+        len(attributes) // (len(ATTRIBUTES) + 1),
         out.ctypes.data,
     )
-    return out[:num_bytes].tobytes().decode()
+    return out[:num_bytes].tobytes()

@@ -108,7 +108,7 @@ def derive_documents(read: Read, old_config: Mapping[str, Any], config: ExtractC
 
 EXTRACT = Stage(
     name="extract",
-    version=5,
+    version=6,
     inputs=(PAGE,),
     output=DOCUMENT,
     transform=extract_documents,

@@ -327,3 +327,18 @@ def test_articles_against_their_gold_text(data_folder):
 def shingles(text: str) -> Counter[tuple[str, ...]]:
     words = re.findall(r"\w+", text)
     return Counter(tuple(words[start : start + 4]) for start in range(max(1, len(words) - 3)))
+
+
+@pytest.mark.parametrize(("num_others", "title"), [(398, "A"), (399, "A"), (400, None)])
+def test_no_more_elements_are_read_whoever_reads_them(num_others, title):
+    """Elements that the scan leaves out count as if they had been looked at."""
+    html = "<meta name=viewport content=x>" * num_others + "<meta property=og:title content=A>" + f"<p>{PROSE}</p>"
+    assert extract(html)["title"] == title
+
+
+@pytest.mark.parametrize("before", ["", "<svg><![CDATA[<b>]]></svg>", "<script><!-- <script></script> --></script>"])
+def test_metadata_is_read_whatever_stands_before_it(before):
+    """Also where the scan says that a parser may see other tags than it does."""
+    html = f"{before}<meta property=og:title content=A><script>var x = '<h1>'</script><p title='<'>{PROSE}</p>"
+    found = extract(html)
+    assert (found["title"], found["text"]) == ("A", normalize(PROSE).strip())
