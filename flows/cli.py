@@ -400,6 +400,21 @@ def generate(
 
 
 @app.command()
+def compare(
+    first: Annotated[
+        str, typer.Argument(metavar="RUN", help="MLflow run id, or the beginning of a model folder's name.")
+    ],
+    second: Annotated[str, typer.Argument(metavar="RUN", help="What it is compared with, likewise.")],
+    workspace: WorkspacePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two evaluated models on the same items, with intervals, and say what differs in data, config and code."""
+    from flows import comparison
+
+    _emit(comparison.compare_runs(workspace, first, second), comparison.comparison_lines, as_json=as_json)
+
+
+@app.command()
 def serve(
     recipe: Annotated[
         Path | None, typer.Option("--recipe", help="Recipe whose model is served; the newest model if left out.")
