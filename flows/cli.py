@@ -59,6 +59,7 @@ WorkspacePath = Annotated[
         "--workspace", help="Folder for everything that is made. Default: $CORPUSMILL_WORKSPACE or ./workspace."
     ),
 ]
+By = Annotated[str | None, typer.Option("--by", help="Who asks. Default: your user name.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; words go to stderr.")]
 Workers = Annotated[
     int | None,
@@ -415,6 +416,28 @@ def compare(
 
 
 @app.command()
+def promote(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Registered model: registry.name of its recipe.")],
+    version: Annotated[
+        str | None, typer.Option("--version", help="Version to promote; the challenger if left out.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option("--reason", help="Why; kept with the version.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Promote it though it is worse or marked; wants --reason.")
+    ] = False,
+    by: By = None,
+    workspace: WorkspacePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a registered model the champion, unless it is worse than the one before or a take-down marks it."""
+    from flows import registry, takedown
+
+    who = by or takedown.user()
+    found = registry.promote(workspace, name, version, by=who, reason=reason, force=force)
+    _emit(found, registry.promotion_lines, as_json=as_json)
+
+
+@app.command()
 def serve(
     recipe: Annotated[
         Path | None, typer.Option("--recipe", help="Recipe whose model is served; the newest model if left out.")
@@ -469,7 +492,6 @@ def report(
     _emit(inspection.report(recipe, workspace), lambda found: [found["markdown"]], as_json=as_json)
 
 
-By = Annotated[str | None, typer.Option("--by", help="Who asks. Default: your user name.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it stays in the ledger.")]
 
 

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from flows.generation import Writer
 from flows.inspection import open_training
-from flows.jobs import finished_trainings, held_out
+from flows.jobs import TrainingJob, finished_trainings, held_out
 from flows.model_check import check_export
 from flows.settings import read_settings
 from flows.workspace import Workspace
 from pipelines.encoding import Encoder
 from pipelines.errors import ConfigError
+from pipelines.store import Store
 
 if TYPE_CHECKING:
     from llm.model import GPT
@@ -23,9 +24,14 @@ def export_trained_model(
     recipe_path: Path | None, workspace_path: Path | None, out: Path, *, which: "Which"
 ) -> dict[str, Any]:
     """Write the recipe's trained model as a folder for others, compared with the checkpoint first."""
+    job, _recipe, store = open_training(recipe_path, workspace_path)
+    return export_checked(job, store, out, which=which)
+
+
+def export_checked(job: TrainingJob, store: Store, out: Path, *, which: "Which") -> dict[str, Any]:
+    """Likewise, of a training. Raises ConfigError where that is not finished, IntegrityError where the folder differs."""
     from llm.export import export_model
 
-    job, _recipe, store = open_training(recipe_path, workspace_path)
     training = job.finished()
     if training is None:
         raise ConfigError("got a recipe whose model is not trained, wanted one: run `corpusmill train` first.")

@@ -12,22 +12,26 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from prefect.runtime import flow_run
 
-from flows.evaluation import suites_path
+from flows.evaluation import read_suites, suites_path
 from flows.execution import begin, end, end_runs, read
 from flows.execution import describe as describe_execution
+from flows.gates import check_gates
 from flows.jobs import JobResult, TrainingJob
+from flows.models import export_checked
 from flows.recipe import Recipe
+from flows.registry import TAKEDOWN, register, tag_versions
 from flows.results import read_result, write_result
 from flows.review import write_page
 from flows.settings import Settings
 from flows.workspace import Workspace
 from llm.journal import JOURNAL, End, Journal, is_left, journal_id, last_entry
 from pipelines.corpus import CorpusConfig
-from pipelines.digest import canonical
+from pipelines.digest import canonical, digest_value
 from pipelines.errors import StorageError
 from pipelines.review import review_facts
 from pipelines.store import Manifest, Store
@@ -275,6 +279,40 @@ def record_evaluation(
         write_result(_evaluation_record(job, key), key, {"run_id": tracked.run_id}, [])
 
 
+def register_model(
+    settings: Settings, place: Workspace, recipe: Recipe, job: TrainingJob, store: Store
+) -> dict[str, Any] | None:
+    """Judge an evaluated model by the recipe's gates, and register it where it passes; None where the tracker is down.
+
+    What was judged once is read back.
+    """
+    from flows.tracking import open_tracker
+
+    section, evaluation_key = recipe.registry, job.evaluation_key(recipe.evaluation)
+    evaluated = read_result(_evaluation_record(job, evaluation_key), evaluation_key)
+    if section is None or evaluated is None:
+        return None
+    path, key = (
+        job.evaluation_path(evaluation_key).with_suffix(".registry.json"),
+        digest_value([evaluation_key, section]),
+    )
+    if (known := read_result(path, key)) is not None:
+        return known
+    with _unless_the_tracker_is_down("the model into its registry"):
+        client = open_tracker(settings, place, recipe.name, _flow_run_id()).client
+        training_run_id = _training_run_id(job)
+        tags = client.get_run(training_run_id).data.tags if training_run_id else {}
+        takedowns = [request for request in tags.get(TAKEDOWN, "").split(",") if request]
+        with TemporaryDirectory(dir=job.folder, prefix=".export-") as scratch:
+            folder = Path(scratch, "model")
+            checked = export_checked(job, store, folder, which="last")["checked"]
+            gates = check_gates(section, read_suites(job, recipe.evaluation), export=checked, takedowns=takedowns)
+            told = register(client, section, evaluated["run_id"], folder, gates)
+        write_result(path, key, told, [])
+        return told
+    return None
+
+
 def _suite_metrics(suites: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Every figure of every suite, as `suites/held_out/bits_per_byte`, with its interval as `.../low` and `.../high`."""
     found: dict[str, float] = {}
@@ -308,7 +346,8 @@ def tag_taken_down(
     if not any(wanted.values()):
         return []
     client = open_tracker(settings, place, recipe, _flow_run_id()).client
-    return tag_runs(client, "corpusmill.takedown", request_ids, wanted)
+    tag_versions(client, request_ids, training_keys)
+    return tag_runs(client, TAKEDOWN, request_ids, wanted)
 
 
 @contextmanager
