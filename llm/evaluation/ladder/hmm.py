@@ -119,11 +119,14 @@ def make_prior(unigram: NDArray[np.float64], *, num_states: int, pseudo_tokens: 
 
 
 def random_hmm(unigram: NDArray[np.float64], *, num_states: int, seed: int) -> HMM:
-    """Unigrams and even transitions, each probability times a draw of the exponential distribution: no two states alike."""
+    """Unigrams and even transitions, each probability times a random number: no two states alike.
+
+    That of an emission is the square of an exponential draw: nearer to the unigrams, training stays near them for longer.
+    """
     generator = np.random.default_rng(seed)
     starts = generator.exponential(size=(2, num_states))
     transitions = generator.exponential(size=(num_states, num_states))
-    emissions = unigram[:, None] * generator.exponential(size=(unigram.size, num_states))
+    emissions = unigram[:, None] * np.square(generator.exponential(size=(unigram.size, num_states)))
     return HMM(
         torch.from_numpy(starts / starts.sum(axis=1, keepdims=True)),
         torch.from_numpy(transitions / transitions.sum(axis=1, keepdims=True)),

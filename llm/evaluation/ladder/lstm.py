@@ -40,7 +40,7 @@ class LSTMConfig:
     dropout: float = 0.2
     max_tokens: int = 1_000_000
     """Trained on, each time that one comes by counted."""
-    max_epochs: float = 8.0
+    max_epochs: float = 6.0
     """That the training documents come by, if `max_tokens` lets them."""
     num_lanes: int = 8
     """Documents side by side."""
