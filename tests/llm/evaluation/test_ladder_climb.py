@@ -1,6 +1,9 @@
 """The whole ladder: known answers, the same protocol for every rung, and a flag for one that does not beat those below."""
 
+import json
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +12,10 @@ import torch
 from llm.config import ModelConfig
 from llm.data import TokenData
 from llm.evaluate import document_losses, evaluate
-from llm.evaluation.ladder.climb import Ladder, LadderConfig, Scored, climb
+from llm.evaluation.ladder.climb import LadderConfig, climb
 from llm.evaluation.ladder.hmm import HMMConfig
 from llm.evaluation.ladder.lstm import LSTMConfig
+from llm.evaluation.ladder.rungs import Ladder, Scored
 from llm.model import GPT
 from pipelines.errors import ConfigError, EmptyCorpusError, SchemaError
 
@@ -182,3 +186,33 @@ def test_what_cannot_be_scored_is_refused(write_shard, many) -> None:
         climb(*many, vocab_size=25, eot_token=EOT, config=QUICK, model=scored([1.0] * 40), model_name="hmm")
     with pytest.raises(ConfigError, match="got num_threads 0"):
         LadderConfig(num_threads=0)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_on_real_prose_context_is_worth_what_it_should_be(write_shard, language) -> None:
+    """Bytes of novels and of lyrics: n-grams far below unigrams, states and a small network between."""
+    if "CORPUSMILL_TEST_DATA" not in os.environ:
+        pytest.skip("CORPUSMILL_TEST_DATA is not set")
+    folder = Path(os.environ["CORPUSMILL_TEST_DATA"])
+    if language == "en":
+        novel = (folder / "en/jane-austen/persuasion.txt").read_text(encoding="utf-8")
+        texts = [novel[start : start + 1000] for start in range(0, 100_000, 1000)]
+    else:
+        lines = (folder / "zh/chinese-poetry/songci.jsonl").read_text(encoding="utf-8").splitlines()[:500]
+        texts = ["\n".join(json.loads(line)["paragraphs"]) for line in lines]
+    rows = [
+        ("test" if idx % 10 == 0 else "train", [*(1 + byte for byte in text.encode()), EOT], len(text.encode()))
+        for idx, text in enumerate(texts)
+    ]
+    config = LadderConfig(
+        hmm=HMMConfig(num_states=16, num_iterations=15), lstm=LSTMConfig(n_embd=48, max_epochs=1, num_lanes=4)
+    )
+    found = climb(*opened(write_shard, rows), vocab_size=257, eot_token=EOT, config=config)
+    bits = {rung.name: rung.bits_per_byte.value for rung in found.rungs}
+    assert bits["kneser_ney"] < 0.75 * bits["unigram"]
+    assert bits["kneser_ney"] < bits["hmm"] < bits["unigram"] < 0.8 * bits["uniform"]
+    assert bits["lstm"] < bits["unigram"]
+    assert found["unigram"].beats_below
+    assert found["kneser_ney"].beats_below
+    assert found["hmm"].beats_below is False
