@@ -23,8 +23,8 @@ from llm.evaluation.ladder.documents import Tokens, lanes
 from llm.evaluation.ladder.frequencies import smoothed_frequencies
 from pipelines.errors import ConfigError
 
-_BATCH_NUM_TOKENS = 1 << 15
-"""Of pieces at once: with 32 states three arrays of 8 MiB."""
+_BATCH_NUM_STATES = 1 << 20
+"""Tokens times states, of pieces at once: some six arrays of 8 MiB."""
 _NUM_LANES = 64
 _SEGMENT_NUM_TOKENS = 256
 
@@ -104,7 +104,7 @@ def train_hmm(
     unigram = smoothed_frequencies(counts)
     prior = make_prior(unigram, num_states=config.num_states, pseudo_tokens=config.pseudo_tokens)
     model = random_hmm(unigram, num_states=config.num_states, seed=seed)
-    batches = list(piece_batches(documents, config.piece_num_tokens))
+    batches = list(piece_batches(documents, config.piece_num_tokens, config.num_states))
     for iteration in range(config.num_iterations):
         model, _ = improved(model, batches, prior)
         if on_progress is not None:
@@ -146,8 +146,8 @@ class PieceBatch:
     """(B,) 1 where the piece begins within a document, else 0."""
 
 
-def piece_batches(documents: Sequence[Tokens], piece_num_tokens: int) -> Iterator[PieceBatch]:
-    """All tokens, cut into pieces of like length."""
+def piece_batches(documents: Sequence[Tokens], piece_num_tokens: int, num_states: int) -> Iterator[PieceBatch]:
+    """All tokens, cut into pieces, those of like length together."""
     pieces = [
         (tokens[start : start + piece_num_tokens], start > 0)
         for tokens in documents
@@ -156,7 +156,7 @@ def piece_batches(documents: Sequence[Tokens], piece_num_tokens: int) -> Iterato
     pieces.sort(key=lambda piece: -piece[0].size)
     while pieces:
         longest = pieces[0][0].size
-        num_pieces = max(1, _BATCH_NUM_TOKENS // longest)
+        num_pieces = max(1, _BATCH_NUM_STATES // (longest * num_states))
         batch, pieces = pieces[:num_pieces], pieces[num_pieces:]
         tokens = np.zeros((longest, len(batch)), dtype=np.int64)
         for column, (piece, _) in enumerate(batch):

@@ -136,6 +136,7 @@ def test_a_model_is_held_against_the_rung_below_and_the_best_below(many) -> None
     assert above["gpt2"].beats_below
     assert above["gpt2"].beats_all_below
     assert above["gpt2"].best_below == "kneser_ney"
+    assert above["gpt2"].against_best.value == pytest.approx(-0.1 * best.sum() / math.log(2) / (40 * 30))
     assert not any("gpt2" in each for each in above.warnings)
 
     between = climbed(many, scored((best + lstm) / 2))

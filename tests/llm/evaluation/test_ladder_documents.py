@@ -12,6 +12,10 @@ EOT = 0
 DOCUMENTS = st.lists(st.lists(st.integers(0, 9), max_size=12), max_size=7)
 
 
+def all_tokens(data):
+    return [document.tokens for document in data.documents()]
+
+
 def arrays(documents):
     return [np.array(tokens, dtype=np.uint16) for tokens in documents]
 
@@ -52,11 +56,14 @@ def test_a_budget_takes_whole_documents_from_all_over(write_shard, budget) -> No
     assert num_tokens <= budget
     assert num_tokens == data.num_tokens if budget >= data.num_tokens else num_tokens > budget - 14
     assert all(tokens[-1] == EOT for tokens in taken)
+    sizes = np.cumsum([document.tokens.size for document in data.documents()])
+    taken_sizes = np.cumsum([tokens.size for tokens in taken])
     if 40 <= budget < data.num_tokens:
-        half = sum(document.tokens.size for document in list(data.documents())[:30])
-        from_the_front = training_documents(data, budget)[: len(taken) // 2]
-        share = sum(tokens.size for tokens in from_the_front) / half
-        assert share == pytest.approx(budget / data.num_tokens, abs=0.2)
+        # What is taken grows with what has gone by, as evenly as whole documents can.
+        names = {tokens.__array_interface__["data"][0]: idx for idx, tokens in enumerate(all_tokens(data))}
+        places = [names[tokens.__array_interface__["data"][0]] for tokens in taken]
+        assert places == sorted(places)
+        assert sizes[places] * budget / data.num_tokens == pytest.approx(taken_sizes, abs=14)
 
 
 def test_a_document_beyond_the_budget_is_cut_where_there_is_no_other(write_shard) -> None:

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm.evaluation.ladder import hmm
 from llm.evaluation.ladder.frequencies import smoothed_frequencies
 from llm.evaluation.ladder.hmm import (
     HMM,
@@ -58,7 +59,7 @@ def test_a_loss_is_that_of_all_paths_together(documents, num_states, seed) -> No
     assert hmm_losses(model, arrays(documents)) == pytest.approx(expected, abs=1e-10)
     _, log_likelihood = improved(
         model,
-        list(piece_batches(arrays(documents), 100)),
+        list(piece_batches(arrays(documents), 100, num_states)),
         make_prior(np.ones(VOCAB), num_states=num_states, pseudo_tokens=0),
     )
     assert log_likelihood == pytest.approx(-sum(expected), abs=1e-10)
@@ -83,7 +84,10 @@ def test_no_iteration_lowers_the_likelihood(documents, num_states, seed, piece, 
     documents = arrays(documents)
     unigram = smoothed_frequencies(np.bincount(np.concatenate(documents), minlength=VOCAB))
     prior = make_prior(unigram, num_states=num_states, pseudo_tokens=pseudo_tokens)
-    model, batches = random_hmm(unigram, num_states=num_states, seed=seed), list(piece_batches(documents, piece))
+    model, batches = (
+        random_hmm(unigram, num_states=num_states, seed=seed),
+        list(piece_batches(documents, piece, num_states)),
+    )
     values = []
     for _ in range(12):
         density = prior.log_density(model)
@@ -108,7 +112,7 @@ def test_an_iteration_is_the_one_of_the_definition() -> None:
             for state, token in zip(path, tokens, strict=True):
                 emissions[token, state] += share
     prior = make_prior(np.full(VOCAB, 1 / VOCAB), num_states=2, pseudo_tokens=0)
-    found, _ = improved(model, list(piece_batches(arrays([[0, 1, 2, 3, 2, 2], [3]]), 4)), prior)
+    found, _ = improved(model, list(piece_batches(arrays([[0, 1, 2, 3, 2, 2], [3]]), 4, 2)), prior)
     assert found.starts.numpy() == pytest.approx(starts / starts.sum(axis=1, keepdims=True), abs=1e-12)
     assert found.transitions.numpy() == pytest.approx(transitions / transitions.sum(axis=1, keepdims=True), abs=1e-12)
     assert found.emissions.numpy() == pytest.approx(emissions / emissions.sum(axis=0), abs=1e-12)
@@ -165,3 +169,17 @@ def test_it_finds_the_states_of_a_corpus_that_has_some() -> None:
 def test_a_shape_that_cannot_be_is_refused(wrong) -> None:
     with pytest.raises(ConfigError, match=f"got hmm.{next(iter(wrong))}"):
         HMMConfig(**wrong)
+
+
+def test_batches_however_small_are_worth_the_same(monkeypatch) -> None:
+    rng = np.random.default_rng(0)
+    documents = [rng.integers(0, VOCAB, size).astype(np.uint16) for size in rng.integers(1, 40, 30)]
+    config = HMMConfig(num_states=3, num_iterations=3, piece_num_tokens=16)
+    whole = train_hmm(documents, vocab_size=VOCAB, config=config)
+    monkeypatch.setattr(hmm, "_BATCH_NUM_STATES", 100)
+    batches = list(piece_batches(documents, 16, 3))
+    assert max(batch.tokens.numel() for batch in batches) <= 100 // 3
+    assert sum(sum(batch.num_active) for batch in batches) == sum(tokens.size for tokens in documents)
+    cut = train_hmm(documents, vocab_size=VOCAB, config=config)
+    assert torch.allclose(cut.emissions, whole.emissions, rtol=1e-10)
+    assert torch.allclose(cut.transitions, whole.transitions, rtol=1e-10)
