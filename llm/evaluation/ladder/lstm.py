@@ -36,17 +36,17 @@ class LSTMConfig:
     """The shape of the model, and how long it is trained."""
 
     n_layer: int = 1
-    n_embd: int = 64
+    n_embd: int = 128
     dropout: float = 0.2
     max_tokens: int = 1_000_000
     """Trained on, each time that one comes by counted."""
-    max_epochs: float = 6.0
+    max_epochs: float = 4.0
     """That the training documents come by, if `max_tokens` lets them."""
     num_lanes: int = 8
     """Documents side by side."""
     segment_num_tokens: int = 64
     """Of each, in one step."""
-    learning_rate: float = 1e-2
+    learning_rate: float = 7e-3
 
     def __post_init__(self) -> None:
         for name in ("n_layer", "n_embd", "max_tokens", "num_lanes", "segment_num_tokens"):
