@@ -8,7 +8,7 @@ of different tokenizers cannot be compared, bits per byte can.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from llm.checkpoint import load_model
 from llm.data import TokenData, TokenDocument, too_large
 from llm.evaluation.held_out import held_out_suite
+from llm.evaluation.ladder.frequencies import unigram_losses
 from llm.evaluation.suite import SuiteResult
 from llm.model import GPT
 from pipelines.errors import EmptyCorpusError
 
-__all__ = ["PROTOCOL", "Measurements", "evaluate", "load_model"]
+__all__ = ["PROTOCOL", "Measurements", "document_losses", "evaluate", "load_model"]
 
 PROTOCOL = "document-stride-half/1"
 """Name of how tokens are scored; another number means another way, and figures that do not compare."""
@@ -71,8 +72,9 @@ def evaluate(
         raise EmptyCorpusError(
             f"got no text in {len(documents)} held-out documents; wanted at least one byte: add documents."
         )
-    losses = _document_losses(model, documents, eot_token=eot_token, batch_size=batch_size)
-    unigram = _unigram_losses(train_data, documents, model.config.vocab_size)
+    losses = document_losses(model, documents, eot_token=eot_token, batch_size=batch_size)
+    counts = train_data.counts(model.config.vocab_size)
+    unigram = unigram_losses(counts, [document.tokens for document in documents])
     loss, loss_error = _ratio(losses, num_tokens)
     bits, bits_error = _ratio(losses / math.log(2), num_bytes)
     gain, gain_error = _ratio(unigram - losses, num_tokens)
@@ -116,8 +118,8 @@ def _windows(tokens: NDArray[Any], document_idx: int, *, eot_token: int, block_s
         scored = end
 
 
-def _document_losses(
-    model: GPT, documents: list[TokenDocument], *, eot_token: int, batch_size: int
+def document_losses(
+    model: GPT, documents: Sequence[TokenDocument], *, eot_token: int, batch_size: int = 16
 ) -> NDArray[np.float64]:
     """Loss of each document, nats, summed over its tokens: (num_documents,)."""
     block_size, device = model.config.block_size, model.wte.weight.device
@@ -143,13 +145,6 @@ def _document_losses(
             end = window.targets.size
             losses[window.document_idx] += row_scores[end - window.num_scored : end].sum()
     return losses
-
-
-def _unigram_losses(train_data: TokenData, documents: list[TokenDocument], vocab_size: int) -> NDArray[np.float64]:
-    """Loss of each document, nats, under add-one smoothed frequencies of the training tokens."""
-    counts = train_data.counts(vocab_size) + 1
-    nats = -np.log(counts / counts.sum())
-    return np.array([nats[document.tokens].sum() for document in documents])
 
 
 def _ratio(amounts: NDArray[np.float64], sizes: NDArray[np.float64]) -> tuple[float, float | None]:
