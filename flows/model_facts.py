@@ -147,9 +147,23 @@ class ModelFacts:
         return _figure_of(self.evaluation, BITS_PER_BYTE)
 
     @property
+    def best_rung(self) -> Rung | None:
+        """Of those below the model, the one that is hardest to beat."""
+        return min(self.rungs[:-1], key=lambda rung: rung.bits_per_byte.value, default=None)
+
+    @property
     def beats_ladder(self) -> bool | None:
-        """Whether it leads the rung below it by more than noise; None where there is no ladder."""
-        return self.rungs[-1].beats_below if self.rungs else None
+        """Whether it leads every rung below it by more than noise; None where that was not measured.
+
+        Of a rung further down that is better than the one just below, its interval must leave out that rung's value.
+        """
+        best = self.best_rung
+        if best is None:
+            return None
+        own = self.rungs[-1]
+        if best is self.rungs[-2] or not own.beats_below:
+            return own.beats_below
+        return own.bits_per_byte.high is not None and own.bits_per_byte.high < best.bits_per_byte.value
 
 
 def model_facts(

@@ -15,7 +15,7 @@ from flows.model_page.scales import Axis, Binned, Bins, Floats, Ints, linear_axi
 from flows.static_page import attribute, escaped
 
 WIDTH = 1000
-_NUM_X_TICKS = 4
+_NUM_X_TICKS = 5
 _MARGIN = 6
 """Pixels above and below a plot, so that the outermost numbers of its axis are whole."""
 
@@ -99,7 +99,8 @@ def curve_chart(
     format_value: str = "number",
 ) -> str:
     """A chart of lines, dots and marks. `marks` has the steps of each kind of event; `format_value` is number or percent."""
-    every = [each.values.means for each in series] + [each.values for each in points]
+    every = [values for each in series for values in _drawn(each)]
+    every += [each.values for each in points]
     values = np.concatenate(every) if every else np.empty(0)
     axis, log = linear_axis(values, from_zero=from_zero), log_axis(values) if can_be_log else None
     plot = [_grid(axis, height)]
@@ -130,9 +131,9 @@ def curve_chart(
             for each in points
         ],
     }
-    num_off = sum(int((each.values.means > axis.high).sum()) for each in series)
+    num_off = sum(int((_drawn(each)[-1] > axis.high).sum()) for each in series)
     legend = [*((each.kind, each.name) for each in series), *((f"dot {each.kind}", each.name) for each in points)]
-    notes = [f"{num_off:,} points are above the scale: see the log scale"] if num_off else []
+    notes = [f"{num_off:,} points reach above the scale: the log scale has all"] if num_off else []
     return _figure(
         title,
         unit,
@@ -304,6 +305,12 @@ def _series_data(each: Series) -> dict[str, object]:
     if values.num_bad.any():
         found["bad"] = values.num_bad.tolist()
     return found
+
+
+def _drawn(each: Series) -> list[Floats]:
+    """What the axis must have room for, the highest last."""
+    values = each.values
+    return [values.lows, values.means, values.highs] if each.has_band else [values.means]
 
 
 def _is_spread(values: Binned) -> bool:

@@ -43,7 +43,7 @@ _KINDS = {
     "resumed": "resumed",
     "checkpoint_passed_over": "checkpoint passed over",
 }
-_MIN_TICKS_A_PART = 1e-9
+_NONE = '<span class="faint">none</span>'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,7 +155,7 @@ def _passes(facts: ModelFacts) -> str:
     tokens = (facts.corpus or {}).get("identity", {}).get("tokens for training")
     if not tokens or not facts.tokens_seen:
         return steps
-    return f"{steps}, {facts.tokens_seen / tokens:.3g} passes over {tokens:,} tokens"
+    return f"{steps}, {facts.tokens_seen / tokens:,.1f} passes over {tokens:,} tokens"
 
 
 def _held_out(facts: ModelFacts) -> str:
@@ -170,10 +170,10 @@ def _held_out(facts: ModelFacts) -> str:
 
 def _ladder_verdict(facts: ModelFacts) -> str:
     beats, label = facts.beats_ladder, "Beats the ladder"
-    if len(facts.rungs) < 2:
+    best = facts.best_rung
+    if best is None:
         return _fact(label, "not measured", "no baseline was scored")
-    below = facts.rungs[-2]
-    note = f"the rung below is {below.name}, {_number(below.bits_per_byte.value)} bits per byte"
+    note = f"the best rung below is {best.name}, {_number(best.bits_per_byte.value)} bits per byte"
     if beats is None:
         return _fact(label, "not known", note)
     return _fact(label, "yes" if beats else "no", note, "good" if beats else "poor")
@@ -186,23 +186,34 @@ def _config_section(facts: ModelFacts) -> str:
     if not facts.config and not facts.training:
         return ""
     tables = "".join(
-        f'<div><h3>{title}</h3><div class="wide"><table><tbody>{_config_rows(values, facts.changed)}</tbody></table></div></div>'
+        f"<div><h3>{title}</h3>{_config_table(values, facts.changed)}</div>"
         for title, values in (("Model", facts.config), ("Training", facts.training))
         if values
     )
-    return f'<p class="faint">In bold: what differs from the default.</p><div class="tables">{tables}</div>'
+    return f'<div class="tables">{tables}</div>'
 
 
-def _config_rows(values: Mapping[str, Any], changed: frozenset[str]) -> str:
+def _config_table(values: Mapping[str, Any], changed: frozenset[str]) -> str:
+    """What someone chose, and behind a click what was left as it is."""
+    chosen = {name: value for name, value in values.items() if name in changed}
+    usual = {name: value for name, value in values.items() if name not in changed}
+    rest = (
+        f"<details><summary>{len(usual):,} values as by default</summary>{_table('', _config_rows(usual))}</details>"
+        if usual
+        else ""
+    )
+    return (_table("", _config_rows(chosen)) if chosen else "") + rest
+
+
+def _config_rows(values: Mapping[str, Any]) -> str:
     return "".join(
-        f'<tr><td>{escaped(name)}</td><td class="text{" changed" if name in changed else ""}">{_setting(value)}</td></tr>'
-        for name, value in values.items()
+        f'<tr><td>{escaped(name)}</td><td class="text">{_setting(value)}</td></tr>' for name, value in values.items()
     )
 
 
 def _setting(value: Any) -> str:
     if value is None:
-        return '<span class="faint">none</span>'
+        return _NONE
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -322,7 +333,7 @@ def _shares(progress: Progress, into: Bins) -> dict[str, Floats]:
         return {}
     parts = {part: _sums(figures[f"seconds/{part}"], into) for part in PARTS}
     total = np.maximum(whole, sum(parts.values()))
-    below = np.where(total > _MIN_TICKS_A_PART, total, np.nan)
+    below = np.where(total > 0, total, np.nan)
     return {part: values / below for part, values in parts.items()} | {
         "other": (total - sum(parts.values())) / below,
     }
@@ -343,7 +354,7 @@ def _seconds_table(progress: Progress) -> str:
         for name, value in [*seconds.items(), ("all", whole)]
     )
     head = '<tr><th>Part of the time</th><th class="n">Seconds</th><th class="n">Share</th></tr>'
-    return f'<div class="tables"><div>{_table(head, rows)}</div></div>'
+    return _table(head, rows, "narrow")
 
 
 def _events_table(events: Sequence[Event], shown: Limits) -> str:
@@ -353,7 +364,7 @@ def _events_table(events: Sequence[Event], shown: Limits) -> str:
     for event in events[-shown.num_rows :]:
         pages = "".join(f"<div>{escaped(_cut(url, shown))}</div>" for url in event.urls[: min(5, shown.num_rows)])
         more = event.num_documents - min(len(event.urls), 5)
-        beyond = f'<div class="faint">{"and " if pages else ""}{more:,} documents{" more" if pages else ""}</div>'
+        beyond = f'<div class="faint">{"and " if pages else ""}{more:,}{" more" if pages else ""} document{"" if more == 1 else "s"}</div>'
         rows.append(
             f'<tr><td class="n">{event.step:,}</td><td>{_KINDS.get(event.kind, escaped(event.kind))}</td>'
             f'<td>{_time(event.at_ms)}</td><td class="text">{escaped(_cut(event.message, shown))}</td>'
@@ -362,7 +373,7 @@ def _events_table(events: Sequence[Event], shown: Limits) -> str:
     head = '<tr><th class="n">Step</th><th>Event</th><th>When (UTC)</th><th>What it says</th><th>Pages</th></tr>'
     before = len(events) - len(rows)
     note = f'<p class="faint">And {before:,} before them: events.jsonl has all.</p>' if before else ""
-    return f"<h3>Events</h3>{_table(head, ''.join(rows))}{note}"
+    return f"<h3>Events</h3>{_table(head, ''.join(rows), 'long stack')}{note}"
 
 
 # Suites and ladder
@@ -386,17 +397,17 @@ def _suites_section(suites: Sequence[SuiteResult], shown: Limits) -> str:
     )
     return (
         '<p class="faint">Better than its baselines is a suite whose interval leaves out the best of them, by more than '
-        f"the suite's noise floor.</p>{_table(head, ''.join(rows))}{_further_figures(suites, shown)}"
+        f"the suite's noise floor. ↑: more is better, ↓: less is.</p>{_table(head, ''.join(rows), 'stack')}{_further_figures(suites, shown)}"
     )
 
 
 def _suite_row(each: SuiteResult, shown: Limits) -> str:
     suite = each.suite
-    better = "higher" if suite.higher_is_better else "lower"
+    better, arrow = ("higher", "↑") if suite.higher_is_better else ("lower", "↓")
     named = (
         f'<td>{escaped(_cut(suite.name, shown))} <span class="faint">v{suite.version}</span></td>'
-        f"<td>{escaped(suite.language or 'several or none')}</td>"
-        f'<td>{escaped(suite.metric)} <span class="faint">({better} is better)</span></td>'
+        f"<td>{escaped(suite.language or '—')}</td>"
+        f'<td>{escaped(suite.metric)} <span class="faint" title="{better} is better">{arrow}</span></td>'
     )
     if each.skipped is not None:
         reason = escaped(_cut(each.skipped, shown))
@@ -409,13 +420,8 @@ def _suite_row(each: SuiteResult, shown: Limits) -> str:
     )
     return (
         f'<tr>{named}<td class="n"><strong>{_number(figure.value)}</strong> {_interval(figure)}</td>'
-        f'<td>{baselines or none()}</td><td>{_verdict(each)}</td><td class="n">{figure.num_items:,}</td></tr>'
+        f'<td>{baselines or _NONE}</td><td>{_verdict(each)}</td><td class="n">{figure.num_items:,}</td></tr>'
     )
-
-
-def none() -> str:
-    """What stands where there is nothing."""
-    return '<span class="faint">none</span>'
 
 
 def _verdict(each: SuiteResult) -> str:
@@ -544,8 +550,13 @@ def _pairs(pairs: Iterable[tuple[str, Any]]) -> str:
     return _table("", rows)
 
 
-def _table(head: str, rows: str) -> str:
-    return f'<div class="wide"><table>{f"<thead>{head}</thead>" if head else ""}<tbody>{rows}</tbody></table></div>'
+def _table(head: str, rows: str, kind: str = "") -> str:
+    """A table that scrolls where it is wider than the window. `kind` is long, narrow, stack (cells below each other)."""
+    named = f"wide {kind}".strip()
+    return (
+        f'<div class="{named}" tabindex="0"><table>{f"<thead>{head}</thead>" if head else ""}'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
 
 
 # Numbers and words
