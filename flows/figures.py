@@ -5,7 +5,6 @@ the same bytes with the same matplotlib. Its font has no Chinese: what it cannot
 """
 
 import math
-import re
 import uuid
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -28,6 +27,10 @@ _SIZE_INCHES = (8.0, 4.2)
 _ROW_INCHES = 0.32
 _MAX_BARS = 40
 _MAX_HISTOGRAMS = 60
+_MIN_TICK_GAP = 0.25
+"""Between two counts written at a histogram, as a part of its half height."""
+_SHEET, _SHEET_COLUMNS = 12, 3
+_HISTOGRAM_INCHES = (4.2, 2.3)
 _MAX_LABEL_CHARS = 60
 _KEPT, _DROPPED, _VALIDATION, _OTHER, _BAD = "#1f6f9f", "#b4531a", "#b4531a", "#7a4fa3", "#b3261e"
 _PART_COLOURS = ("#1f6f9f", "#b4531a", "#3f7d3a", "#7a4fa3", "#a8862a", "#4a7f86", "#8a8f94")
@@ -66,18 +69,17 @@ def write_figures(folder: Path, facts: ModelFacts) -> list[Path]:
 
 
 def write_signal_figures(folder: Path, review: Mapping[str, Any]) -> list[Path]:
-    """Write a histogram of each signal that a rule compares with a threshold: `review` is what `review_facts` returns.
+    """Write histograms of the signals that rules compare with thresholds: `review` is what `review_facts` returns.
 
-    Each is RULE.png or RULE_NUMBER.png in the folder, a file name made of the rule's. Raises StorageError for the disk.
+    Twelve to a sheet, signals-NUMBER.png in the folder; rules that most documents fail come first. Raises StorageError for
+    the disk.
     """
-    written = []
-    for rule in review["rules"]:
-        for idx, panel in enumerate(rule["panels"]):
-            if len(written) == _MAX_HISTOGRAMS:
-                return written
-            stem = re.sub(r"[^A-Za-z0-9_]+", "_", rule["name"])[:80] + (f"_{idx + 1}" if idx else "")
-            written.append(_write(folder / f"{stem}.png", _histogram(rule, panel)))
-    return written
+    rules = sorted(review["rules"], key=lambda rule: -rule["num_failed"])
+    panels = [(rule, panel) for rule in rules for panel in rule["panels"]]
+    return [
+        _write(folder / f"signals-{start // _SHEET + 1}.png", _sheet(panels[start : start + _SHEET]))
+        for start in range(0, min(len(panels), _MAX_HISTOGRAMS), _SHEET)
+    ]
 
 
 def funnel_figure(rows: Sequence[Sequence[Any]]) -> "Figure":
@@ -137,9 +139,9 @@ def _loss(facts: ModelFacts, progress: Progress) -> "Figure":
 def _curve(progress: Progress, name: str, title: str, unit: str) -> "Figure":
     figure, axes = _figure(title, "step", unit)
     _draw_curve(axes, progress, name, title)
-    _draw_events(axes, progress)
     if name in ("learning_rate", "tokens_per_second", "mfu"):
         axes.set_ylim(bottom=0)
+    _draw_events(axes, progress)
     if name == "mfu":
         axes.yaxis.set_major_formatter(lambda value, _at: f"{value * 100:.3g} %")
     if any(event.kind in _EVENTS for event in progress.events):
@@ -207,24 +209,50 @@ def _ladder(facts: ModelFacts) -> "Figure":
     return figure
 
 
-def _histogram(rule: Mapping[str, Any], panel: Mapping[str, Any]) -> "Figure":
+def _sheet(panels: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> "Figure":
+    """Histograms side by side. Margins are given: to find them by drawing takes longer than the drawing."""
+    from matplotlib.figure import Figure
+
+    num_rows = math.ceil(len(panels) / _SHEET_COLUMNS)
+    height = _HISTOGRAM_INCHES[1] * num_rows
+    figure = Figure(figsize=(_HISTOGRAM_INCHES[0] * _SHEET_COLUMNS, height), dpi=_DPI, facecolor="white")
+    figure.subplots_adjust(left=0.06, right=0.98, top=1 - 0.55 / height, bottom=0.55 / height, hspace=0.85, wspace=0.22)
+    for idx, (rule, panel) in enumerate(panels):
+        _histogram(figure.add_subplot(num_rows, _SHEET_COLUMNS, idx + 1), rule, panel)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper right", ncols=len(labels), fontsize=8, frameon=False)
+    return figure
+
+
+def _histogram(axes: "Axes", rule: Mapping[str, Any], panel: Mapping[str, Any]) -> None:
     """Kept documents upwards, dropped ones downwards; the scale is that of square roots, so that single ones are seen."""
     grid = [float(value) for value in panel["grid"]]
-    sign = {"at_least": "at least", "at_most": "at most"}.get(rule["comparison"], "")
+    sign = {"at_least": "≥", "at_most": "≤"}.get(rule["comparison"], "")
     languages = ", ".join(panel["languages"])
-    figure, axes = _figure(legible(f"{rule['name']} ({languages})"), legible(f"{rule['signal']}"), "documents")
-    places = np.arange(len(grid) + 1)
+    title = legible(f"{rule['name']} {sign} {panel['threshold']:g} ({languages})")
+    _name(axes, title, legible(rule["signal"]), "documents", size=8)
+    edges = np.arange(len(grid) + 2) - 0.5
     for counts, colour, side, label in ((panel["kept"], _KEPT, 1, "kept"), (panel["dropped"], _DROPPED, -1, "dropped")):
-        axes.bar(places, side * np.sqrt(np.array(counts, dtype=np.float64)), width=0.9, color=colour, label=label)
-    at = int(panel["threshold_idx"]) + 0.5
-    threshold = f"threshold: {sign} {panel['threshold']:g}".replace("  ", " ")
-    axes.axvline(at, color="#1d2329", linewidth=1.2, label=threshold)
+        axes.stairs(side * np.sqrt(np.array(counts, dtype=np.float64)), edges, fill=True, color=colour, label=label)
+    axes.axvline(int(panel["threshold_idx"]) + 0.5, color="#1d2329", linewidth=1.2, label="threshold")
     axes.axhline(0, color="#5b6670", linewidth=0.8)
-    every = max(1, math.ceil(len(grid) / 8))
+    every = max(1, math.ceil(len(grid) / 6))
     axes.set_xticks([idx + 0.5 for idx in range(0, len(grid), every)], [f"{value:g}" for value in grid[::every]])
-    axes.yaxis.set_major_formatter(lambda value, _at: f"{value * value:,.0f}")
-    axes.legend(fontsize=8, frameon=False)
-    return figure
+    ticks = _count_ticks(max((*panel["kept"], *panel["dropped"], 1)))
+    axes.set_yticks(
+        [side * math.sqrt(tick) for side in (-1, 1) for tick in ticks], [f"{tick:,}" for tick in (*ticks, *ticks)]
+    )
+
+
+def _count_ticks(most: int) -> list[int]:
+    """Round counts that stand apart on a scale of square roots, the largest first."""
+    found: list[int] = []
+    for exponent in range(len(str(most)), -1, -1):
+        for tick in (5 * 10**exponent, 2 * 10**exponent, 10**exponent):
+            gap = math.sqrt(found[-1]) - math.sqrt(tick) if found else math.inf
+            if tick <= most and min(gap, math.sqrt(tick)) > _MIN_TICK_GAP * math.sqrt(most):
+                found.append(tick)
+    return found
 
 
 def _figure(title: str, x_label: str, y_label: str) -> "tuple[Figure, Axes]":
@@ -232,17 +260,22 @@ def _figure(title: str, x_label: str, y_label: str) -> "tuple[Figure, Axes]":
 
     figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI, layout="constrained", facecolor="white")
     axes = figure.add_subplot()
+    _name(axes, title, x_label, y_label, size=11)
+    return figure, axes
+
+
+def _name(axes: "Axes", title: str, x_label: str, y_label: str, *, size: int) -> None:
     for text in (
-        axes.set_title(title, fontsize=11, loc="left"),
-        axes.set_xlabel(x_label),
-        axes.set_ylabel(y_label),
+        axes.set_title(title, fontsize=size, loc="left"),
+        axes.set_xlabel(x_label, fontsize=size - 1),
+        axes.set_ylabel(y_label, fontsize=size - 1),
     ):
         text.set_parse_math(False)  # a $ in a name is a $
+    axes.tick_params(labelsize=size - 2)
     axes.xaxis.set_major_formatter(lambda value, _at: f"{value:,.0f}")
     axes.grid(visible=True, color="#d9dee3", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
 
 
 def _bar_figure(num_bars: int, title: str, x_label: str) -> "tuple[Figure, Axes]":

@@ -30,6 +30,8 @@ FIGURES = ("num_tokens", "loss", "val_loss", "learning_rate", "grad_norm", "toke
 HELD_OUT = "held_out"
 BITS_PER_BYTE = "bits_per_byte"
 BASELINE = "baseline/"
+DATASET = "dataset and tokenizer"
+"""Under which the identity has the digest of both; the data card's dataset digest is that of the token shards alone."""
 EVENT_KINDS = ("step_skipped", "rolled_back", "resumed", "checkpoint_passed_over")
 """What a reviewer looks at; that a training began and wrote checkpoints is no event here."""
 _MAX_URLS = 20
@@ -109,8 +111,8 @@ class ModelFacts:
     rungs: tuple[Rung, ...] = ()
     corpus: Mapping[str, Any] | None = None
     """What the data card states: `card_facts`."""
-    takedowns: tuple[str, ...] = ()
-    """Ids of the take-downs of documents that it was trained on."""
+    takedowns: tuple[str, ...] | None = None
+    """Ids of the take-downs of documents that it was trained on; None where nobody looked."""
     identity: Mapping[str, str] = field(default_factory=dict)
     """What names it and what it was made from, in the words of the page: digests, the version of the code."""
     command: str | None = None
@@ -176,7 +178,7 @@ def model_facts(
     ladder: Sequence[Rung | Mapping[str, Any]] = (),
     corpus: Mapping[str, Any] | None = None,
     urls: Mapping[str, str] | None = None,
-    takedowns: Sequence[str] = (),
+    takedowns: Sequence[str] | None = None,
     code_version: str | None = None,
     command: str | None = None,
     links: Mapping[str, str] | None = None,
@@ -199,7 +201,7 @@ def model_facts(
         suites=tuple(suites),
         rungs=rungs,
         corpus=corpus,
-        takedowns=tuple(takedowns),
+        takedowns=None if takedowns is None else tuple(takedowns),
         identity=_identity(recipe, job, result, code_version),
         command=command,
         links=dict(links or {}),
@@ -363,7 +365,7 @@ def _identity(
     found: dict[str, str | None] = {"recipe": recipe, "code version": code_version}
     if job is not None:
         found |= {
-            "dataset digest": job.dataset.digest,
+            DATASET: job.dataset.digest,
             "tokenizer digest": job.dataset.tokenizer.digest,
             "training key": job.key,
             "model folder": job.folder.name,
