@@ -9,11 +9,11 @@ import uuid
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from flows.model_facts import PARTS, ModelFacts, Progress
+from flows.model_facts import PARTS, ModelFacts, Progress, Rung
 from flows.model_page.scales import Binned, binned, bins
 from pipelines.store import storage_errors
 
@@ -34,7 +34,7 @@ _HISTOGRAM_INCHES = (4.2, 2.3)
 _MAX_LABEL_CHARS = 60
 _KEPT, _DROPPED, _VALIDATION, _OTHER, _BAD = "#1f6f9f", "#b4531a", "#b4531a", "#7a4fa3", "#b3261e"
 _PART_COLOURS = ("#1f6f9f", "#b4531a", "#3f7d3a", "#7a4fa3", "#a8862a", "#4a7f86", "#8a8f94")
-_EVENTS = {
+_EVENTS: Mapping[str, tuple[str, str, Literal[":", "--", "-."]]] = {
     "step_skipped": ("update skipped", _BAD, ":"),
     "rolled_back": ("rolled back", _OTHER, "--"),
     "resumed": ("resumed", "#3f7d3a", "-."),
@@ -61,8 +61,9 @@ def write_figures(folder: Path, facts: ModelFacts) -> list[Path]:
                 figures[name] = _curve(progress, name, title, unit)
         if np.isfinite(progress.curves.figures["seconds/whole"]).any():
             figures["time_by_part"] = _time_by_part(progress)
-    if len(facts.rungs) > 1:
-        figures["ladder"] = _ladder(facts)
+    rungs = [rung for rung in facts.rungs if math.isfinite(rung.bits_per_byte.value)]
+    if len(rungs) > 1:
+        figures["ladder"] = _ladder(rungs)
     if facts.corpus is not None:
         figures["funnel"] = funnel_figure(facts.corpus["funnel"])
     return [_write(folder / f"{name}.png", figure) for name, figure in figures.items()]
@@ -193,9 +194,9 @@ def _time_by_part(progress: Progress) -> "Figure":
     return figure
 
 
-def _ladder(facts: ModelFacts) -> "Figure":
-    figure, axes = _bar_figure(len(facts.rungs), "Ladder on the held-out text", "bits per byte (fewer is better)")
-    for idx, rung in enumerate(facts.rungs):
+def _ladder(rungs: Sequence[Rung]) -> "Figure":
+    figure, axes = _bar_figure(len(rungs), "Ladder on the held-out text", "bits per byte (fewer is better)")
+    for idx, rung in enumerate(rungs):
         found = rung.bits_per_byte
         errors = None
         if found.low is not None and found.high is not None:
@@ -204,7 +205,7 @@ def _ladder(facts: ModelFacts) -> "Figure":
         drawn = axes.barh([idx], [found.value], xerr=errors, color=colour, ecolor="#1d2329", capsize=3)
         flag = "  does not beat the rung below" if rung.beats_below is False else ""
         axes.bar_label(drawn, labels=[f"{found.value:.4g}{flag}"], padding=6, fontsize=8)
-    _label_bars(axes, [rung.name for rung in facts.rungs])
+    _label_bars(axes, [rung.name for rung in rungs])
     axes.set_xlim(right=axes.get_xlim()[1] * 1.25)
     return figure
 

@@ -151,7 +151,8 @@ class ModelFacts:
     @property
     def best_rung(self) -> Rung | None:
         """Of those below the model, the one that is hardest to beat."""
-        return min(self.rungs[:-1], key=lambda rung: rung.bits_per_byte.value, default=None)
+        measured = [rung for rung in self.rungs[:-1] if math.isfinite(rung.bits_per_byte.value)]
+        return min(measured, key=lambda rung: rung.bits_per_byte.value, default=None)
 
     @property
     def beats_ladder(self) -> bool | None:

@@ -173,16 +173,17 @@ def bars(rows: Iterable[tuple[str, float, float | None, float | None, str, str]]
     What is written beside it is HTML.
     """
     listed = list(rows)
-    most = max((value for _, *values, _, _ in listed for value in values if value is not None), default=1.0) or 1.0
+    there = (value for _, *values, _, _ in listed for value in values if value is not None and math.isfinite(value))
+    most = max(there, default=1.0) or 1.0
     body = []
     for label, value, low, high, beside, kind in listed:
         whisker = ""
-        if low is not None and high is not None:
+        if low is not None and high is not None and math.isfinite(low + high):
             left, right = low / most * WIDTH, high / most * WIDTH
             whisker = f'<path class="whisker" d="M{left:.1f} 8H{right:.1f}M{left:.1f} 4v8M{right:.1f} 4v8"/>'
         body.append(
             f'<tr class="{kind}"><th scope="row">{escaped(label)}</th><td class="bar"><svg viewBox="0 0 {WIDTH} 16" '
-            f'preserveAspectRatio="none" aria-hidden="true"><rect width="{max(0.0, value) / most * WIDTH:.1f}" height="16"/>'
+            f'preserveAspectRatio="none" aria-hidden="true"><rect width="{(max(0.0, value) if math.isfinite(value) else 0.0) / most * WIDTH:.1f}" height="16"/>'
             f"{whisker}</svg></td><td>{beside}</td></tr>"
         )
     return f'<table class="bars"><tbody>{"".join(body)}</tbody></table>'

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+_SAME = 1e-4
 _CLIP_QUANTILE = 0.99
 _CLIP_FACTOR = 3.0
 """What lies above this many times the quantile is off the scale: one spike would leave the rest a flat line."""
@@ -88,7 +89,7 @@ def linear_axis(values: Sequence[float] | Floats, *, from_zero: bool = False, nu
     finite = _finite(values)
     low, high = (float(finite.min()), _without_spikes(finite)) if finite.size else (0.0, 1.0)
     low = min(low, 0.0) if from_zero else low
-    if high <= low:
+    if high - low <= _SAME * max(abs(low), abs(high)):  # numbers with so many digits cannot be written at an axis
         room = abs(low) / 2 or 1.0
         low, high = (low if from_zero else low - room), low + room
     step = _round_step((high - low) / num_ticks)
