@@ -6,6 +6,7 @@ text stays as large as text. Strokes keep their width, and a dot is a line of no
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -73,16 +74,24 @@ class Steps:
         """The middle of each bin, from 0 to WIDTH."""
         return np.array([self.at(step) for step in (self.first + self.last) / 2])
 
+    def bins_of(self, at: Sequence[int]) -> list[int]:
+        """The bin that each step is in, or is nearest to."""
+        found: list[int] = np.minimum(np.searchsorted(self.last, np.array(at)), self.last.size - 1).tolist()
+        return found
+
     def at(self, step: float) -> float:
         """Where a step stands, from 0 to WIDTH."""
         return self.axis.place(float(step)) * WIDTH
 
 
-def steps_data(steps: Steps) -> str:
-    """What the script needs of the bins, as JSON."""
+def steps_data(steps: Steps, marks: Mapping[str, Sequence[int]]) -> str:
+    """What the script needs of the bins, as JSON; `marks` has the steps of events by what a reader calls them."""
     tokens = [None if not math.isfinite(each) else int(each) for each in steps.tokens]
     x = [round(float(each), 1) for each in steps.x]
-    return json.dumps({"x": x, "first": steps.first.tolist(), "last": steps.last.tolist(), "tokens": tokens})
+    events = {name: dict(sorted(Counter(steps.bins_of(at)).items())) for name, at in marks.items()}
+    return json.dumps(
+        {"x": x, "first": steps.first.tolist(), "last": steps.last.tolist(), "tokens": tokens, "events": events}
+    )
 
 
 def curve_chart(

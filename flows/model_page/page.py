@@ -261,20 +261,21 @@ def _charts(facts: ModelFacts, progress: Progress, shown: Limits) -> str:
             height=260,
         )
     ]
-    for name, title, unit, options in (
-        ("learning_rate", "Learning rate", "a step", {"from_zero": True}),
-        ("grad_norm", "Gradient norm", "before clipping", {}),
-        ("tokens_per_second", "Throughput", "tokens a second", {"from_zero": True}),
+    for name, title, unit, label, options in (
+        ("learning_rate", "Learning rate", "at each step", "learning rate", {"from_zero": True}),
+        ("grad_norm", "Gradient norm", "before clipping", "norm", {}),
+        ("tokens_per_second", "Throughput", "tokens a second", "tokens a second", {"from_zero": True}),
         (
             "mfu",
             "Model FLOPs utilisation",
+            "share of the peak",
             "share of the peak",
             {"from_zero": True, "can_be_log": False, "format_value": "percent"},
         ),
     ):
         values = named[name]
         if np.isfinite(values.means).any():
-            line = Series(name=title.lower(), kind="train", values=values, has_band=name != "learning_rate")
+            line = Series(name=label, kind="train", values=values, has_band=name != "learning_rate")
             charts.append(curve_chart(title, unit, steps, series=[line], marks=marks, **options))
     shares = _shares(progress, into)
     if shares:
@@ -286,7 +287,7 @@ def _charts(facts: ModelFacts, progress: Progress, shown: Limits) -> str:
         else ""
     )
     return (
-        f'<div data-steps="{attribute(steps_data(steps))}"><div class="controls" hidden>'
+        f'<div data-steps="{attribute(steps_data(steps, {_KINDS[kind]: at for kind, at in marks.items()}))}"><div class="controls" hidden>'
         f'<label class="where">Step <input type="range" min="0" max="{into.starts.size - 1}" step="1" '
         f'value="{into.starts.size - 1}"></label>'
         '<label>Smoothing <input type="range" min="0" max="0.99" step="0.01" value="0"></label>'
@@ -509,7 +510,7 @@ def _data_section(facts: ModelFacts) -> str:
     tables = "".join(f"<div>{_counts(title, counts)}</div>" for title, counts in counted if counts)
     identity = [(label, corpus["identity"][label]) for label in corpus["identity"]]
     return (
-        f'<h3>Documents</h3>{bars(rows)}<div class="tables"><div><h3>Dataset</h3>{_pairs(identity)}</div>{tables}</div>'
+        f'<h3>Documents</h3>{bars(rows)}<div class="tables">{tables}</div><h3>Dataset</h3>{_pairs(identity)}'
         f"{_links(facts.links)}"
     )
 

@@ -11,6 +11,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _SAME = 1e-4
+_MIN_TICKS = 2
 _CLIP_QUANTILE = 0.99
 _CLIP_FACTOR = 3.0
 """What lies above this many times the quantile is off the scale: one spike would leave the rest a flat line."""
@@ -118,6 +119,8 @@ def log_axis(values: Sequence[float] | Floats) -> Axis | None:
         for m in multiples
         if low / 1.0001 <= m * 10.0**e <= high * 1.0001
     )
+    if len(ticks) < _MIN_TICKS:
+        ticks = tuple(tick for tick in linear_axis([low, high]).ticks if low <= tick <= high)
     return Axis(low=low, high=high, ticks=ticks, is_log=True)
 
 

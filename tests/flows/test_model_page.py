@@ -211,6 +211,7 @@ def test_known_axes() -> None:
     assert linear_axis([*[1.0] * 500, 900.0], from_zero=True).high == 1.0  # one spike leaves the rest in sight
     assert log_axis([1.0, 1000.0]).ticks == (1.0, 10.0, 100.0, 1000.0)
     assert log_axis([2.1, 7.6]).ticks == (3.0, 5.0, 7.0)
+    assert log_axis([600_000, 800_000]).ticks == (600_000.0, 650_000.0, 700_000.0, 750_000.0, 800_000.0)
     assert log_axis([0.0, -1.0]) is None
     assert log_axis([1.0, 100.0]).place(10.0) == pytest.approx(0.5)
     assert [number_text(each) for each in (0.0, 0.003, 6e-4, 1.2e-5, 25_000, 1_500_000, 7.5)] == [
@@ -356,6 +357,8 @@ addEventListener("load", () => {
   const linear = labels();
   where.value = 9; where.dispatchEvent(new Event("input"));
   const said = loss.querySelector("output").textContent, at = document.querySelector(".controls output").textContent;
+  where.value = 20; where.dispatchEvent(new Event("input"));
+  const eventful = document.querySelector(".controls output").textContent;
   const area = plot.getBoundingClientRect();
   plot.dispatchEvent(new PointerEvent("pointermove", { clientX: area.left + area.width * 0.5, clientY: area.top + 5, bubbles: true }));
   const pointed = document.querySelector(".controls output").textContent;
@@ -372,7 +375,7 @@ addEventListener("load", () => {
     }));
   }
   const found = {
-    same: pieces(drawn).length === pieces(again).length && pieces(drawn).every((each, idx) => each === pieces(again)[idx] || Math.abs(each - pieces(again)[idx]) < 0.11), linear, logged, moved, said, at, pointed, overlapping, errors: window.errors, broken: typeof window.broken,
+    same: pieces(drawn).length === pieces(again).length && pieces(drawn).every((each, idx) => each === pieces(again)[idx] || Math.abs(each - pieces(again)[idx]) < 0.11), linear, logged, moved, said, at, eventful, pointed, overlapping, errors: window.errors, broken: typeof window.broken,
     cursor: [cursor.getAttribute("x1"), getComputedStyle(cursor).visibility],
     smooth: loss.querySelector(".smooth").getAttribute("d").length > 10,
     shown: !document.querySelector(".controls").hidden,
@@ -433,6 +436,7 @@ def test_in_a_browser(tmp_path: Path, width: int, text: str) -> None:
     assert found["logged"] == ["3", "5", "7"]
     assert found["smooth"]
     assert found["at"] == "At step 9, 9,216 tokens"
+    assert found["eventful"] == "At step 20, 20,480 tokens: update skipped"
     assert found["said"].startswith(f"training {2 + 6 * math.exp(-9 / 40):.4f}; validation 2.5 (step 0)")
     assert found["pointed"] == "At step 30, 30,720 tokens"
     assert found["cursor"] == ["500", "visible"]
