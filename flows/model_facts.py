@@ -426,7 +426,9 @@ def _progress_flags(facts: ModelFacts) -> list[str]:
         return []
     found = []
     progress = facts.progress
-    if facts.result is None and progress.first_ms is not None:
+    if facts.result is None and progress.how_ended == "finished":
+        found.append("The training ended, and its result was not found whole.")
+    elif facts.result is None and progress.first_ms is not None:
         why = f": {progress.message}" if progress.message else ""
         found.append(f"The training is not finished ({progress.how_ended or 'it runs, or was left'}{why}).")
     num_bad = int(np.isinf(progress.curves.figures["loss"]).sum())
@@ -443,7 +445,8 @@ def _progress_flags(facts: ModelFacts) -> list[str]:
 
 
 def _evaluation_flags(facts: ModelFacts) -> list[str]:
-    found = [
+    found = ["It was not evaluated."] if facts.evaluation is None and not facts.suites else []
+    found += [
         f"{_named(upper.name)} does not beat {below.name} by more than noise."
         for below, upper in zip(facts.rungs, facts.rungs[1:], strict=False)
         if upper.beats_below is False

@@ -36,6 +36,8 @@ MAX_BYTES = 1 << 20
 _FOLDER = Path(__file__).parent
 _ADDRESS = re.compile(r"https?://[^\s]+|[A-Za-z0-9_][A-Za-z0-9._/-]*")
 """What a link may lead to: a page on the web, or a file beside this one."""
+_MAX_URLS = 5
+"""Of an event."""
 _HAN = re.compile(r"[\u3400-\u9fff]")
 _KINDS = {
     "step_skipped": "update skipped",
@@ -363,11 +365,12 @@ def _events_table(events: Sequence[Event], shown: Limits) -> str:
         return '<p class="faint">No update was skipped, nothing was rolled back or resumed.</p>'
     rows = []
     for event in events[-shown.num_rows :]:
-        pages = "".join(f"<div>{escaped(_cut(url, shown))}</div>" for url in event.urls[: min(5, shown.num_rows)])
-        more = event.num_documents - min(len(event.urls), 5)
+        urls = event.urls[: min(_MAX_URLS, shown.num_rows)]
+        pages = "".join(f"<div>{escaped(_cut(url, shown))}</div>" for url in urls)
+        more = event.num_documents - len(urls)
         beyond = f'<div class="faint">{"and " if pages else ""}{more:,}{" more" if pages else ""} document{"" if more == 1 else "s"}</div>'
         rows.append(
-            f'<tr><td class="n">{event.step:,}</td><td>{_KINDS.get(event.kind, escaped(event.kind))}</td>'
+            f'<tr><td class="n" data-label="Step">{event.step:,}</td><td>{_KINDS.get(event.kind, escaped(event.kind))}</td>'
             f'<td>{_time(event.at_ms)}</td><td class="text">{escaped(_cut(event.message, shown))}</td>'
             f'<td class="text">{pages}{beyond if more > 0 else ""}</td></tr>'
         )
@@ -407,8 +410,8 @@ def _suite_row(each: SuiteResult, shown: Limits) -> str:
     better, arrow = ("higher", "↑") if suite.higher_is_better else ("lower", "↓")
     named = (
         f'<td>{escaped(_cut(suite.name, shown))} <span class="faint">v{suite.version}</span></td>'
-        f"<td>{escaped(suite.language or '—')}</td>"
-        f'<td>{escaped(suite.metric)} <span class="faint" title="{better} is better">{arrow}</span></td>'
+        f'<td data-label="Language">{escaped(suite.language or "—")}</td>'
+        f'<td data-label="Metric">{escaped(suite.metric)} <span class="faint" title="{better} is better">{arrow}</span></td>'
     )
     if each.skipped is not None:
         reason = escaped(_cut(each.skipped, shown))
@@ -420,8 +423,9 @@ def _suite_row(each: SuiteResult, shown: Limits) -> str:
         if name.startswith(BASELINE)
     )
     return (
-        f'<tr>{named}<td class="n"><strong>{_number(figure.value)}</strong> {_interval(figure)}</td>'
-        f'<td>{baselines or _NONE}</td><td>{_verdict(each)}</td><td class="n">{figure.num_items:,}</td></tr>'
+        f'<tr>{named}<td class="n" data-label="Score"><strong>{_number(figure.value)}</strong> {_interval(figure)}</td>'
+        f'<td data-label="Baselines">{baselines or _NONE}</td><td data-label="Verdict">{_verdict(each)}</td>'
+        f'<td class="n" data-label="Items">{figure.num_items:,}</td></tr>'
     )
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from model_inputs import evaluation, event, figure, full_facts, step, suite, write_journal
 
+from flows.jobs import Dataset, TrainingJob
 from flows.model_facts import (
     Rung,
     application,
@@ -31,7 +32,10 @@ from flows.model_facts import (
 from flows.model_page import render_page, write_page
 from flows.model_page.page import Limits
 from flows.model_page.scales import binned, bins, linear_axis, log_axis, number_text
+from flows.results import write_result
+from llm.config import TrainConfig, nano
 from llm.journal import JOURNAL
+from pipelines.stage import Resource
 
 HOSTILE = (
     '<script>window.broken = 1</script><img src=x onerror="window.broken=1">',
@@ -113,8 +117,34 @@ def test_events_name_pages_that_are_known(tmp_path: Path) -> None:
 
 def test_a_model_that_runs_is_not_finished(tmp_path: Path) -> None:
     facts = model_facts("x", folder=write_journal(tmp_path, [step(1)], how=None))
-    assert flags(facts) == ["The training is not finished (it runs, or was left)."]
+    assert flags(facts) == ["The training is not finished (it runs, or was left).", "It was not evaluated."]
     assert (facts.tokens_seen, facts.num_steps, facts.beats_ladder, facts.held_out) == (1024, 1, None, None)
+
+
+def test_a_finished_training_is_known_by_its_job(tmp_path: Path) -> None:
+    write_journal(tmp_path, [step(number) for number in range(4)])
+    (tmp_path / "weights").write_text("x")
+    result = {"steps": 3, "num_tokens": 3_000, "checkpoint": "step-00000003", "parameters_digest": "a" * 64}
+    write_result(tmp_path / "training.json", "k" * 64, result | {"seconds": 7.0}, [tmp_path / "weights"])
+    dataset = Dataset(
+        shards=(), num_train_tokens={}, digest="d" * 64, tokenizer=Resource("t" * 64, ""), vocab_size=2048, eot_token=0
+    )
+    job = TrainingJob(model=nano(), training=TrainConfig(max_steps=3), dataset=dataset, folder=tmp_path, key="k" * 64)
+    facts = model_facts("harbour", job=job, evaluation=evaluation())
+    assert (facts.num_parameters, facts.tokens_seen, facts.num_steps) == (nano().num_parameters, 3_000, 3)
+    assert facts.changed == {"vocab_size", "block_size", "n_layer", "n_head", "n_embd", "max_steps"}
+    assert facts.identity == {
+        "recipe": "harbour",
+        "dataset and tokenizer": "d" * 64,
+        "tokenizer digest": "t" * 64,
+        "training key": "k" * 64,
+        "model folder": tmp_path.name,
+        "checkpoint": "step-00000003",
+        "parameters digest": "a" * 64,
+    }
+    assert flags(facts) == []
+    (tmp_path / "weights").write_text("damaged")
+    assert "The training ended, and its result was not found whole." in flags(model_facts("harbour", job=job))
 
 
 def test_the_unigram_baseline_is_a_ladder_of_two() -> None:
