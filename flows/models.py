@@ -62,9 +62,7 @@ def generate(
     on_text: Callable[[str], None],
 ) -> dict[str, Any]:
     """Let a model go on from a prompt: that of a folder, that of a recipe, or the newest of the workspace."""
-    if model is not None and recipe_path is not None:
-        raise ConfigError("--model, --recipe: got both, wanted one: leave the other out.")
-    folder = model if model is not None else _trained_folder(recipe_path, workspace_path)
+    folder = chosen_folder(recipe_path, workspace_path, model)
     writer = Writer.load(folder, which)
     on_text(prompt)
     written = writer.go_on(prompt, sampling, stop=stop, on_text=on_text)
@@ -76,6 +74,13 @@ def generate(
         "tokens_per_second": round(written.tokens_per_second, 1),
         "finish_reason": written.finish_reason,
     }
+
+
+def chosen_folder(recipe_path: Path | None, workspace_path: Path | None, model: Path | None) -> Path:
+    """The folder of the model that is meant: that one, a recipe's, or the newest of the workspace."""
+    if model is not None and recipe_path is not None:
+        raise ConfigError("--model, --recipe: got both, wanted one: leave the other out.")
+    return model if model is not None else _trained_folder(recipe_path, workspace_path)
 
 
 def _trained_folder(recipe_path: Path | None, workspace_path: Path | None) -> Path:

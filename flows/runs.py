@@ -7,6 +7,7 @@ no run fails for it.
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefect.runtime import flow_run
 
+from flows.evaluation import suites_path
 from flows.execution import begin, end, end_runs, read
 from flows.execution import describe as describe_execution
 from flows.jobs import JobResult, TrainingJob
@@ -39,6 +41,8 @@ _logger = logging.getLogger(__name__)
 _RUN_ID = "mlflow_run_id"
 _JOURNAL_TAG = "corpusmill.journal"
 _ENDS: Mapping[str, End] = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "killed"}
+_NOT_IN_A_NAME = re.compile(r"[^\w\-. /:]")
+"""What MLflow does not take in the name of a metric."""
 _FINAL_FIGURES = ("first_val_loss", "final_val_loss", "final_train_loss")
 _NUM_PER_RULE = 5
 """Documents on the review page of those that fail a rule, and of those kept; `corpusmill sample` shows more."""
@@ -260,6 +264,8 @@ def record_evaluation(
             tracked.log_params(flatten({"evaluation": canonical(recipe.evaluation)}))
             figures = {name: value for name, value in result.values.items() if isinstance(value, int | float)}
             tracked.log_metrics({f"evaluation/{name}": value for name, value in figures.items()})
+            tracked.log_metrics(_suite_metrics(result.values["suites"]))
+            tracked.log_files(suites_path(job, recipe.evaluation), below="suites")
             tracked.log_dataset(recipe.name, job.dataset.digest, place.store_url, "evaluation")
             samples = job.folder / "samples.md"
             lines = [f"## {sample['prompt']!r}\n\n{sample['text']}\n" for sample in result.values["samples"]]
@@ -267,6 +273,17 @@ def record_evaluation(
             tracked.log_files(samples)
         key = job.evaluation_key(recipe.evaluation)
         write_result(_evaluation_record(job, key), key, {"run_id": tracked.run_id}, [])
+
+
+def _suite_metrics(suites: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Every figure of every suite, as `suites/held_out/bits_per_byte`, with its interval as `.../low` and `.../high`."""
+    found: dict[str, float] = {}
+    for each in suites:
+        for name, figure in each["figures"].items():
+            metric = _NOT_IN_A_NAME.sub("_", f"suites/{each['suite']['name']}/{name}".replace("=", " "))
+            parts = {metric: figure["value"], f"{metric}/low": figure["low"], f"{metric}/high": figure["high"]}
+            found |= {part: float(value) for part, value in parts.items() if value is not None}
+    return found
 
 
 def tag_taken_down(

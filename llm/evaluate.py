@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from llm.checkpoint import load_model
 from llm.data import TokenData, TokenDocument, too_large
+from llm.evaluation.held_out import held_out_suite
+from llm.evaluation.suite import SuiteResult
 from llm.model import GPT
 from pipelines.errors import EmptyCorpusError
 
@@ -55,9 +57,10 @@ class Measurements:
 
 def evaluate(
     model: GPT, train_data: TokenData, held_out: TokenData, *, eot_token: int, batch_size: int = 16
-) -> Measurements:
+) -> tuple[Measurements, SuiteResult]:
     """Score a model and a unigram baseline on the same held-out tokens, in fp32 on the model's device.
 
+    The second value has the documents one by one, for comparisons and groups.
     `batch_size` is sequences at once and changes nothing but speed. Raises EmptyCorpusError where the
     held-out documents have no text, SchemaError for a token id that the model does not have.
     """
@@ -73,7 +76,7 @@ def evaluate(
     loss, loss_error = _ratio(losses, num_tokens)
     bits, bits_error = _ratio(losses / math.log(2), num_bytes)
     gain, gain_error = _ratio(unigram - losses, num_tokens)
-    return Measurements(
+    measured = Measurements(
         protocol=PROTOCOL,
         split=held_out.split,
         num_documents=len(documents),
@@ -89,6 +92,7 @@ def evaluate(
         gain=gain,
         gain_standard_error=gain_error,
     )
+    return measured, held_out_suite(documents, losses, protocol=PROTOCOL, split=held_out.split)
 
 
 @dataclass(frozen=True, slots=True)
