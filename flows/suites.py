@@ -55,16 +55,17 @@ _LOWER_IS_BETTER = ("last_word", "perplexity")
 _MEASURES = {"question_answering": "answer", "translation": "translation", "summarisation": "summary"}
 _MAX_TOKENS = {"question_answering": 24, "translation": 48, "summarisation": 48}
 _NOISE_FLOORS = {
-    "multiple_choice": 0.02,
-    "last_word": 0.05,
-    "perplexity": 0.01,
+    "multiple_choice": 0.03,
+    "last_word": 0.2,
+    "perplexity": 0.13,
     "question_answering": 0.01,
     "translation": 0.5,
     "summarisation": 0.015,
     "sentiment": 0.11,
     "similarity": 0.11,
 }
-"""Twice the standard deviation of three seeds of the demo; of the shipped suites it is that of the worst one."""
+"""Twice the standard deviation of three seeds of the demo, of a kind's worst suite among the shipped ones, LAMBADA, PIQA, WinoGrande,
+ARC, WikiText and XQuAD. Figures of a larger model move less: a recipe may say how much."""
 _PROTOCOLS = {
     "multiple_choice": "options-compared/1: the option whose tokens are likelier after the question",
     "last_word": "last-word/1: the tokens of the word that ends a passage, after the passage",

@@ -131,7 +131,8 @@ def _of_parquet(path: Path) -> Iterator[tuple[str, list[str]]]:
     number = 0
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches():
-            for number, row in enumerate(batch.to_pylist(), number + 1):
+            for row in batch.to_pylist():
+                number += 1
                 yield _own_id(row) or str(number), list(_passages(row))
 
 

@@ -105,7 +105,8 @@ def _chrf_counts(written: str, reference: str) -> ChrfCounts:
     rows = []
     for order in range(1, _CHRF_ORDER + 1):
         ours, theirs = (Counter(side[at : at + order] for at in range(len(side) - order + 1)) for side in sides)
-        rows.append((ours.total(), theirs.total(), (ours & theirs).total()))
+        # As sacrebleu has it, what is written does not count where the reference is too short to have any of that order.
+        rows.append((ours.total() if theirs else 0, theirs.total(), (ours & theirs).total()))
     return ChrfCounts(*zip(*rows, strict=True))
 
 
