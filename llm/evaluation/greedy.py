@@ -112,7 +112,7 @@ class _RowCache(KeyValueCache):
             for kept, new in zip(self._rows[layer_idx], (k, v), strict=True):
                 kept[:, :, : k.size(2)] = new
             return k, v
-        rows, end = torch.arange(k.size(0), device=k.device), int(self.positions.max()) + 1
+        rows, end = torch.arange(k.size(0), device=k.device), self.num_tokens + 1  # num_tokens: of the longest row
         for kept, new in zip(self._rows[layer_idx], (k, v), strict=True):
             kept[rows, :, self.positions] = new[:, :, 0]
         kept_k, kept_v = self._rows[layer_idx]
@@ -126,10 +126,11 @@ def _next_states(model: GPT, ids: Tensor, cache: _RowCache) -> Tensor:
         x = x + model.wpe(positions)[:, None]
     else:
         rotation = model.rotation[:, positions][:, :, None, None]  # (2, B, 1, 1, D / 2)
-    keys = torch.arange(int(positions.max()) + 1, device=ids.device)
+    keys = torch.arange(cache.num_tokens + 1, device=ids.device)
     mask = (keys <= positions[:, None])[:, None, None]  # (B, 1, 1, T)
     for block in model.h:
         x = block(x, rotation, mask, cache, None)
     cache.positions = positions + 1
+    cache.num_tokens += 1
     states: Tensor = model.ln_f(x)[:, 0]
     return states

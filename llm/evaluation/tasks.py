@@ -184,7 +184,10 @@ def last_word(suite: Suite, items: Sequence[LastWordItem], speaker: Speaker) -> 
 
 
 def perplexity(suite: Suite, items: Sequence[TextItem], speaker: Speaker) -> SuiteResult:
-    """bits_per_byte (the suite's metric), byte_perplexity and word_perplexity. Items weigh by their bytes."""
+    """bits_per_byte (the suite's metric), byte_perplexity and, of writings with spaces, word_perplexity.
+
+    Items weigh by their bytes.
+    """
     _wants_items(suite, items)
     found = text_likelihoods(speaker, [item.text for item in items])
     bits = np.array([-each.log_likelihood / math.log(2) for each in found])
@@ -209,7 +212,7 @@ def perplexity(suite: Suite, items: Sequence[TextItem], speaker: Speaker) -> Sui
         figures={
             "bits_per_byte": a_byte,
             "byte_perplexity": _exponential(nats_a_byte),
-            "word_perplexity": _exponential(a_word),
+            **({} if _is_spaceless(suite.language) else {"word_perplexity": _exponential(a_word)}),
             "baseline/uniform": _constant(_UNIFORM_BITS_PER_BYTE, len(items)),
         },
         items=rows,
@@ -297,6 +300,10 @@ def _baselines(measure: str, items: Sequence[WritingItem], seed: int) -> dict[st
     if measure == "translation":
         return {"random": others, "copy": [item.source for item in items]}
     return {"random": others, "lead_3": [overlap.leading_sentences(item.source) for item in items]}
+
+
+def _is_spaceless(language: str | None) -> bool:
+    return language is not None and language.partition("-")[0].lower() in ("zh", "ja")
 
 
 def _constant(value: float, num_items: int) -> Figure:

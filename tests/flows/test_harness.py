@@ -67,14 +67,8 @@ FILES = {
 }
 
 
-@pytest.fixture(scope="module")
-def compared(tmp_path_factory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("harness")
-    for name, rows in FILES.items():
-        lines = (json.dumps(row, ensure_ascii=False) for row in rows)
-        (folder / name).write_text("\n".join(lines), encoding="utf-8")
-    (folder / "wiki.txt").write_text(f" = Mill = \n \n{CHAPTER} = Ferry = \n {CHAPTER}", encoding="utf-8")
-    (folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+def compare(folder: Path) -> dict[str, Any]:
+    """What the command finds for a recipe in a folder."""
     exported = export_tiny(folder)
     command = [sys.executable, "-m", "flows.harness", str(exported), "--recipe", str(folder / "recipe.yaml")]
     environment = {
@@ -87,6 +81,17 @@ def compared(tmp_path_factory) -> dict[str, Any]:
     ended = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr[-2000:]
     return json.loads(ended.stdout)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("harness")
+    for name, rows in FILES.items():
+        lines = (json.dumps(row, ensure_ascii=False) for row in rows)
+        (folder / name).write_text("\n".join(lines), encoding="utf-8")
+    (folder / "wiki.txt").write_text(f" = Mill = \n \n{CHAPTER} = Ferry = \n {CHAPTER}", encoding="utf-8")
+    (folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    return compare(folder)
 
 
 def test_every_suite_that_the_harness_can_ask_is_compared(compared):
@@ -122,3 +127,34 @@ def test_scores_are_not_all_of_one_kind(compared):
     assert any(folder[name]["chrf"] > 0 for name in folder if name.startswith("translation"))
     assert 0 < folder["choices"]["acc"] < 1 or 0 < folder["schemas"]["acc"] < 1
     assert folder["wiki"]["word_perplexity"] > folder["wiki"]["byte_perplexity"] > 1
+
+
+@pytest.mark.real_data
+@pytest.mark.timeout(600)
+def test_scores_are_equal_on_published_suites(tmp_path):
+    data = Path(os.environ["CORPUSMILL_TEST_DATA"])
+    local = "lm-eval/llm-foundry/scripts/eval/local_data"
+    named = {
+        "lambada": ("last_word", f"{local}/language_understanding/lambada_openai.jsonl", "en", 0),
+        "winogrande": ("multiple_choice", f"{local}/language_understanding/winogrande.jsonl", "en", 0),
+        "copa": ("multiple_choice", f"{local}/commonsense_reasoning/copa.jsonl", "en", 2),
+        "wikitext": ("perplexity", "lm-eval/wikitext-2/word_language_model/data/wikitext-2/valid.txt", "en", 0),
+        "xquad_en": ("question_answering", "qa/xquad/xquad.en.json", "en", 1),
+        "xquad_zh": ("question_answering", "qa/xquad/xquad.zh.json", "zh", 0),
+    }
+    suites = [
+        {
+            "name": name,
+            "kind": kind,
+            "path": str(data / path),
+            "language": language,
+            "num_fewshot": num_fewshot,
+            "max_items": 10 if kind == "perplexity" else 60,
+        }
+        for name, (kind, path, language, num_fewshot) in named.items()
+    ]
+    head = "name: real\nsources: [{kind: text, paths: [none.jsonl]}]\n"
+    (tmp_path / "recipe.yaml").write_text(head + "evaluation: " + json.dumps({"suites": suites}))
+    found = compare(tmp_path)
+    assert set(named) <= set(found["folder"])
+    assert max(found["largest_difference"].values()) <= TOLERANCE

@@ -99,6 +99,8 @@ def test_texts_weigh_by_their_bytes():
     assert result.scores.sum() / result.weights.sum() == pytest.approx(result.figure.value)
     assert result.figures["byte_perplexity"].value == pytest.approx(257, rel=1e-5)
     assert result.figures["word_perplexity"].value == pytest.approx(257 ** (21 / 4), rel=1e-4)
+    chinese = tasks.perplexity(suite("bits_per_byte", language="zh-Hans"), items[1:], UNIFORM)
+    assert "word_perplexity" not in chinese.figures
 
 
 def writing_item(idx: int, reference: str, source: str) -> WritingItem:
