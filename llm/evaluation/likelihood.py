@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from llm.model import GPT
 from pipelines.errors import ConfigError
 
-_MAX_NUM_LOGITS = 1 << 22
-"""Held at once: 16 MiB in fp32, and as much again for their exponentials."""
+_MAX_NUM_LOGITS_CPU, _MAX_NUM_LOGITS_GPU = 1 << 22, 1 << 27
+"""Held at once: 16 and 512 MiB in fp32, and as much again for their logarithms."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,7 +183,8 @@ def _of_states(
     model: GPT, states: torch.Tensor, targets: torch.Tensor
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
     """(N, C), (N,) -> log-likelihoods, whether they are the likeliest, probabilities of the likeliest: (N,) each."""
-    num_rows = max(1, _MAX_NUM_LOGITS // model.config.vocab_size)
+    max_num_logits = _MAX_NUM_LOGITS_CPU if states.device.type == "cpu" else _MAX_NUM_LOGITS_GPU
+    num_rows = max(1, max_num_logits // model.config.vocab_size)
     likelihoods, likeliest, confidences = [], [], []
     for start in range(0, targets.numel(), num_rows):
         rows, wanted = states[start : start + num_rows], targets[start : start + num_rows]

@@ -194,7 +194,7 @@ def perplexity(suite: Suite, items: Sequence[TextItem], speaker: Speaker) -> Sui
     num_words, num_bytes = (
         np.array(each, np.float64) for each in zip(*((i.num_words, i.num_bytes) for i in items), strict=True)
     )
-    a_byte, a_word = ratio_figure(bits, num_bytes), ratio_figure(bits * math.log(2), num_words)
+    nats = bits * math.log(2)
     rows: list[dict[str, Any]] = [
         {
             "id": item.id,
@@ -206,13 +206,16 @@ def perplexity(suite: Suite, items: Sequence[TextItem], speaker: Speaker) -> Sui
         }
         for item, each, score in zip(items, found, bits, strict=True)
     ]
-    nats_a_byte = ratio_figure(bits * math.log(2), num_bytes)
     return SuiteResult(
         suite=suite,
         figures={
-            "bits_per_byte": a_byte,
-            "byte_perplexity": _exponential(nats_a_byte),
-            **({} if _is_spaceless(suite.language) else {"word_perplexity": _exponential(a_word)}),
+            "bits_per_byte": ratio_figure(bits, num_bytes),
+            "byte_perplexity": _exponential(ratio_figure(nats, num_bytes)),
+            **(
+                {}
+                if _is_spaceless(suite.language)
+                else {"word_perplexity": _exponential(ratio_figure(nats, num_words))}
+            ),
             "baseline/uniform": _constant(_UNIFORM_BITS_PER_BYTE, len(items)),
         },
         items=rows,
@@ -225,8 +228,9 @@ def writing(
     """What the model writes against what was hoped for.
 
     answer: f1, exact_match. translation: chrf (mean of the items), chrf_corpus (of all together, as sacrebleu has it).
-    summary: rouge_l. Beside them what moves before these do: the bits that a byte of the first reference takes. Baselines: `random` is another item's reference, drawn by the seed; `majority` the commonest one;
-    `copy` the source; `lead_3` its first three sentences.
+    summary: rouge_l. Beside them what moves before these do: the bits that a byte of the first reference takes.
+    Baselines: `random` is another item's reference, drawn by the seed; `majority` the commonest one; `copy` the source;
+    `lead_1` and `lead_3` its first sentences.
     """
     _wants_items(suite, items)
     found = write_until(speaker, [item.prompt for item in items], until=how.until, max_tokens=how.max_tokens)
@@ -291,15 +295,19 @@ def corpus_chrf(pairs: Sequence[tuple[str, Sequence[str]]]) -> Figure:
 
 def _baselines(measure: str, items: Sequence[WritingItem], seed: int) -> dict[str, list[str]]:
     """What would be written without a model, for each item."""
-    generator = np.random.default_rng(seed)
-    steps = generator.integers(1, max(2, len(items)), len(items))
-    others = [items[(idx + int(step)) % len(items)].references[0] for idx, step in enumerate(steps)]
-    commonest = Counter(item.references[0] for item in items).most_common(1)[0][0]
+    found: dict[str, list[str]] = {}
+    if len(items) > 1:
+        steps = np.random.default_rng(seed).integers(1, len(items), len(items))
+        found["random"] = [items[(idx + int(step)) % len(items)].references[0] for idx, step in enumerate(steps)]
     if measure == "answer":
-        return {"random": others, "majority": [commonest] * len(items)}
-    if measure == "translation":
-        return {"random": others, "copy": [item.source for item in items]}
-    return {"random": others, "lead_3": [overlap.leading_sentences(item.source) for item in items]}
+        commonest = Counter(item.references[0] for item in items).most_common(1)[0][0]
+        found["majority"] = [commonest] * len(items)
+    elif measure == "translation":
+        found["copy"] = [item.source for item in items]
+    else:
+        for num_sentences in (1, 3):
+            found[f"lead_{num_sentences}"] = [overlap.leading_sentences(item.source, num_sentences) for item in items]
+    return found
 
 
 def _is_spaceless(language: str | None) -> bool:

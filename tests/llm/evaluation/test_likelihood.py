@@ -16,6 +16,7 @@ from llm.evaluation.likelihood import (
     encoded_pair,
     rolling_spans,
     text_likelihoods,
+    token_likelihoods,
     token_scores,
 )
 from llm.sample import Sampling, generate
@@ -58,8 +59,6 @@ def test_what_the_model_writes_is_greedy_and_another_text_is_not():
     speaker = byte_speaker()
     (written,) = write_until(speaker, ["The mill"], until=["\n"], max_tokens=3)
     chosen = list(generate(speaker.model, list(b"The mill"), Sampling(max_tokens=3, temperature=0)))
-    from llm.evaluation.likelihood import token_likelihoods
-
     ours, others = token_likelihoods(speaker, [(list(b"The mill"), chosen), (list(b"The mill"), [*chosen[:-1], 0])])
     assert ours.is_greedy
     assert ours.log_likelihood >= others.log_likelihood

@@ -1,6 +1,7 @@
 """Figures of suites: known answers of a uniform model, baselines, weights, and calibration by texts that say nothing."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -103,6 +104,15 @@ def test_texts_weigh_by_their_bytes():
     assert "word_perplexity" not in chinese.figures
 
 
+def test_a_uniform_model_of_the_256_bytes_needs_exactly_eight_bits_a_byte():
+    speaker = replace(byte_speaker(seed=None, vocab_size=256), eot_token=0)
+    text = "The mill turns. 水车在河边转动。" * 5
+    items = [TextItem(id="1", text=text, num_words=20, num_bytes=len(text.encode()))]
+    figures = tasks.perplexity(suite("bits_per_byte"), items, speaker).figures
+    assert figures["bits_per_byte"].value == pytest.approx(8.0, abs=1e-6)
+    assert figures["baseline/uniform"].value == 8.0
+
+
 def writing_item(idx: int, reference: str, source: str) -> WritingItem:
     return WritingItem(id=str(idx), prompt=f"{source}\nTL;DR:", delimiter=" ", references=(reference,), source=source)
 
@@ -112,7 +122,7 @@ def writing_item(idx: int, reference: str, source: str) -> WritingItem:
     [
         ("answer", "f1", {"random", "majority"}),
         ("translation", "chrf", {"random", "copy"}),
-        ("summary", "rouge_l", {"random", "lead_3"}),
+        ("summary", "rouge_l", {"random", "lead_1", "lead_3"}),
     ],
 )
 def test_what_is_written_stands_beside_its_baselines(measure, metric, baselines):
@@ -121,6 +131,8 @@ def test_what_is_written_stands_beside_its_baselines(measure, metric, baselines)
     assert {name.removeprefix("baseline/") for name in result.figures if name.startswith("baseline/")} == baselines
     assert result.scores.mean() == pytest.approx(result.figure.value)
     assert result.figures["reference_bits_per_byte"].value > 0
+    alone = tasks.writing(suite(metric), items[:1], RANDOM, Writing(measure=measure, max_tokens=6))
+    assert "baseline/random" not in alone.figures
     if measure == "summary":
         assert result.figures["baseline/lead_3"].value == 1.0
 
