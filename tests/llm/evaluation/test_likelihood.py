@@ -9,7 +9,7 @@ from byte_speaker import EOT, byte_speaker
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm.evaluation.greedy import first_stop, write_until
+from llm.evaluation.greedy import _next_states, _RowCache, first_stop, write_until
 from llm.evaluation.likelihood import (
     Span,
     continuation_likelihoods,
@@ -135,6 +135,25 @@ def test_prompts_of_unlike_lengths_are_gone_on_from_as_each_by_itself(changes):
         text = speaker.decode(alone)
         assert each.text == text[: first_stop(text, ["\n"])]
         assert each.num_tokens <= len(alone)
+
+
+@pytest.mark.parametrize("changes", [{}, {"positions": "rotary", "qk_norm": True, "tied_head": False}])
+def test_states_after_each_token_of_unlike_prompts_are_those_of_the_whole_text(changes):
+    model = byte_speaker(block_size=24, **changes).model
+    texts = [[1, 2, 3, 4, 5, 6, 7, 8], [9, 8, 7], [5] * 10]
+    sizes = torch.tensor([4, 1, 7])  # the prompts; the rest is fed token by token
+    ids = torch.zeros((3, 7), dtype=torch.long)
+    for row, (text, size) in enumerate(zip(texts, sizes.tolist(), strict=True)):
+        ids[row, :size] = torch.tensor(text[:size])
+    cache = _RowCache(sizes)
+    with torch.no_grad():
+        model.states(ids, cache=cache)
+        for step in range(2):
+            fed = torch.tensor([[text[size + step]] for text, size in zip(texts, sizes.tolist(), strict=True)])
+            found = _next_states(model, fed, cache)
+            for row, (text, size) in enumerate(zip(texts, sizes.tolist(), strict=True)):
+                whole = model.states(torch.tensor([text[: size + step + 1]]))[0, -1]
+                assert torch.allclose(found[row], whole, atol=1e-5)
 
 
 def test_writing_stops_at_the_first_stop_text_or_the_end_of_the_text():
