@@ -4,20 +4,26 @@
 """
 
 import json
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from flows.jobs import JobResult, TrainingJob, held_out
-from flows.recipe import EvaluationSection
+from flows.recipe import EvaluationPlan, EvaluationSection
 from flows.results import write_result
 from pipelines.corpus import tokenizer_json
 from pipelines.errors import ConfigError, IntegrityError
 from pipelines.store import Store, storage_errors
 
 if TYPE_CHECKING:
+    from llm.data import TokenData
+    from llm.evaluation.ladder.rungs import Ladder
     from llm.evaluation.suite import SuiteResult
     from llm.model import GPT
 
@@ -25,10 +31,19 @@ Groups = Mapping[str, Mapping[str, str]]
 """By doc_id what a document is: `{"language": "zh", "domain": "example.org"}`."""
 
 _SUITES = ".suites.json"
+_SMALL_NUM_PARAMETERS = 20_000_000
+
+
+OnPart = Callable[[str, int, int], None]
+"""Gets what is measured next, how many parts are done, and of how many."""
 
 
 def evaluate_job(
-    job: TrainingJob, section: EvaluationSection, store: Store, groups_of: Callable[[Sequence[str]], Groups]
+    job: TrainingJob,
+    plan: EvaluationPlan,
+    store: Store,
+    groups_of: Callable[[Sequence[str]], Groups],
+    on_part: OnPart = lambda _part, _done, _total: None,
 ) -> JobResult:
     """Measure a finished training and let it write; a finished evaluation is read back.
 
@@ -39,7 +54,7 @@ def evaluate_job(
         raise ConfigError(
             "got a recipe whose model is not trained, wanted a finished training: run `corpusmill train` first."
         )
-    done = job.evaluated(section)
+    done = job.evaluated(plan)
     if done is not None:
         return JobResult(values=done, is_reused=True, seconds=0.0)
     from llm.data import TokenData
@@ -50,31 +65,98 @@ def evaluate_job(
     started = time.monotonic()
     paths = job.dataset.verified_paths(store)
     model = load_model(job.folder / training["checkpoint"])
-    measured, documents = evaluate(
-        model,
-        TokenData.open(paths, "train", digest=job.dataset.digest),
-        held_out(paths, job.dataset.digest),
-        eot_token=job.dataset.eot_token,
-    )
-    groups = groups_of([item["id"] for item in documents.items])
-    suites = [kept(by_group(documents, groups))]
-    key = job.evaluation_key(section)
-    path = job.evaluation_path(key)
-    details = suites_path(job, section)
+    train_data = TokenData.open(paths, "train", digest=job.dataset.digest)
+    held = held_out(paths, job.dataset.digest)
+    with _one_thread_if_small(model):
+        measured, documents = evaluate(model, train_data, held, eot_token=job.dataset.eot_token)
+        suites = [kept(by_group(documents, groups_of([item["id"] for item in documents.items])))]
+        suites += _measured(model, job, plan, held, on_part)
+        samples = _samples(model, job, plan.section)
+    flags: tuple[str, ...] = ()
+    rungs: list[dict[str, Any]] = []
+    if plan.section.ladder:
+        ladder = _ladder(job, training, documents, train_data, held, on_part)
+        suites.append(ladder.suite_result())
+        flags = ladder.warnings
+        rungs = [
+            {
+                "name": rung.name,
+                "bits_per_byte": asdict(rung.bits_per_byte),
+                "beats_below": rung.beats_below,
+                "beats_all_below": rung.beats_all_below,
+                "num_parameters": rung.scored.num_parameters,
+                "cpu_seconds": rung.scored.cpu_seconds,
+            }
+            for rung in ladder.rungs
+        ]
+    key, path, details = job.evaluation_key(plan), job.evaluation_path(job.evaluation_key(plan)), suites_path(job, plan)
     _write_suites(details, suites)
     values = asdict(measured) | {
-        "samples": _samples(model, job, section),
+        "samples": samples,
         "suites": [{**to_json(each), "items": len(each.items)} for each in suites],
+        "ladder": rungs,
+        "flags": list(flags),
     }
     write_result(path, key, values, [details])
     return JobResult(values=values, is_reused=False, seconds=time.monotonic() - started)
 
 
-def read_suites(job: TrainingJob, section: EvaluationSection) -> "list[SuiteResult]":
+def _measured(
+    model: "GPT", job: TrainingJob, plan: EvaluationPlan, held: "TokenData", on_part: OnPart
+) -> "list[SuiteResult]":
+    from flows.suites import measure_held_out_extras, measure_suites
+    from pipelines.encoding import Encoder
+
+    encoder = Encoder.load(tokenizer_json(job.dataset.tokenizer))
+    found = measure_held_out_extras(model, encoder, held)
+    return found + measure_suites(model, encoder, plan.suites, progress=on_part)
+
+
+def _ladder(
+    job: TrainingJob,
+    training: Mapping[str, Any],
+    documents: "SuiteResult",
+    train_data: "TokenData",
+    held: "TokenData",
+    on_part: OnPart,
+) -> "Ladder":
+    """The rungs below the model, on the tokens that it was trained on."""
+    from llm.evaluation.ladder.climb import climb
+    from llm.evaluation.ladder.rungs import Scored
+
+    bits = {item["id"]: item["score"] for item in documents.items}
+    losses = np.array([bits[document.doc_id] for document in held.documents()]) * math.log(2)
+    model = Scored(losses=losses, num_parameters=job.model.num_parameters, num_training_tokens=training["num_tokens"])
+    return climb(
+        train_data,
+        held,
+        vocab_size=job.model.vocab_size,
+        eot_token=job.dataset.eot_token,
+        model=model,
+        noise_floor=documents.suite.noise_floor,
+        on_progress=lambda rung, share: on_part(f"ladder: {rung}", int(100 * share), 100),
+    )
+
+
+@contextmanager
+def _one_thread_if_small(model: "GPT") -> Iterator[None]:
+    """Threads that wait for each other cost a small model ten times what they save."""
+    import torch
+
+    before = torch.get_num_threads()
+    if model.config.num_parameters < _SMALL_NUM_PARAMETERS:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def read_suites(job: TrainingJob, plan: EvaluationPlan) -> "list[SuiteResult]":
     """Every suite of a finished evaluation, with its items. Raises IntegrityError where the file is gone or changed."""
     from llm.evaluation.compare import from_json
 
-    path = suites_path(job, section)
+    path = suites_path(job, plan)
     try:
         return [from_json(each) for each in json.loads(path.read_bytes())]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -83,9 +165,9 @@ def read_suites(job: TrainingJob, section: EvaluationSection) -> "list[SuiteResu
         ) from error
 
 
-def suites_path(job: TrainingJob, section: EvaluationSection) -> Path:
+def suites_path(job: TrainingJob, plan: EvaluationPlan) -> Path:
     """Where the suites of an evaluation are kept."""
-    return job.evaluation_path(job.evaluation_key(section)).with_suffix(_SUITES)
+    return job.evaluation_path(job.evaluation_key(plan)).with_suffix(_SUITES)
 
 
 def _write_suites(path: Path, suites: "Sequence[SuiteResult]") -> None:

@@ -88,7 +88,7 @@ def _planned_jobs(
             _job_plan("train", 1, {why: 1}),
             _job_plan("evaluate", 1, {"no model yet": 1}),
         ]
-    evaluated = job.evaluated(recipe.evaluation) is not None
+    evaluated = job.evaluated(recipe.evaluation_plan()) is not None
     return [
         _job_plan("report", 0, {}),
         _job_plan("train", 0, {}),

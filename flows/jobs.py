@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.recipe import EvaluationSection, Recipe
+from flows.recipe import EvaluationPlan, Recipe
 from flows.results import read_result, write_result
 from flows.start import check_tokenizer, start_digest
 from flows.workspace import Workspace
@@ -122,16 +122,16 @@ class TrainingJob:
         """Where the evaluation under a key is kept."""
         return self.folder / "evaluations" / f"{key[:16]}.json"
 
-    def evaluation_key(self, section: EvaluationSection) -> str:
+    def evaluation_key(self, plan: EvaluationPlan) -> str:
         """Key of an evaluation of the finished training."""
         model = (self.finished() or {}).get("parameters_digest")
         return digest_value(
-            {"version": _EVALUATION_VERSION, "model": model, "dataset": self.dataset.digest, "section": section}
+            {"version": _EVALUATION_VERSION, "model": model, "dataset": self.dataset.digest, "plan": plan}
         )
 
-    def evaluated(self, section: EvaluationSection) -> dict[str, Any] | None:
+    def evaluated(self, plan: EvaluationPlan) -> dict[str, Any] | None:
         """What the evaluation gave, if it is finished."""
-        key = self.evaluation_key(section)
+        key = self.evaluation_key(plan)
         return read_result(self.evaluation_path(key), key)
 
     def is_begun(self) -> bool:

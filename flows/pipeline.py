@@ -172,7 +172,7 @@ def evaluate(recipe: str | None = None, workspace: str | None = None) -> Summary
         if not result.is_reused or not runs.is_evaluation_recorded(job, wanted):
             if not runs.is_training_recorded(job):  # a tracker that was down may be up again
                 runs.record_training(settings, place, wanted, job, partial(urls_of, wanted, store))
-            runs.record_evaluation(settings, place, wanted, job, result)
+            runs.record_evaluation(settings, place, wanted, job, result, partial(urls_of, wanted, store))
         registration = None if wanted.registry is None else runs.register_model(settings, place, wanted, job, store)
     summary = _head(settings, wanted) | {"evaluation": dict(result.values), "stages": [_job_line("evaluate", result)]}
     return summary | ({"registration": registration} if registration is not None else {})

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from flows.gates import RegistrySection
 from flows.start import FROM_START, check_shape, check_tokenizer, start_config
-from flows.suites import DeclaredSuite, SuiteSection, declared_suite
+from flows.suites import DeclaredSuite, SuiteSection, declared_suite, shipped_suites
 from flows.workspace import Workspace
 from llm.config import PRESETS, ModelConfig, RunConfig, TrainConfig
 from pipelines.bias.disparity import AuditConfig
@@ -341,6 +341,11 @@ class EvaluationSection:
     sample_tokens: int = 60
     temperature: float = 0.8
     top_k: int | None = 50
+    applications: bool = True
+    """Whether the suites that ship are measured: translation, answers, summaries, similarity and sentiment, English and Chinese."""
+    ladder: bool = True
+    """Whether models of older kinds are trained on the same tokens, for the model to beat: some seconds, or minutes where
+    the vocabulary is large."""
 
     def __post_init__(self) -> None:
         if self.sample_tokens < 0:
@@ -349,6 +354,14 @@ class EvaluationSection:
             raise ConfigError(f"got temperature {self.temperature}, wanted at least 0: 0 takes the likeliest token.")
         if self.top_k is not None and self.top_k < 1:
             raise ConfigError(f"got top_k {self.top_k}, wanted at least 1, or null to draw from all tokens.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationPlan:
+    """The section with the suites found and digested: what an evaluation's key is of."""
+
+    section: EvaluationSection
+    suites: tuple[DeclaredSuite, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -474,6 +487,11 @@ class Recipe:
             model = self.model_config(self.tokenizer.vocab_size)
             self.training.sequences_per_step(model.block_size, num_processes=self.run.num_processes)
             check_tokenizer(self._given_tokenizer(), self.start_from)
+
+    def evaluation_plan(self) -> EvaluationPlan:
+        """All that is measured after training. Raises ConfigError for a suite whose file is missing."""
+        shipped = shipped_suites() if self.evaluation.applications else ()
+        return EvaluationPlan(section=self.evaluation, suites=(*shipped, *self.measured_suites()))
 
     def measured_suites(self) -> tuple[DeclaredSuite, ...]:
         """The suites that the model is measured on, with their files found and digested. Raises ConfigError."""

@@ -37,6 +37,8 @@ from pipelines.review import review_facts
 from pipelines.store import Manifest, Store
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
     from flows.shipping import UrlsOf
     from flows.tracking import Status, TrackedRun, Tracker
 
@@ -66,7 +68,7 @@ def is_training_recorded(job: TrainingJob) -> bool:
 
 def is_evaluation_recorded(job: TrainingJob, recipe: Recipe) -> bool:
     """Whether an evaluation has a run that is finished."""
-    key = job.evaluation_key(recipe.evaluation)
+    key = job.evaluation_key(recipe.evaluation_plan())
     return read_result(_evaluation_record(job, key), key) is not None
 
 
@@ -251,10 +253,16 @@ def _record_result(tracked: "TrackedRun", job: TrainingJob, result: JobResult) -
 
 
 def record_evaluation(
-    settings: Settings, place: Workspace, recipe: Recipe, job: TrainingJob, result: JobResult
+    settings: Settings,
+    place: Workspace,
+    recipe: Recipe,
+    job: TrainingJob,
+    result: JobResult,
+    urls_of: "UrlsOf",
 ) -> None:
-    """A run for an evaluation: its figures, and the samples as an artifact."""
-    from flows.tracking import flatten, open_tracker
+    """A run for an evaluation: its figures, its suites, and as artifacts the model's page, card and figures, and samples."""
+    from flows.model_files import write_model_files
+    from flows.tracking import code_version, flatten, open_tracker
 
     tags = {
         "corpusmill.dataset_digest": job.dataset.digest,
@@ -264,18 +272,30 @@ def record_evaluation(
     }
     with _unless_the_tracker_is_down("the record of the evaluation"):
         tracker = open_tracker(settings, place, recipe.name, _flow_run_id())
+        files = write_model_files(
+            place,
+            recipe.name,
+            job,
+            result.values,
+            read_suites(job, recipe.evaluation_plan()),
+            urls_of=urls_of,
+            takedowns=_takedowns(tracker.client, job),
+            code_version=code_version(),
+        )
         with tracker.run("evaluation", tags) as tracked:
             tracked.log_params(flatten({"evaluation": canonical(recipe.evaluation)}))
             figures = {name: value for name, value in result.values.items() if isinstance(value, int | float)}
             tracked.log_metrics({f"evaluation/{name}": value for name, value in figures.items()})
             tracked.log_metrics(_suite_metrics(result.values["suites"]))
-            tracked.log_files(suites_path(job, recipe.evaluation), below="suites")
+            tracked.log_files(suites_path(job, recipe.evaluation_plan()), below="suites")
             tracked.log_dataset(recipe.name, job.dataset.digest, place.store_url, "evaluation")
             samples = job.folder / "samples.md"
             lines = [f"## {sample['prompt']!r}\n\n{sample['text']}\n" for sample in result.values["samples"]]
             samples.write_text("# Samples\n\n" + "\n".join(lines), encoding="utf-8")
-            tracked.log_files(samples)
-        key = job.evaluation_key(recipe.evaluation)
+            tracked.log_files(samples, files.card)
+            tracked.log_files(files.page, below="page")
+            tracked.log_files(*files.figures, below="figures")
+        key = job.evaluation_key(recipe.evaluation_plan())
         write_result(_evaluation_record(job, key), key, {"run_id": tracked.run_id}, [])
 
 
@@ -286,9 +306,10 @@ def register_model(
 
     What was judged once is read back.
     """
+    from flows.model_files import CARD, DATA_CARD
     from flows.tracking import open_tracker
 
-    section, evaluation_key = recipe.registry, job.evaluation_key(recipe.evaluation)
+    section, evaluation_key = recipe.registry, job.evaluation_key(recipe.evaluation_plan())
     evaluated = read_result(_evaluation_record(job, evaluation_key), evaluation_key)
     if section is None or evaluated is None:
         return None
@@ -300,17 +321,27 @@ def register_model(
         return known
     with _unless_the_tracker_is_down("the model into its registry"):
         client = open_tracker(settings, place, recipe.name, _flow_run_id()).client
-        training_run_id = _training_run_id(job)
-        tags = client.get_run(training_run_id).data.tags if training_run_id else {}
-        takedowns = [request for request in tags.get(TAKEDOWN, "").split(",") if request]
+        takedowns = _takedowns(client, job)
         with TemporaryDirectory(dir=job.folder, prefix=".export-") as scratch:
             folder = Path(scratch, "model")
             checked = export_checked(job, store, folder, which="last")["checked"]
-            gates = check_gates(section, read_suites(job, recipe.evaluation), export=checked, takedowns=takedowns)
-            told = register(client, section, evaluated["run_id"], folder, gates)
+            gates = check_gates(
+                section, read_suites(job, recipe.evaluation_plan()), export=checked, takedowns=takedowns
+            )
+            cards = [place.report_folder(recipe.name) / name for name in (f"model/{CARD}", DATA_CARD)]
+            told = register(
+                client, section, evaluated["run_id"], folder, gates, [card for card in cards if card.is_file()]
+            )
         write_result(path, key, told, [])
         return told
     return None
+
+
+def _takedowns(client: "MlflowClient", job: TrainingJob) -> list[str]:
+    """The take-downs of pages that a training saw."""
+    run_id = _training_run_id(job)
+    tags = client.get_run(run_id).data.tags if run_id else {}
+    return [request for request in tags.get(TAKEDOWN, "").split(",") if request]
 
 
 def _suite_metrics(suites: Sequence[Mapping[str, Any]]) -> dict[str, float]:

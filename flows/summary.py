@@ -417,6 +417,7 @@ def _next_steps(found: dict[str, Any]) -> list[str]:
     return [
         "Where to look next:",
         f"  {workspace}/reports/{found['recipe']}/data_card.md   the data card",
+        f"  {workspace}/reports/{found['recipe']}/model/index.html   the model: curves, suites, ladder, samples",
         f"  {workspace}/reports/{found['recipe']}/review/index.html   what each rule drops and keeps, for a browser",
         f"  {programs}/mlflow ui --backend-store-uri sqlite:///{workspace}/mlflow.db   runs, curves, samples",
         f"  {programs}/corpusmill explain URL     why a page was kept or dropped",

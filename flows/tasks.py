@@ -312,10 +312,15 @@ def evaluate_model(
     """Measure a trained model."""
 
     def run() -> tuple[str, JobResult]:
-        return job.key, evaluate_job(job, recipe.evaluation, store, groups_of)
+        return job.key, evaluate_job(job, recipe.evaluation_plan(), store, groups_of, show)
 
-    report("evaluate", 0, 1, "")
+    def show(part: str, done: int, total: int) -> None:
+        report("evaluate", done, total + 1, part)
+
+    show("held-out text", 0, 1)
     result = run_as_task("evaluate", run)
+    for flag in result.values["flags"]:
+        _logger.warning("evaluate: %s", flag)
     report("evaluate", 1, 1, f"held-out loss {result.values['loss']:.3f}")
     return result
 
