@@ -86,7 +86,7 @@ def test_p_values_of_secrets_that_nobody_learnt_are_even() -> None:
         probes.append(replace(probe("a a a a", "ab", 0, 5), name=str(number), secret=secret, held_out=tuple(held_out)))
     found = exposures(model, probes, encode, EOT)
     p_values = np.sort([each.p_value for each in found])
-    gap = np.abs(p_values - (np.arange(40) + 0.5) / 60).max()
+    gap = np.abs(p_values - (np.arange(40) + 0.5) / 40).max()
     assert gap < 1.63 / math.sqrt(40)  # Kolmogorov's, at 1 %
     assert not any(each.is_found for each in found)
     result = exposure_suite(found, dataset_digest="d")
