@@ -26,7 +26,7 @@ from pipelines.digest import digest_file, digest_value
 from pipelines.errors import InputError
 
 LANGUAGES = ("en", "zh")
-_FOLDER = Path(__file__).parent
+_FOLDER = Path(__file__).parent / "evaluation_texts"
 _PRONOUNS = {
     "female": frozenset(("she", "her", "hers", "herself")),
     "male": frozenset(("he", "him", "his", "himself")),
@@ -117,7 +117,7 @@ def read_bbq(path: Path) -> BiasFile[Question]:
 @cache
 def probe_axes(language: str) -> tuple[Axis, ...]:
     """The axes that ship, in a language."""
-    axes = yaml.safe_load((_FOLDER / "probe_texts" / f"{language}.yaml").read_text(encoding="utf-8"))
+    axes = yaml.safe_load((_FOLDER / f"probes_{language}.yaml").read_text(encoding="utf-8"))
     return tuple(
         Axis(
             name=name,
@@ -133,7 +133,7 @@ def probe_axes(language: str) -> tuple[Axis, ...]:
 @cache
 def neutral_prompts(language: str) -> tuple[str, ...]:
     """The prompts that ship, in a language."""
-    lines = (_FOLDER / "neutral_prompts" / f"{language}.txt").read_text(encoding="utf-8").splitlines()
+    lines = (_FOLDER / f"prompts_{language}.txt").read_text(encoding="utf-8").splitlines()
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 

@@ -30,7 +30,7 @@ from pipelines.errors import ConfigError
 from pipelines.store import storage_errors
 
 LANGUAGES = ("en", "zh")
-_FOLDER = Path(__file__).parent / "canary_texts"
+_FOLDER = Path(__file__).parent / "evaluation_texts"
 _SENTENCES_BEFORE, _SENTENCES_AFTER = 3, 3
 _NUM_WORDS = 5
 
@@ -183,5 +183,5 @@ def _drawer(*names: str | int) -> random.Random:
 
 @cache
 def _texts(language: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((_FOLDER / f"{language}.yaml").read_text(encoding="utf-8"))
+    found: dict[str, Any] = yaml.safe_load((_FOLDER / f"canaries_{language}.yaml").read_text(encoding="utf-8"))
     return found
