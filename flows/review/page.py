@@ -5,30 +5,19 @@ and the page's own policy lets no script run but the one whose digest it names. 
 bytes.
 """
 
-import base64
-import hashlib
-import html
 import json
 import math
-import re
-import unicodedata
-import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pipelines.store import storage_errors
+from flows.static_page import attribute, escaped, filled, lang, policy, write_whole
 
 _FOLDER = Path(__file__).parent
 _BAR_WIDTH = 12
 _HALF_HEIGHT = 60
-_MAX_SPELLED_OUT = 30
-"""Control characters spelled out in one stretch of text; a page of nothing else stays small."""
-_MAX_COMBINING = 3
-_LANGUAGE = re.compile(r"[a-z]{2,3}")
-_SCRIPT = re.compile(r"[A-Z][a-z]{3}")
 _SIGNS = {"at_least": "≥", "at_most": "≤", "one_of": "one of"}
 
 
@@ -43,15 +32,7 @@ def write_page(folder: Path, name: str, facts: Mapping[str, Any], *, max_bytes: 
     while max_bytes is not None and len(page.encode()) > max_bytes and num_per_rule:
         num_per_rule //= 2
         page = render_page(name, _fewer(facts, num_per_rule))
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{uuid.uuid4().hex}"
-        try:
-            temporary.write_text(page, encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    return path
+    return write_whole(path, page)
 
 
 def _fewer(facts: Mapping[str, Any], num_per_rule: int) -> dict[str, Any]:
@@ -68,8 +49,8 @@ def render_page(name: str, facts: Mapping[str, Any]) -> str:
     style, script = _part("page.css"), _part("script.html")
     documents = facts["documents"]
     parts = {
-        "policy": f"default-src 'none'; style-src '{_source(style)}'; script-src '{_source(script)}'; base-uri 'none'; form-action 'none'",
-        "title": _attribute(f"Review of {name}"),
+        "policy": policy(style, script),
+        "title": attribute(f"Review of {name}"),
         "style": style,
         "script": script,
         "head": (
@@ -83,19 +64,14 @@ def render_page(name: str, facts: Mapping[str, Any]) -> str:
         ),
         "index": _index(facts["rules"]),
         "rules": "\n".join(_rule(rule) for rule in facts["rules"]),
-        "foot": f"Build <code>{_escaped(facts['dataset_digest'])}</code>, seed {facts['seed']}.",
+        "foot": f"Build <code>{escaped(facts['dataset_digest'])}</code>, seed {facts['seed']}.",
     }
-    # One pass: nothing that was put in is looked at again.
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _part("page.html"))
+    return filled(_part("page.html"), parts)
 
 
 @cache
 def _part(name: str) -> str:
     return (_FOLDER / name).read_text(encoding="utf-8").strip()
-
-
-def _source(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 # The rules
@@ -105,13 +81,13 @@ def _index(rules: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for rule in rules:
         thresholds = ", ".join(f"{panel['threshold']:g}" for panel in rule["panels"])
-        wanted = f"{_escaped(rule['signal'])} {_SIGNS[rule['comparison']]} {thresholds}" if thresholds else ""
+        wanted = f"{escaped(rule['signal'])} {_SIGNS[rule['comparison']]} {thresholds}" if thresholds else ""
         if rule["accepted"]:
-            wanted = f"{_escaped(rule['signal'])}: {_value(rule['accepted'])}"
+            wanted = f"{escaped(rule['signal'])}: {_value(rule['accepted'])}"
         num_alone = f"{rule['num_alone']:,}" if rule["signal"] else ""
         rows.append(
             f"<tr{'' if rule['num_failed'] else ' class=none'}>"
-            f'<td><a href="#{quote(_anchor(rule))}">{_escaped(rule["name"])}</a></td><td>{_escaped(rule["group"])}</td>'
+            f'<td><a href="#{quote(_anchor(rule))}">{escaped(rule["name"])}</a></td><td>{escaped(rule["group"])}</td>'
             f'<td>{wanted}</td><td class="n">{rule["num_failed"]:,}</td>'
             f'<td class="n">{num_alone}</td></tr>'
         )
@@ -139,8 +115,8 @@ def _rule(rule: Mapping[str, Any]) -> str:
         if rule["signal"] or side == "dropped" or rule["kept"]
     )
     return (
-        f'<details class="rule" id="{_attribute(_anchor(rule))}"{" open" if rule["num_failed"] else ""}>'
-        f'<summary>{_escaped(rule["name"])} <span class="faint">{count}</span></summary>'
+        f'<details class="rule" id="{attribute(_anchor(rule))}"{" open" if rule["num_failed"] else ""}>'
+        f'<summary>{escaped(rule["name"])} <span class="faint">{count}</span></summary>'
         f'<div class="panels">{panels}</div><div class="sides">{sides}</div></details>'
     )
 
@@ -159,11 +135,11 @@ def _panel(rule: Mapping[str, Any], panel: Mapping[str, Any]) -> str:
     }
     missing = f"<span>{panel['num_missing']:,} without a value</span>" if panel["num_missing"] else ""
     return (
-        f'<div class="panel"><h3>{_escaped(rule["signal"])} {sign} {panel["threshold"]:g} '
-        f'<span class="faint">({_escaped(", ".join(panel["languages"]))}{more})</span></h3>'
+        f'<div class="panel"><h3>{escaped(rule["signal"])} {sign} {panel["threshold"]:g} '
+        f'<span class="faint">({escaped(", ".join(panel["languages"]))}{more})</span></h3>'
         f'{_chart(panel, grid, now)}<div class="scale"><span>{grid[0]}</span><span>over {grid[-1]}</span></div>'
         f'<div class="slider"><input type="range" min="0" max="{len(grid) - 1}" value="{now}" step="1" '
-        f'aria-label="Threshold of {_attribute(rule["name"])}" data-panel="{_attribute(json.dumps(data))}">'
+        f'aria-label="Threshold of {attribute(rule["name"])}" data-panel="{attribute(json.dumps(data))}">'
         '</div><div class="effect">'
         f"<output>{sign} {grid[now]}: the policy keeps {panel['would_keep'][now]:,}, as the recipe says</output>"
         '<button type="button">Reset</button></div>'
@@ -209,18 +185,18 @@ def _chart(panel: Mapping[str, Any], grid: Sequence[str], now: int) -> str:
 
 
 def _document(row: Mapping[str, Any]) -> str:
-    lang = _lang(row["language"], row["script"])
+    named = lang(row["language"], row["script"])
     about = f"{row['language'] or 'unknown language'}, {row['num_chars']:,} characters, {row['decision']}"
-    about = _escaped(f"{about} for {row['reason']}" if row["reason"] else about)
-    notes = "".join(f"<li>{_escaped(note)}</li>" for note in row["notes"])
+    about = escaped(f"{about} for {row['reason']}" if row["reason"] else about)
+    notes = "".join(f"<li>{escaped(note)}</li>" for note in row["notes"])
     parts = [
         f'<article class="{"keep" if row["decision"] == "keep" else "drop"}">',
-        f'<h4 dir="auto"{lang}>{_escaped(row["title"]) if row["title"] else "(no title)"}</h4>',
-        f'<p class="meta">{_escaped(row["url"]) if row["url"] else "(no URL)"}</p>',
-        f'<p class="meta"><code>{_escaped(row["doc_id"])}</code> {about}</p>',
+        f'<h4 dir="auto"{named}>{escaped(row["title"]) if row["title"] else "(no title)"}</h4>',
+        f'<p class="meta">{escaped(row["url"]) if row["url"] else "(no URL)"}</p>',
+        f'<p class="meta"><code>{escaped(row["doc_id"])}</code> {about}</p>',
         _measured(row),
         f'<ul class="notes">{notes}</ul>' if notes else "",
-        *(_excerpt(each, lang) for each in row["excerpts"]),
+        *(_excerpt(each, named) for each in row["excerpts"]),
         _all_rules(row["rules"]),
         "</article>",
     ]
@@ -238,22 +214,22 @@ def _measured(row: Mapping[str, Any]) -> str:
     return f'<p class="measured">{"; ".join(found)}</p>' if found else ""
 
 
-def _excerpt(excerpt: Mapping[str, Any], lang: str) -> str:
+def _excerpt(excerpt: Mapping[str, Any], named: str) -> str:
     pieces = "".join(
-        _escaped(text) if mark is None else f"<mark {_mark(mark)}>{_escaped(text)}</mark>"
+        escaped(text) if mark is None else f"<mark {_mark(mark)}>{escaped(text)}</mark>"
         for text, mark in excerpt["pieces"]
     )
     before, after = "" if excerpt["is_start"] else "… ", "" if excerpt["is_end"] else " …"
-    return f'<blockquote dir="auto"{lang}>{before}{pieces}{after}</blockquote>'
+    return f'<blockquote dir="auto"{named}>{before}{pieces}{after}</blockquote>'
 
 
 def _mark(mark: str) -> str:
-    return 'class="pii"' if mark == "pii" else f'title="{_attribute(mark)}"'
+    return 'class="pii"' if mark == "pii" else f'title="{attribute(mark)}"'
 
 
 def _all_rules(rules: Iterable[Mapping[str, Any]]) -> str:
     rows = "".join(
-        f'<tr{"" if rule["passed"] else " class=fails"}><td>{_escaped(rule["rule"])}</td><td class="n">{_value(rule["value"])}</td>'
+        f'<tr{"" if rule["passed"] else " class=fails"}><td>{escaped(rule["rule"])}</td><td class="n">{_value(rule["value"])}</td>'
         f'<td class="n">{_value(rule["threshold"])}</td></tr>'
         for rule in rules
     )
@@ -269,42 +245,5 @@ def _value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
     if isinstance(value, tuple | list):
-        return _escaped(", ".join(map(str, value[:6])) + (" …" if len(value) > 6 else ""))
-    return _escaped(str(value))
-
-
-def _lang(language: str | None, script: str | None) -> str:
-    """A `lang` attribute: with it the browser breaks Chinese lines and picks Chinese glyphs as it should."""
-    if not language or not _LANGUAGE.fullmatch(language):
-        return ""
-    named = f"-{script}" if script and _SCRIPT.fullmatch(script) and language in ("zh", "yue", "wuu") else ""
-    return f' lang="{language}{named}"'
-
-
-def _escaped(text: str) -> str:
-    """A stranger's text as HTML that reads as it was written: hidden characters spelled out, marks not piled up."""
-    return "".join(_safe(text))
-
-
-def _attribute(text: str) -> str:
-    """A text inside quotes, or where there can be no markup."""
-    return html.escape("".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text))
-
-
-def _safe(text: str) -> Iterator[str]:
-    num_spelled = num_combining = 0
-    start = 0
-    for idx, char in enumerate(text):
-        if char.isascii() and (char.isprintable() or char in "\n\t"):
-            num_combining = 0
-            continue
-        category = unicodedata.category(char)
-        num_combining = num_combining + 1 if category in ("Mn", "Me") else 0
-        is_hidden = category in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") and char not in "\u200c\u200d"
-        if is_hidden or num_combining > _MAX_COMBINING:
-            yield html.escape(text[start:idx])
-            start = idx + 1
-            num_spelled += is_hidden
-            if is_hidden and num_spelled <= _MAX_SPELLED_OUT:
-                yield f'<span class="ctl">U+{ord(char):04X}</span>'
-    yield html.escape(text[start:])
+        return escaped(", ".join(map(str, value[:6])) + (" …" if len(value) > 6 else ""))
+    return escaped(str(value))

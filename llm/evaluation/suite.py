@@ -39,8 +39,8 @@ class SuiteResult:
     figures: Mapping[str, Figure]
     """By metric, the suite's own among them; baselines as `baseline/random` and the like. Empty where it was skipped."""
     items: Sequence[Mapping[str, Any]] = ()
-    """A row an item, JSON values, in the order of the dataset: `id`, `score` (what the metric is the mean of), and what a
-    reviewer wants to read beside them."""
+    """A row an item, JSON values, in the order of the dataset: `id`, `score` (what the metric is the mean of), `weight` where
+    items count unequally (the metric is then the sum of scores over the sum of weights), and what a reviewer wants to read."""
     skipped: str | None = None
     """Why nothing was measured: one sentence; None where it was."""
 
