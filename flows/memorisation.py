@@ -113,12 +113,17 @@ def personal_data(
 
 
 def _tokens_of(ids: Sequence[int], finding: Finding, decode: Callable[[Sequence[int]], str]) -> tuple[int, ...]:
-    """The tokens that a finding lies in; one that it shares with the text around it is among them."""
+    """The tokens of a finding without those that it shares with what stands around it, which may be other ones elsewhere.
+
+    All of its tokens where fewer than two would be left.
+    """
     begin = 0
-    taken = []
+    taken, inside = [], []
     for place, token in enumerate(ids):
         text = decode(ids[: place + 1])
         if len(text) > finding.start and begin < finding.end:
             taken.append(int(token))
+            if begin >= finding.start and len(text) <= finding.end:
+                inside.append(int(token))
         begin = len(text.rstrip(_BROKEN))
-    return tuple(taken)
+    return tuple(inside if len(inside) > 1 else taken)

@@ -26,6 +26,8 @@ MAX_SHOWN = 64
 _FOLDER = Path(__file__).parent
 _NUM_LEVELS = 10
 _BITS_A_LEVEL = 1.5
+_NUM_NAMED = 3
+"""Tokens named that a token looks at."""
 _END_OF_TEXT = "⏎"
 """Stands for the token before the text."""
 
@@ -185,16 +187,16 @@ def _lens(facts: TextFacts) -> str:
 
 
 def _attention(facts: TextFacts) -> str:
-    layers = []
+    read, layers = _read(facts), []
     for layer, heads in enumerate(facts.inspection.attention, 1):
-        figures = "".join(_map(head, weights) for head, weights in enumerate(heads, 1))
+        figures = "".join(_map(head, weights, read) for head, weights in enumerate(heads, 1))
         is_open = " open" if layer == len(facts.inspection.attention) else ""
         layers.append(f'<details{is_open}><summary>Layer {layer}</summary><div class="heads">{figures}</div></details>')
     return "".join(layers)
 
 
-def _map(head: int, weights: NDArray[np.float32]) -> str:
-    """One head as a picture: a path for each level of weight, its cells as runs."""
+def _map(head: int, weights: NDArray[np.float32], read: Sequence[str]) -> str:
+    """One head as a picture: a path for each level of weight, its cells as runs; a title for each row."""
     size = len(weights)
     places = np.arange(size)
     distance = float((weights * (places[:, None] - places[None])).sum(axis=1).mean())
@@ -206,9 +208,18 @@ def _map(head: int, weights: NDArray[np.float32]) -> str:
             if line[start]:
                 runs.setdefault(int(line[start]), []).append(f"M{start} {row}h{end - start}v1h-{end - start}z")
     paths = "".join(f'<path class="a{level}" d="{"".join(runs[level])}"/>' for level in sorted(runs))
+    rows = "".join(
+        f'<rect y="{row}" width="{size}" height="1"><title>{attribute(_looks_at(row, line, read))}</title></rect>'
+        for row, line in enumerate(weights)
+    )
     return (
         f'<figure><svg viewBox="0 0 {size} {size}" shape-rendering="crispEdges" role="img" '
-        f'aria-label="Attention of head {head}">{paths}</svg>'
+        f'aria-label="Attention of head {head}">{paths}{rows}</svg>'
         f"<figcaption>Head {head}: {distance:.1f} tokens back on average, "
         f"{float(weights[:, 0].mean()):.0%} at the first</figcaption></figure>"
     )
+
+
+def _looks_at(row: int, weights: NDArray[np.float32], read: Sequence[str]) -> str:
+    most = sorted(range(row + 1), key=lambda column: -weights[column])[:_NUM_NAMED]
+    return f"{read[row]} looks at " + ", ".join(f"{read[column]} {weights[column]:.0%}" for column in most)

@@ -20,6 +20,8 @@ from pipelines.errors import ConfigError
 
 MIN_TOKENS = 8
 """Shorter stretches are shared by chance."""
+_MAX_REPEATS = 32
+"""Places of one n-gram in one generation that are compared; a model that repeats itself without end costs no more."""
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -121,8 +123,18 @@ def _tables(wanted: Sequence[tuple[int, int, Sequence[int]]]) -> list[_Table]:
         owners = np.concatenate([np.zeros(0, np.int64), *(np.full(each.size, idx) for idx, each in hashes.items())])
         starts = np.concatenate([np.zeros(0, np.int64), *(np.arange(each.size) for each in hashes.values())])
         order = np.argsort(every, kind="stable")
+        order = order[_ranks(every[order], owners[order]) < _MAX_REPEATS]
         tables.append(_Table(n, every[order], owners[order], starts[order], sequences))
     return tables
+
+
+def _ranks(hashes: NDArray[np.uint64], owners: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of each row, how many before it are equal to it, where equal ones stand together."""
+    places = np.arange(hashes.size)
+    is_new = np.ones(hashes.size, np.bool_)
+    is_new[1:] = (hashes[1:] != hashes[:-1]) | (owners[1:] != owners[:-1])
+    found: NDArray[np.int64] = places - np.maximum.accumulate(np.where(is_new, places, 0))
+    return found
 
 
 def _hashes(ids: NDArray[Any], n: int) -> NDArray[np.uint64]:

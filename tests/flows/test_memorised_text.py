@@ -67,6 +67,19 @@ def test_personal_data_is_led_to_the_documents_that_hold_it() -> None:
     assert "rosalind" not in repr(found)
 
 
+def test_a_token_that_reaches_over_the_border_hides_no_document() -> None:
+    """As in byte-level BPE: a word takes the space before it into its token."""
+    table = {300: " ro", 301: "(ro", 302: "salind.marsh", 303: "@harbour-news.org"}
+
+    def decode_words(tokens: Sequence[int]) -> str:
+        return "".join(table.get(token) or chr(token) for token in tokens)
+
+    held = TokenDocument(doc_id="a", num_bytes=30, tokens=np.array([65, 301, 302, 303, 41], np.uint16))
+    written = Generation(prompt_ids=(84, 111), ids=(300, 302, 303, 46), language="en")
+    found = personal_data([written], decode_words, [held], dataset_digest="d")
+    assert found.items[0]["findings"] == [{"kind": "email", "documents": [{"doc_id": "a", "url": None}]}]
+
+
 def test_no_document_is_read_where_nothing_is_found() -> None:
     def never():
         raise AssertionError

@@ -84,6 +84,12 @@ def test_a_long_document_that_repeats_itself_is_read_once_a_stretch() -> None:
     assert [(each.doc_id, each.num_tokens) for each in found[0]] == [("same", 50_000)]
 
 
+def test_a_generation_that_repeats_itself_is_compared_at_few_places() -> None:
+    found = nearest_documents([document("same", [7] * 3000), document("other", [8] * 300)], [[7] * 2000, [8] * 100])
+    assert [(each.doc_id, each.num_tokens) for each in found[0]] == [("same", 2000)]
+    assert [(each.doc_id, each.num_tokens) for each in found[1]] == [("other", 100)]
+
+
 def test_stretches_of_no_token_are_refused() -> None:
     with pytest.raises(ConfigError, match="stretches of 0"):
         nearest_documents([], [[1]], min_tokens=0)
