@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llm.evaluation.statistics import NUM_DRAWS, Figure, mean_figure
+from llm.evaluation.statistics import NUM_DRAWS, Figure, mean_figure, ratio_figure
 from llm.evaluation.suite import SuiteResult
 from pipelines.contamination import ContaminationIndex, build_index, document_frequencies, find
 from pipelines.errors import ConfigError
@@ -69,7 +69,7 @@ def find_items(
 def clean_and_dirty(result: SuiteResult, found: Contaminated) -> SuiteResult:
     """The result with figures of clean and of dirty items apart, and each item marked.
 
-    `<metric>/clean` and `<metric>/dirty` are means of the items' scores; `dirty_less_clean` is their difference, which is
+    `<metric>/clean` and `<metric>/dirty` are means of the items' scores, by `weight` where they have one; `dirty_less_clean` is their difference, which is
     none where its interval holds 0. `contaminated` of an item is true, false, or None where it is untold. Raises
     ConfigError where the items are not those that were looked for.
     """
@@ -84,16 +84,16 @@ def clean_and_dirty(result: SuiteResult, found: Contaminated) -> SuiteResult:
         name = str(item["id"])
         documents = list(found.documents.get(name, ()))
         items.append({**item, "contaminated": None if name in found.untold else bool(documents), "held_by": documents})
-    scores = {
-        kind: np.array([item["score"] for item in items if item["contaminated"] is wanted], np.float64)
+    groups = {
+        kind: [item for item in items if item["contaminated"] is wanted]
         for kind, wanted in (("clean", False), ("dirty", True), ("untold", None))
     }
     figures = dict(result.figures)
-    for kind, values in scores.items():
-        if values.size:
-            figures[f"{result.suite.metric}/{kind}"] = mean_figure(values)
-    if scores["clean"].size and scores["dirty"].size:
-        figures["dirty_less_clean"] = _difference(scores["dirty"], scores["clean"])
+    for kind, group in groups.items():
+        if group:
+            figures[f"{result.suite.metric}/{kind}"] = ratio_figure(*_scores_and_weights(group))
+    if groups["clean"] and groups["dirty"]:
+        figures["dirty_less_clean"] = _difference(groups["dirty"], groups["clean"])
     share = np.array([item["contaminated"] is True for item in items], np.float64)
     figures["share_dirty"] = mean_figure(share)
     return replace(result, figures=figures, items=items)
@@ -104,15 +104,25 @@ def _ngrams(texts: Iterable[str], index: ContaminationIndex) -> NDArray[np.int64
     return np.flatnonzero(document_frequencies(texts, index))
 
 
-def _difference(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> Figure:
+def _scores_and_weights(items: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(num_items,) each: totals, and what they are totals over."""
+    scores, weights = ([item.get(name, 1.0) for item in items] for name in ("score", "weight"))
+    return np.array(scores, np.float64), np.array(weights, np.float64)
+
+
+def _difference(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> Figure:
     """Of the means of two groups of items, each drawn anew by itself."""
-    value = float(ours.mean() - theirs.mean())
-    if min(ours.size, theirs.size) < 2:
-        return Figure(value=value, low=None, high=None, num_items=ours.size + theirs.size)
-    generator = np.random.default_rng(0)
-    drawn = [
-        generator.multinomial(group.size, np.full(group.size, 1 / group.size), NUM_DRAWS) @ group / group.size
-        for group in (ours, theirs)
-    ]
+    generator, means, drawn = np.random.default_rng(0), [], []
+    for group in (ours, theirs):
+        scores, weights = _scores_and_weights(group)
+        counts = generator.multinomial(len(group), np.full(len(group), 1 / len(group)), NUM_DRAWS)
+        means.append(float(scores.sum() / weights.sum()))
+        drawn.append(counts @ scores / (counts @ weights))
     low, high = np.percentile(drawn[0] - drawn[1], [2.5, 97.5])
-    return Figure(value=value, low=float(low), high=float(high), num_items=ours.size + theirs.size)
+    is_told = min(len(ours), len(theirs)) > 1
+    return Figure(
+        value=means[0] - means[1],
+        low=float(low) if is_told else None,
+        high=float(high) if is_told else None,
+        num_items=len(ours) + len(theirs),
+    )

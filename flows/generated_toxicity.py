@@ -14,8 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from llm.evaluation.losses import Encode, Progress, no_progress
-from llm.evaluation.memorisation import share_figure
-from llm.evaluation.statistics import mean_figure
+from llm.evaluation.statistics import mean_figure, share_figure
 from llm.evaluation.suite import Suite, SuiteResult
 from llm.evaluation.writing import write_several
 from llm.model import GPT

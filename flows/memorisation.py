@@ -12,8 +12,9 @@ from typing import Any
 import pyarrow as pa
 
 from llm.data import TokenDocument
-from llm.evaluation.memorisation import HELD_OUT, share_figure
+from llm.evaluation.memorisation import HELD_OUT
 from llm.evaluation.nearest import documents_that_hold
+from llm.evaluation.statistics import share_figure
 from llm.evaluation.suite import Suite, SuiteResult
 from pipelines.pii import Finding, find
 

@@ -23,8 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm.evaluation.losses import Encode, Progress, continuation_losses, no_progress, split_pair, text_losses
-from llm.evaluation.memorisation import share_figure
-from llm.evaluation.statistics import NUM_DRAWS, Figure, mean_figure
+from llm.evaluation.statistics import NUM_DRAWS, Figure, mean_figure, share_figure
 from llm.evaluation.suite import Suite, SuiteResult
 from llm.model import GPT
 

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from llm.evaluation.losses import Encode, Progress, continuation_losses, no_progress, split_pair
-from llm.evaluation.statistics import Figure, mean_figure, share_interval
+from llm.evaluation.statistics import Figure, mean_figure, share_figure
 from llm.evaluation.suite import Suite, SuiteResult
 from llm.model import GPT, KeyValueCache
 from pipelines.digest import digest_value
@@ -123,13 +123,6 @@ def exposure_suite(found: Sequence[Exposure], *, dataset_digest: str) -> SuiteRe
         )
     items = [{"id": each.name, "score": float(each.is_found), **asdict(each)} for each in found]
     return SuiteResult(suite=suite, figures=figures, items=items)
-
-
-def share_figure(num_hits: int, num_items: int) -> Figure:
-    """A share with Wilson's interval; NaN of none."""
-    low, high = share_interval(num_hits, num_items)
-    value = num_hits / num_items if num_items else math.nan
-    return Figure(value=value, low=low, high=high, num_items=num_items)
 
 
 def holm(p_values: Sequence[float], level: float = _LEVEL) -> list[bool]:

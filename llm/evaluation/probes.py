@@ -21,8 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm.evaluation.losses import Encode, Progress, no_progress, text_losses
-from llm.evaluation.memorisation import share_figure
-from llm.evaluation.statistics import NUM_DRAWS, Figure
+from llm.evaluation.statistics import NUM_DRAWS, Figure, share_figure
 from llm.evaluation.suite import Suite, SuiteResult
 from llm.model import GPT
 from pipelines.digest import digest_value

@@ -1,6 +1,7 @@
 """Items that stand in training text, and scores with and without them."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -88,6 +89,17 @@ def test_the_parts_make_up_the_whole(rows: list[tuple[float, bool]]) -> None:
     parts = [figures[name] for name in ("accuracy/clean", "accuracy/dirty") if name in figures]
     total = sum(each.value * each.num_items for each in parts)
     assert math.isclose(total / len(rows), figures["accuracy"].value, abs_tol=1e-9)
+
+
+def test_items_that_count_unequally() -> None:
+    """Losses of documents with their numbers of tokens."""
+    plain = result({"a": 30.0, "b": 10.0, "c": 8.0})
+    weighed = replace(plain, items=[{**item, "weight": w} for item, w in zip(plain.items, (10, 10, 2), strict=True)])
+    found = Contaminated(documents={"c": ("d",)}, untold=frozenset())
+    figures = clean_and_dirty(weighed, found).figures
+    assert figures["accuracy/clean"].value == 2
+    assert figures["accuracy/dirty"].value == 4
+    assert (figures["dirty_less_clean"].value, figures["dirty_less_clean"].low) == (2, None)
 
 
 def test_items_of_another_suite_are_refused() -> None:
