@@ -59,6 +59,7 @@ WorkspacePath = Annotated[
         "--workspace", help="Folder for everything that is made. Default: $CORPUSMILL_WORKSPACE or ./workspace."
     ),
 ]
+By = Annotated[str | None, typer.Option("--by", help="Who asks. Default: your user name.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; words go to stderr.")]
 Workers = Annotated[
     int | None,
@@ -399,6 +400,67 @@ def generate(
     _emit(found, lambda found: [""] if streams else [found["text"]], as_json=as_json)
 
 
+@app.command()
+def compare(
+    first: Annotated[
+        str, typer.Argument(metavar="RUN", help="MLflow run id, or the beginning of a model folder's name.")
+    ],
+    second: Annotated[str, typer.Argument(metavar="RUN", help="What it is compared with, likewise.")],
+    workspace: WorkspacePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two evaluated models on the same items, with intervals, and say what differs in data, config and code."""
+    from flows import comparison
+
+    _emit(comparison.compare_runs(workspace, first, second), comparison.comparison_lines, as_json=as_json)
+
+
+@app.command()
+def promote(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Registered model: registry.name of its recipe.")],
+    version: Annotated[
+        str | None, typer.Option("--version", help="Version to promote; the challenger if left out.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option("--reason", help="Why; kept with the version.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Promote it though it is worse or marked; wants --reason.")
+    ] = False,
+    by: By = None,
+    workspace: WorkspacePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a registered model the champion, unless it is worse than the one before or a take-down marks it."""
+    from flows import registry, takedown
+
+    who = by or takedown.user()
+    found = registry.promote(workspace, name, version, by=who, reason=reason, force=force)
+    _emit(found, registry.promotion_lines, as_json=as_json)
+
+
+@app.command()
+def serve(
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", help="Recipe whose model is served; the newest model if left out.")
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", help="Folder of a model in its place: exported, published GPT-2, or a training's."),
+    ] = None,
+    checkpoint: WhichCheckpoint = "last",
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on; beyond loopback it needs $CORPUSMILL_SERVE_TOKEN.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8080,
+    workspace: WorkspacePath = None,
+) -> None:
+    """Serve a model: OpenAI-compatible completions, and a page to try it. Until stopped."""
+    from flows import models
+    from flows.serving.serve import serve as serve_model
+
+    folder = models.chosen_folder(recipe, workspace, model)
+    serve_model(folder, checkpoint, host=host, port=port, tell=partial(print, flush=True))
+
+
 def _show(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
@@ -430,7 +492,6 @@ def report(
     _emit(inspection.report(recipe, workspace), lambda found: [found["markdown"]], as_json=as_json)
 
 
-By = Annotated[str | None, typer.Option("--by", help="Who asks. Default: your user name.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it stays in the ledger.")]
 
 

@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -36,6 +37,7 @@ from pipelines.export import export_documents
 from pipelines.lineage import Known, pages, stream, token_counts, write_lineage
 from pipelines.lineage import lineage as build_lineage
 from pipelines.plan import plan_corpus
+from pipelines.public_suffixes import registrable_domain
 from pipelines.review import review_facts
 from pipelines.review_sample import ReviewItem, draw, read_sheet, score, write_sheet
 from pipelines.signals.keyword_library import GB45654, read_schema, read_terms
@@ -564,6 +566,27 @@ def urls_of(recipe: Recipe, store: Store, doc_ids: Sequence[str]) -> dict[str, s
     done = last_build(recipe, store, recipe.corpus_config(store))
     found = pages(store, done, doc_ids) if {"extract", "dedup"} <= done.keys() else {}
     return {doc_id: page["url"] for doc_id, page in found.items()}
+
+
+def groups_of(recipe: Recipe, store: Store, doc_ids: Sequence[str]) -> dict[str, dict[str, str]]:
+    """What documents of the newest build are, by doc_id: language, domain, and the year that the page states or was fetched in."""
+    done = last_build(recipe, store, recipe.corpus_config(store))
+    wanted = pa.array(doc_ids, pa.string())
+    found: dict[str, dict[str, str]] = {}
+    parts = (
+        (done["extract"], ("doc_id", "url", "published_at", "fetched_at")),
+        (done["signals"], ("doc_id", "language")),
+        (done["dedup"], ("doc_id", "decision")),
+    )
+    for _unit, batch in read_aligned(store, *parts):
+        for row in batch.filter(pc.is_in(batch.column("doc_id"), wanted)).to_pylist():
+            if row["decision"] != "keep":
+                continue
+            host = urlsplit(row["url"]).hostname or ""
+            year = (row["published_at"] or "")[:4] or (str(row["fetched_at"].year) if row["fetched_at"] else "")
+            told = {"language": row["language"], "domain": registrable_domain(host, below_platforms=True), "year": year}
+            found[row["doc_id"]] = {kind: value for kind, value in told.items() if value}
+    return found
 
 
 def open_training(recipe_path: Path | None, workspace_path: Path | None) -> tuple[TrainingJob, Recipe, Store]:

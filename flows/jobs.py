@@ -20,7 +20,7 @@ from llm.journal import JOURNAL, follower, journal
 from llm.reports import OnReport, Report
 from pipelines.corpus import tokenizer_json
 from pipelines.digest import digest_value
-from pipelines.errors import ConfigError, EmptyCorpusError
+from pipelines.errors import EmptyCorpusError
 from pipelines.lineage import token_counts
 from pipelines.stage import Resource
 from pipelines.store import Manifest, Shard, Store, storage_errors
@@ -28,7 +28,6 @@ from pipelines.store import Manifest, Shard, Store, storage_errors
 if TYPE_CHECKING:
     from llm.data import TokenData
     from llm.job import TrainResult
-    from llm.model import GPT
     from llm.worker import WorkerJob
 
 _TRAINING = "training.json"
@@ -36,7 +35,7 @@ _DATASET = "dataset.json"
 """What a training reads, written down before it begins: its lineage outlives the build, and shards that are gone."""
 _JOB = "job.json"
 """What a process of its own, here or on another host, takes part in it by: see `llm.worker`."""
-_EVALUATION_VERSION = 3
+_EVALUATION_VERSION = 4
 """Raised by hand when the same model and text are meant to give other measurements."""
 
 
@@ -228,37 +227,6 @@ def _reads(job: TrainingJob, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def evaluate_job(job: TrainingJob, section: EvaluationSection, store: Store) -> JobResult:
-    """Measure a finished training and let it write; a finished evaluation is read back.
-
-    Raises ConfigError where the training is not finished.
-    """
-    training = job.finished()
-    if training is None:
-        raise ConfigError(
-            "got a recipe whose model is not trained, wanted a finished training: run `corpusmill train` first."
-        )
-    done = job.evaluated(section)
-    if done is not None:
-        return JobResult(values=done, is_reused=True, seconds=0.0)
-    from llm.data import TokenData
-    from llm.evaluate import evaluate, load_model
-
-    started = time.monotonic()
-    paths = job.dataset.verified_paths(store)
-    model = load_model(job.folder / training["checkpoint"])
-    measured = evaluate(
-        model,
-        TokenData.open(paths, "train", digest=job.dataset.digest),
-        held_out(paths, job.dataset.digest),
-        eot_token=job.dataset.eot_token,
-    )
-    values = asdict(measured) | {"samples": _samples(model, job, section)}
-    key = job.evaluation_key(section)
-    write_result(job.evaluation_path(key), key, values, [])
-    return JobResult(values=values, is_reused=False, seconds=time.monotonic() - started)
-
-
 def held_out(paths: Sequence[Path], digest: str) -> "TokenData":
     """What no step and no choice of a step has seen: the test split, or validation where that has no document."""
     from llm.data import TokenData
@@ -300,16 +268,3 @@ def known_trainings(workspace: Workspace) -> list[dict[str, Any]]:
     for name, values in finished.items():
         known[name] = values | {"num_train_tokens": begun.get(name, {}).get("num_train_tokens", {})}
     return list(known.values())
-
-
-def _samples(model: "GPT", job: TrainingJob, section: EvaluationSection) -> list[dict[str, str]]:
-    from flows.generation import Writer
-    from llm.sample import Sampling
-    from pipelines.encoding import Encoder
-
-    writer = Writer(model, Encoder.load(tokenizer_json(job.dataset.tokenizer)))
-    usual = Sampling(max_tokens=section.sample_tokens, temperature=section.temperature, top_k=section.top_k)
-    return [
-        {"prompt": prompt, "text": prompt + writer.go_on(prompt, replace(usual, seed=idx)).text}
-        for idx, prompt in enumerate(section.prompts)
-    ]

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from flows.generation import Writer
 from flows.inspection import open_training
-from flows.jobs import finished_trainings, held_out
+from flows.jobs import TrainingJob, finished_trainings, held_out
 from flows.model_check import check_export
 from flows.settings import read_settings
 from flows.workspace import Workspace
 from pipelines.encoding import Encoder
 from pipelines.errors import ConfigError
+from pipelines.store import Store
 
 if TYPE_CHECKING:
     from llm.model import GPT
@@ -23,9 +24,14 @@ def export_trained_model(
     recipe_path: Path | None, workspace_path: Path | None, out: Path, *, which: "Which"
 ) -> dict[str, Any]:
     """Write the recipe's trained model as a folder for others, compared with the checkpoint first."""
+    job, _recipe, store = open_training(recipe_path, workspace_path)
+    return export_checked(job, store, out, which=which)
+
+
+def export_checked(job: TrainingJob, store: Store, out: Path, *, which: "Which") -> dict[str, Any]:
+    """Likewise, of a training. Raises ConfigError where that is not finished, IntegrityError where the folder differs."""
     from llm.export import export_model
 
-    job, _recipe, store = open_training(recipe_path, workspace_path)
     training = job.finished()
     if training is None:
         raise ConfigError("got a recipe whose model is not trained, wanted one: run `corpusmill train` first.")
@@ -62,9 +68,7 @@ def generate(
     on_text: Callable[[str], None],
 ) -> dict[str, Any]:
     """Let a model go on from a prompt: that of a folder, that of a recipe, or the newest of the workspace."""
-    if model is not None and recipe_path is not None:
-        raise ConfigError("--model, --recipe: got both, wanted one: leave the other out.")
-    folder = model if model is not None else _trained_folder(recipe_path, workspace_path)
+    folder = chosen_folder(recipe_path, workspace_path, model)
     writer = Writer.load(folder, which)
     on_text(prompt)
     written = writer.go_on(prompt, sampling, stop=stop, on_text=on_text)
@@ -76,6 +80,13 @@ def generate(
         "tokens_per_second": round(written.tokens_per_second, 1),
         "finish_reason": written.finish_reason,
     }
+
+
+def chosen_folder(recipe_path: Path | None, workspace_path: Path | None, model: Path | None) -> Path:
+    """The folder of the model that is meant: that one, a recipe's, or the newest of the workspace."""
+    if model is not None and recipe_path is not None:
+        raise ConfigError("--model, --recipe: got both, wanted one: leave the other out.")
+    return model if model is not None else _trained_folder(recipe_path, workspace_path)
 
 
 def _trained_folder(recipe_path: Path | None, workspace_path: Path | None) -> Path:

@@ -15,7 +15,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows import console, runs, takedown, tasks
-from flows.inspection import last_build, urls_of
+from flows.inspection import groups_of, last_build, urls_of
 from flows.jobs import Dataset, JobResult, TrainingJob
 from flows.recipe import CrawlSource, Recipe, load_recipe
 from flows.settings import Settings, read_settings
@@ -168,12 +168,14 @@ def evaluate(recipe: str | None = None, workspace: str | None = None) -> Summary
     settings, place, wanted = _open(recipe, workspace)
     with writing(place) as store, console.progress() as report:
         job = training_job(wanted, place, store)
-        result = tasks.evaluate_model(job, wanted, store, report)
+        result = tasks.evaluate_model(job, wanted, store, partial(groups_of, wanted, store), report)
         if not result.is_reused or not runs.is_evaluation_recorded(job, wanted):
             if not runs.is_training_recorded(job):  # a tracker that was down may be up again
                 runs.record_training(settings, place, wanted, job, partial(urls_of, wanted, store))
             runs.record_evaluation(settings, place, wanted, job, result)
-    return _head(settings, wanted) | {"evaluation": dict(result.values), "stages": [_job_line("evaluate", result)]}
+        registration = None if wanted.registry is None else runs.register_model(settings, place, wanted, job, store)
+    summary = _head(settings, wanted) | {"evaluation": dict(result.values), "stages": [_job_line("evaluate", result)]}
+    return summary | ({"registration": registration} if registration is not None else {})
 
 
 def training_job(recipe: Recipe, workspace: Workspace, store: Store) -> TrainingJob:

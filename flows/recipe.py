@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from flows.gates import RegistrySection
 from flows.start import FROM_START, check_shape, check_tokenizer, start_config
 from flows.workspace import Workspace
 from llm.config import PRESETS, ModelConfig, RunConfig, TrainConfig
@@ -393,6 +394,8 @@ class Recipe:
     """Folder of the model to start from; None: fresh weights."""
     run: RunConfig
     evaluation: EvaluationSection
+    registry: RegistrySection | None
+    """None: models are not registered."""
     raw: Mapping[str, Any] = field(repr=False)
     """The file as it was read, for the record."""
 
@@ -589,6 +592,7 @@ def parse_recipe(text: str, base: Path) -> Recipe:
         "model",
         "training",
         "evaluation",
+        "registry",
     )
     _refuse_unknown(data, known, "")
     name = _name(data.get("name"))
@@ -649,6 +653,7 @@ def parse_recipe(text: str, base: Path) -> Recipe:
         start_from=_start_from(start, base),
         run=_part(_split(training, run_names)[1], "training", RunConfig),
         evaluation=_part(evaluation, "evaluation", EvaluationSection, also=_SUITE_KEYS),
+        registry=_part(_mapping(data, "registry"), "registry", RegistrySection) if "registry" in data else None,
         raw=data,
     )
     _check_sizes(recipe)

@@ -7,25 +7,31 @@ no run fails for it.
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from prefect.runtime import flow_run
 
+from flows.evaluation import read_suites, suites_path
 from flows.execution import begin, end, end_runs, read
 from flows.execution import describe as describe_execution
+from flows.gates import check_gates
 from flows.jobs import JobResult, TrainingJob
+from flows.models import export_checked
 from flows.recipe import Recipe
+from flows.registry import TAKEDOWN, register, tag_versions
 from flows.results import read_result, write_result
 from flows.review import write_page
 from flows.settings import Settings
 from flows.workspace import Workspace
 from llm.journal import JOURNAL, End, Journal, is_left, journal_id, last_entry
 from pipelines.corpus import CorpusConfig
-from pipelines.digest import canonical
+from pipelines.digest import canonical, digest_value
 from pipelines.errors import StorageError
 from pipelines.review import review_facts
 from pipelines.store import Manifest, Store
@@ -39,6 +45,8 @@ _logger = logging.getLogger(__name__)
 _RUN_ID = "mlflow_run_id"
 _JOURNAL_TAG = "corpusmill.journal"
 _ENDS: Mapping[str, End] = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "killed"}
+_NOT_IN_A_NAME = re.compile(r"[^\w\-. /:]")
+"""What MLflow does not take in the name of a metric."""
 _FINAL_FIGURES = ("first_val_loss", "final_val_loss", "final_train_loss")
 _NUM_PER_RULE = 5
 """Documents on the review page of those that fail a rule, and of those kept; `corpusmill sample` shows more."""
@@ -260,6 +268,8 @@ def record_evaluation(
             tracked.log_params(flatten({"evaluation": canonical(recipe.evaluation)}))
             figures = {name: value for name, value in result.values.items() if isinstance(value, int | float)}
             tracked.log_metrics({f"evaluation/{name}": value for name, value in figures.items()})
+            tracked.log_metrics(_suite_metrics(result.values["suites"]))
+            tracked.log_files(suites_path(job, recipe.evaluation), below="suites")
             tracked.log_dataset(recipe.name, job.dataset.digest, place.store_url, "evaluation")
             samples = job.folder / "samples.md"
             lines = [f"## {sample['prompt']!r}\n\n{sample['text']}\n" for sample in result.values["samples"]]
@@ -267,6 +277,51 @@ def record_evaluation(
             tracked.log_files(samples)
         key = job.evaluation_key(recipe.evaluation)
         write_result(_evaluation_record(job, key), key, {"run_id": tracked.run_id}, [])
+
+
+def register_model(
+    settings: Settings, place: Workspace, recipe: Recipe, job: TrainingJob, store: Store
+) -> dict[str, Any] | None:
+    """Judge an evaluated model by the recipe's gates, and register it where it passes; None where the tracker is down.
+
+    What was judged once is read back.
+    """
+    from flows.tracking import open_tracker
+
+    section, evaluation_key = recipe.registry, job.evaluation_key(recipe.evaluation)
+    evaluated = read_result(_evaluation_record(job, evaluation_key), evaluation_key)
+    if section is None or evaluated is None:
+        return None
+    path, key = (
+        job.evaluation_path(evaluation_key).with_suffix(".registry.json"),
+        digest_value([evaluation_key, section]),
+    )
+    if (known := read_result(path, key)) is not None:
+        return known
+    with _unless_the_tracker_is_down("the model into its registry"):
+        client = open_tracker(settings, place, recipe.name, _flow_run_id()).client
+        training_run_id = _training_run_id(job)
+        tags = client.get_run(training_run_id).data.tags if training_run_id else {}
+        takedowns = [request for request in tags.get(TAKEDOWN, "").split(",") if request]
+        with TemporaryDirectory(dir=job.folder, prefix=".export-") as scratch:
+            folder = Path(scratch, "model")
+            checked = export_checked(job, store, folder, which="last")["checked"]
+            gates = check_gates(section, read_suites(job, recipe.evaluation), export=checked, takedowns=takedowns)
+            told = register(client, section, evaluated["run_id"], folder, gates)
+        write_result(path, key, told, [])
+        return told
+    return None
+
+
+def _suite_metrics(suites: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Every figure of every suite, as `suites/held_out/bits_per_byte`, with its interval as `.../low` and `.../high`."""
+    found: dict[str, float] = {}
+    for each in suites:
+        for name, figure in each["figures"].items():
+            metric = _NOT_IN_A_NAME.sub("_", f"suites/{each['suite']['name']}/{name}".replace("=", " "))
+            parts = {metric: figure["value"], f"{metric}/low": figure["low"], f"{metric}/high": figure["high"]}
+            found |= {part: float(value) for part, value in parts.items() if value is not None}
+    return found
 
 
 def tag_taken_down(
@@ -291,7 +346,8 @@ def tag_taken_down(
     if not any(wanted.values()):
         return []
     client = open_tracker(settings, place, recipe, _flow_run_id()).client
-    return tag_runs(client, "corpusmill.takedown", request_ids, wanted)
+    tag_versions(client, request_ids, training_keys)
+    return tag_runs(client, TAKEDOWN, request_ids, wanted)
 
 
 @contextmanager

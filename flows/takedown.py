@@ -155,13 +155,13 @@ def _artifacts_holding(place: Workspace, wanted: Wanted) -> list[str]:
 def add(workspace_path: Path | None, scope: Scope, value: str, *, by: str | None, reason: str) -> Facts:
     """Write a take-down into the ledger."""
     place = _place(workspace_path)
-    return _described(place, add_request(place.takedown_ledger, scope, value, by=by or _user(), reason=reason))
+    return _described(place, add_request(place.takedown_ledger, scope, value, by=by or user(), reason=reason))
 
 
 def lift(workspace_path: Path | None, request_id: str, *, by: str | None, reason: str) -> Facts:
     """End a take-down."""
     place = _place(workspace_path)
-    return _described(place, lift_request(place.takedown_ledger, request_id, by=by or _user(), reason=reason))
+    return _described(place, lift_request(place.takedown_ledger, request_id, by=by or user(), reason=reason))
 
 
 def listed(workspace_path: Path | None) -> Facts:
@@ -263,7 +263,8 @@ def _described(place: Workspace, request: Request) -> Facts:
     }
 
 
-def _user() -> str:
+def user() -> str:
+    """Who runs this process. Raises ConfigError where the system does not say."""
     try:
         return getpass.getuser()
     except (KeyError, OSError) as error:

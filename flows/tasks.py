@@ -27,7 +27,8 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
 from flows import console, takedown
-from flows.jobs import JobResult, TrainingJob, evaluate_job, train_job
+from flows.evaluation import Groups, evaluate_job
+from flows.jobs import JobResult, TrainingJob, train_job
 from flows.lists import fetch_lists, held_lists, lists_to_fetch
 from flows.recipe import CrawlSource, Recipe
 from flows.results import read_result, write_result
@@ -301,11 +302,17 @@ def _training_progress(job: TrainingJob, recipe: Recipe, report: console.Report)
     return show
 
 
-def evaluate_model(job: TrainingJob, recipe: Recipe, store: Store, report: console.Report) -> JobResult:
+def evaluate_model(
+    job: TrainingJob,
+    recipe: Recipe,
+    store: Store,
+    groups_of: Callable[[Sequence[str]], Groups],
+    report: console.Report,
+) -> JobResult:
     """Measure a trained model."""
 
     def run() -> tuple[str, JobResult]:
-        return job.key, evaluate_job(job, recipe.evaluation, store)
+        return job.key, evaluate_job(job, recipe.evaluation, store, groups_of)
 
     report("evaluate", 0, 1, "")
     result = run_as_task("evaluate", run)

@@ -4,6 +4,8 @@ Runs carry tags that link them to each other, to the corpus digest and to the Pr
 client is used directly: nothing global, nothing patched, nothing autologged.
 """
 
+import functools
+import importlib.metadata
 import logging
 import math
 import os
@@ -23,6 +25,7 @@ from flows.execution import PARENT_TAG, parent_run_id
 from flows.settings import Settings
 from flows.workspace import Workspace
 from pipelines.errors import TerminalError, TransientError
+from pipelines.fingerprint import code_fingerprint
 
 _MAX_DATASET_DIGEST = 32
 """MLflow refuses a digest of more than 36 characters; the whole one is kept in a tag."""
@@ -181,30 +184,48 @@ def open_tracker(settings: Settings, workspace: Workspace, recipe: str, flow_run
 
     Raises TransientError where that does not answer.
     """
+    client = open_client(settings, workspace)
+    experiment = client.get_experiment_by_name(recipe)
+    if experiment is not None:
+        experiment_id = experiment.experiment_id
+    else:
+        location = None if settings.mlflow_tracking_uri else workspace.mlflow_artifacts.absolute().as_uri()
+        experiment_id = client.create_experiment(recipe, artifact_location=location)
+    tags = {"corpusmill.recipe": recipe, "corpusmill.code": code_version()}
+    if flow_run_id is not None:
+        tags["prefect.flow_run_id"] = flow_run_id
+    return Tracker(client, experiment_id, tags, parent_run_id(client, experiment_id, workspace, tags))
+
+
+def open_client(settings: Settings, workspace: Workspace) -> MlflowClient:
+    """A client of MLflow's SQLite backend in the workspace, or of the server that is configured.
+
+    Raises TransientError where that does not answer.
+    """
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", _NUM_RETRIES)
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is for the one JSON document
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     uri = settings.mlflow_tracking_uri or workspace.mlflow_uri
     try:
         check_answers("MLFLOW_TRACKING_URI", uri)
         client = MlflowClient(tracking_uri=uri)
-        experiment = client.get_experiment_by_name(recipe)
+        client.search_experiments(max_results=1)
     except TerminalError as error:
         raise TransientError(str(error)) from error
     except MlflowException as error:
         raise TransientError(
             f"got {str(error)[:200]!r} from MLflow at {uri}, wanted an answer: mend it and run again, nothing is lost."
         ) from error
-    if experiment is not None:
-        experiment_id = experiment.experiment_id
-    else:
-        location = None if settings.mlflow_tracking_uri else workspace.mlflow_artifacts.absolute().as_uri()
-        experiment_id = client.create_experiment(recipe, artifact_location=location)
-    tags = {"corpusmill.recipe": recipe}
-    if flow_run_id is not None:
-        tags["prefect.flow_run_id"] = flow_run_id
-    return Tracker(client, experiment_id, tags, parent_run_id(client, experiment_id, workspace, tags))
+    return client
+
+
+@functools.cache
+def code_version() -> str:
+    """The release, and the digest of the code that decides what comes out: stages, training, evaluation."""
+    decides = ("pipelines.corpus", "llm.train", "llm.evaluate")
+    return f"{importlib.metadata.version('corpusmill')} {code_fingerprint(decides)[:16]}"
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

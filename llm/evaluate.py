@@ -8,7 +8,7 @@ of different tokenizers cannot be compared, bits per byte can.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,13 @@ from numpy.typing import NDArray
 
 from llm.checkpoint import load_model
 from llm.data import TokenData, TokenDocument, too_large
+from llm.evaluation.held_out import held_out_suite
+from llm.evaluation.ladder.frequencies import unigram_losses
+from llm.evaluation.suite import SuiteResult
 from llm.model import GPT
 from pipelines.errors import EmptyCorpusError
 
-__all__ = ["PROTOCOL", "Measurements", "evaluate", "load_model"]
+__all__ = ["PROTOCOL", "Measurements", "document_losses", "evaluate", "load_model"]
 
 PROTOCOL = "document-stride-half/1"
 """Name of how tokens are scored; another number means another way, and figures that do not compare."""
@@ -55,9 +58,10 @@ class Measurements:
 
 def evaluate(
     model: GPT, train_data: TokenData, held_out: TokenData, *, eot_token: int, batch_size: int = 16
-) -> Measurements:
+) -> tuple[Measurements, SuiteResult]:
     """Score a model and a unigram baseline on the same held-out tokens, in fp32 on the model's device.
 
+    The second value has the documents one by one, for comparisons and groups.
     `batch_size` is sequences at once and changes nothing but speed. Raises EmptyCorpusError where the
     held-out documents have no text, SchemaError for a token id that the model does not have.
     """
@@ -68,12 +72,13 @@ def evaluate(
         raise EmptyCorpusError(
             f"got no text in {len(documents)} held-out documents; wanted at least one byte: add documents."
         )
-    losses = _document_losses(model, documents, eot_token=eot_token, batch_size=batch_size)
-    unigram = _unigram_losses(train_data, documents, model.config.vocab_size)
+    losses = document_losses(model, documents, eot_token=eot_token, batch_size=batch_size)
+    counts = train_data.counts(model.config.vocab_size)
+    unigram = unigram_losses(counts, [document.tokens for document in documents])
     loss, loss_error = _ratio(losses, num_tokens)
     bits, bits_error = _ratio(losses / math.log(2), num_bytes)
     gain, gain_error = _ratio(unigram - losses, num_tokens)
-    return Measurements(
+    measured = Measurements(
         protocol=PROTOCOL,
         split=held_out.split,
         num_documents=len(documents),
@@ -89,6 +94,7 @@ def evaluate(
         gain=gain,
         gain_standard_error=gain_error,
     )
+    return measured, held_out_suite(documents, losses, protocol=PROTOCOL, split=held_out.split)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +118,8 @@ def _windows(tokens: NDArray[Any], document_idx: int, *, eot_token: int, block_s
         scored = end
 
 
-def _document_losses(
-    model: GPT, documents: list[TokenDocument], *, eot_token: int, batch_size: int
+def document_losses(
+    model: GPT, documents: Sequence[TokenDocument], *, eot_token: int, batch_size: int = 16
 ) -> NDArray[np.float64]:
     """Loss of each document, nats, summed over its tokens: (num_documents,)."""
     block_size, device = model.config.block_size, model.wte.weight.device
@@ -139,13 +145,6 @@ def _document_losses(
             end = window.targets.size
             losses[window.document_idx] += row_scores[end - window.num_scored : end].sum()
     return losses
-
-
-def _unigram_losses(train_data: TokenData, documents: list[TokenDocument], vocab_size: int) -> NDArray[np.float64]:
-    """Loss of each document, nats, under add-one smoothed frequencies of the training tokens."""
-    counts = train_data.counts(vocab_size) + 1
-    nats = -np.log(counts / counts.sum())
-    return np.array([nats[document.tokens].sum() for document in documents])
 
 
 def _ratio(amounts: NDArray[np.float64], sizes: NDArray[np.float64]) -> tuple[float, float | None]:

@@ -10,12 +10,12 @@ context reaches over a boundary.
 Stored as sorted arrays: an n-gram is the number of its first n - 1 tokens among the (n - 1)-grams, times the
 vocabulary's size, plus its last token; its own number is its place in the order of these keys. So a key is exact, never
 a hash. Costs are whole numbers of 2^-20 bits, made with additions and multiplications alone: a text costs the same on
-every machine, wherever it is cut and in whatever order costs are summed.
+every machine, wherever it is cut and in whatever order costs are summed. A model that is not kept can have them unrounded.
 
 Must not: know what a token is, or read and write files.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +26,12 @@ import pyarrow as pa
 from pipelines.errors import ConfigError
 
 Tokens = npt.NDArray[np.uint32]
-Costs = npt.NDArray[np.int64]
+Costs = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 Keys = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+StoredCosts = npt.NDArray[np.int32] | npt.NDArray[np.float64]
+"""Rounded to whole numbers, or not."""
 
 COSTS_PER_BIT = 1 << 20
 MAX_ORDER = 8
@@ -64,9 +66,9 @@ class Level:
 
     keys: Keys
     """(number of the first n - 1 tokens) * vocab_size + last token; empty for n = 1, where the token is the number."""
-    costs: npt.NDArray[np.int32]
+    costs: StoredCosts
     """Of the last token after the others."""
-    backoffs: npt.NDArray[np.int32]
+    backoffs: StoredCosts
     """What a token that never followed this n-gram costs more than after the n-gram without its first token."""
 
 
@@ -86,10 +88,10 @@ class NgramModel:
 
     def costs(self, stream: Tokens) -> Costs:
         """(T,) -> (T,): -log2 of each token's probability after the tokens before it in its document, COSTS_PER_BIT
-        to a bit."""
+        to a bit; whole numbers unless the model was trained `exact`."""
         padded = _after_boundary(stream, self.boundary)
         overlap = len(self.levels) - 1
-        found = np.empty(stream.size, dtype=np.int64)
+        found = np.empty(stream.size, dtype=_summed(self.levels[0].costs))
         for start in range(0, stream.size, _CHUNK_NUM_TOKENS):
             stop = min(start + _CHUNK_NUM_TOKENS, stream.size)
             first = max(start + 1 - overlap, 0)  # the token at `start` has place `start + 1` after the boundary
@@ -99,7 +101,7 @@ class NgramModel:
     def _costs(self, tokens: Ints) -> Costs:
         """The costs of a short stretch; the first tokens are there as context for what follows."""
         depths = _depths(tokens, self.boundary, len(self.levels))
-        costs = self.levels[0].costs[tokens].astype(np.int64)
+        costs = self.levels[0].costs[tokens].astype(_summed(self.levels[0].costs))
         numbers = tokens
         for n, (shorter, level) in enumerate(zip(self.levels, self.levels[1:], strict=False), start=2):
             places = np.flatnonzero((depths[1:] >= n) & (numbers[:-1] >= 0)) + 1
@@ -117,7 +119,7 @@ class NgramModel:
 
         Of the context, the last `order - 1` tokens count, and none before the last boundary among them.
         """
-        costs = self.levels[0].costs.astype(np.int64)
+        costs = self.levels[0].costs.astype(_summed(self.levels[0].costs))
         for shorter, level, context_number in zip(self.levels, self.levels[1:], self._numbers(context), strict=False):
             if context_number < 0:
                 continue
@@ -144,7 +146,7 @@ class NgramModel:
         return numbers
 
     def to_columns(self) -> dict[str, pa.Array]:
-        """The model as a row of the schema NGRAM_MODEL."""
+        """The model as a row of the schema NGRAM_MODEL, which holds rounded costs alone."""
         sizes = [0, *np.cumsum([level.costs.size for level in self.levels]).tolist()]
         num_keys = [0, *np.cumsum([level.keys.size for level in self.levels]).tolist()]
         arrays = [
@@ -171,10 +173,12 @@ class NgramModel:
         return cls(batch.column("vocab_size")[row].as_py(), batch.column("boundary")[row].as_py(), tuple(found))
 
 
-def train(stream: Tokens, vocab_size: int, boundary: int, config: NgramConfig) -> NgramModel:
+def train(stream: Tokens, vocab_size: int, boundary: int, config: NgramConfig, *, exact: bool = False) -> NgramModel:
     """A model of a stream of documents, each ended by `boundary`. Equal for the same documents in any order.
 
-    Takes about 20 bytes of memory for each token and order. Raises ConfigError for a vocabulary beyond a million ids.
+    `exact` keeps costs in double precision, twice the size, for a model that is used at once: probabilities then sum to
+    one to within rounding, and need not be equal in the last bit on another machine. Takes about 20 bytes of memory for
+    each token and order. Raises ConfigError for a vocabulary beyond a million ids.
     """
     if not 1 <= vocab_size <= _MAX_VOCAB_SIZE or not 0 <= boundary < vocab_size:
         raise ConfigError(
@@ -184,7 +188,8 @@ def train(stream: Tokens, vocab_size: int, boundary: int, config: NgramConfig) -
         raise ConfigError(
             f"got token {int(stream.max())}, wanted ids below {vocab_size}: encode with the same tokenizer."
         )
-    return _estimated(_counted(stream, vocab_size, boundary, config.order), vocab_size, boundary, config)
+    counted = _counted(stream, vocab_size, boundary, config.order)
+    return _estimated(counted, vocab_size, boundary, config, _exact_costs_of if exact else _costs_of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +236,13 @@ def _counted(stream: Tokens, vocab_size: int, boundary: int, order: int) -> list
     return levels
 
 
-def _estimated(counted: Sequence[_Counts], vocab_size: int, boundary: int, config: NgramConfig) -> NgramModel:
+def _estimated(
+    counted: Sequence[_Counts],
+    vocab_size: int,
+    boundary: int,
+    config: NgramConfig,
+    costs_of: Callable[[Floats], StoredCosts],
+) -> NgramModel:
     levels: list[Level] = []
     # Below single tokens all ids are alike.
     probabilities, number_of, was_kept = np.full(1, 1 / vocab_size), np.zeros(1, np.int64), np.ones(1, np.bool_)
@@ -242,14 +253,15 @@ def _estimated(counted: Sequence[_Counts], vocab_size: int, boundary: int, confi
         discounts = _discounts(adjusted)
         totals, weights = _weights(contexts, adjusted, kept, discounts, was_kept.size)
         if levels:
-            levels[-1] = Level(levels[-1].keys, levels[-1].costs, _costs_of(weights[was_kept]))
+            levels[-1] = Level(levels[-1].keys, levels[-1].costs, costs_of(weights[was_kept]))
         # From here on only what is kept: its first and its last tokens occur no less often, so they are kept as well.
         contexts, adjusted = contexts[kept], adjusted[kept]
         own = (adjusted - discounts[np.minimum(adjusted, 3)]) / np.maximum(totals[contexts], 1)
         probabilities = own + weights[contexts] * probabilities[number_of[level.suffixes[kept]]]
         tokens = level.keys[kept] % np.uint64(vocab_size)
         keys = _u64(number_of[contexts]) * np.uint64(vocab_size) + tokens if n > 1 else np.zeros(0, np.uint64)
-        levels.append(Level(keys, _costs_of(probabilities), np.zeros(tokens.size, np.int32)))
+        costs = costs_of(probabilities)
+        levels.append(Level(keys, costs, np.zeros_like(costs)))
         number_of, was_kept = np.where(kept, np.cumsum(kept) - 1, -1), kept
     return NgramModel(vocab_size, boundary, tuple(levels))
 
@@ -305,6 +317,15 @@ def _costs_of(probabilities: Floats) -> npt.NDArray[np.int32]:
     for power in range(19, 0, -2):
         series = series * square + 1 / power
     return np.rint(-(exponents + series * ratio * _TWO_OVER_LN2) * COSTS_PER_BIT).astype(np.int32)
+
+
+def _exact_costs_of(probabilities: Floats) -> Floats:
+    return -np.log2(probabilities) * COSTS_PER_BIT
+
+
+def _summed(costs: StoredCosts) -> np.dtype[Any]:
+    """In what costs are added up."""
+    return np.promote_types(costs.dtype, np.int64)
 
 
 _SQRT_HALF = 0.7071067811865476

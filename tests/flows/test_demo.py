@@ -225,6 +225,17 @@ def test_documents_are_found_with_their_urls(demo: Any, rows: Mapping[str, Any])
     assert urls_of(recipe, store, [*asked, "0" * 32]) == asked
 
 
+def test_held_out_text_is_measured_by_language_and_domain_too(demo: Any, rows: Mapping[str, Any]) -> None:
+    (suite,) = [each for each in demo.summary["evaluation"]["suites"] if each["suite"]["name"] == "held_out"]
+    whole = suite["figures"]["bits_per_byte"]
+    assert whole["value"] == pytest.approx(demo.summary["evaluation"]["bits_per_byte"])
+    assert whole["low"] < whole["value"] < whole["high"]
+    groups = {name.removeprefix("bits_per_byte/"): figure for name, figure in suite["figures"].items() if "/" in name}
+    assert {"language=en", "language=zh"} <= groups.keys()
+    num_documents = [figure["num_items"] for name, figure in groups.items() if name.startswith("language=")]
+    assert sum(num_documents) == suite["items"] == demo.summary["evaluation"]["num_documents"]
+
+
 # Again, and after a change
 
 

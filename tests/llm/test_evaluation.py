@@ -42,7 +42,7 @@ def test_a_uniform_model_scores_ln_vocab_size(open_rows) -> None:
     with torch.no_grad():
         model.wte.weight.zero_()  # every logit is 0
     rows = [("train", [1, EOT], 1), ("validation", [3, 4, 5, EOT], 6), ("validation", [*[7] * 30, EOT], 29)]
-    found = evaluate(model, *open_rows(rows), eot_token=EOT)
+    found, _ = evaluate(model, *open_rows(rows), eot_token=EOT)
     assert found.protocol == PROTOCOL
     assert (found.num_documents, found.num_tokens, found.num_bytes) == (2, 35, 35)
     assert found.loss == pytest.approx(math.log(20), abs=1e-6)
@@ -54,7 +54,7 @@ def test_a_uniform_model_scores_ln_vocab_size(open_rows) -> None:
 def test_unigram_by_hand(open_rows) -> None:
     """Train: 3 x token 1, 1 x token 2, 2 x end. Add one over 20 ids: (count + 1) / 26."""
     rows = [("train", [1, 1, 2, EOT], 3), ("train", [1, EOT], 1), ("validation", [1, 2, 9, EOT], 12)]
-    found = evaluate(GPT(CONFIG), *open_rows(rows), eot_token=EOT)
+    found = evaluate(GPT(CONFIG), *open_rows(rows), eot_token=EOT)[0]
     nats = -(math.log(4 / 26) + math.log(2 / 26) + math.log(1 / 26) + math.log(3 / 26))
     assert found.unigram_loss == pytest.approx(nats / 4)
     assert found.unigram_bits_per_byte == pytest.approx(nats / math.log(2) / 12)
@@ -80,18 +80,20 @@ def test_each_token_is_scored_once_in_its_own_document(open_rows, model: GPT) ->
                 logits = model.logits(model.states(torch.tensor([context])))[0, -1]
             nats.append(-torch.log_softmax(logits.double(), 0)[tokens[i]].item())
     train_data, validation_data = open_rows(rows)
-    found = evaluate(model, train_data, validation_data, eot_token=EOT)
+    found = evaluate(model, train_data, validation_data, eot_token=EOT)[0]
     assert found.num_tokens == len(nats)
     assert found.loss == pytest.approx(np.mean(nats), abs=1e-5)
-    assert evaluate(model, train_data, validation_data, eot_token=EOT, batch_size=3).loss == pytest.approx(found.loss)
+    assert evaluate(model, train_data, validation_data, eot_token=EOT, batch_size=3)[0].loss == pytest.approx(
+        found.loss
+    )
 
 
 def test_standard_error_is_about_that_of_a_bootstrap(open_rows, model: GPT) -> None:
     generator = np.random.default_rng(1)
     documents = [[*generator.integers(1, 20, generator.integers(2, 40)).tolist(), EOT] for _ in range(60)]
     rows = [("train", [1, EOT], 1), *(("validation", tokens, len(tokens)) for tokens in documents)]
-    found = evaluate(model, *open_rows(rows), eot_token=EOT)
-    alone = [evaluate(model, *open_rows([rows[0], row]), eot_token=EOT) for row in rows[1:]]
+    found = evaluate(model, *open_rows(rows), eot_token=EOT)[0]
+    alone = [evaluate(model, *open_rows([rows[0], row]), eot_token=EOT)[0] for row in rows[1:]]
     draws = generator.integers(0, 60, (500, 60))
     nats, sizes = np.array([m.loss * m.num_tokens for m in alone]), np.array([m.num_tokens for m in alone])
     bootstrap = (nats[draws].sum(axis=1) / sizes[draws].sum(axis=1)).std()

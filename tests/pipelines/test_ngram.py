@@ -223,3 +223,12 @@ def test_rare_long_n_grams_can_be_left_out():
 def test_what_cannot_be_is_refused(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+@given(documents=DOCUMENTS, order=st.integers(1, 4), min_count=st.integers(1, 3), text=st.lists(st.integers(1, 6)))
+def test_exact_costs_are_those_that_are_rounded(documents, order, min_count, text):
+    config = NgramConfig(order=order, min_count=min_count)
+    rounded, exact = (train(stream(documents), 8, END, config, exact=exact) for exact in (False, True))
+    assert exact.costs(stream([text])) == pytest.approx(rounded.costs(stream([text])), abs=0.5 * order + 1e-6)
+    assert rounded.costs(stream([text])).dtype == np.int64
+    assert abs(exact.probabilities([END, *text]).sum() - 1) < 1e-12

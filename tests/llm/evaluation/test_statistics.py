@@ -17,6 +17,15 @@ def test_an_interval_covers_the_mean_about_as_often_as_it_says() -> None:
     assert 180 <= hits <= 199
 
 
+def test_many_items_have_the_interval_of_theory_without_being_drawn_one_by_one() -> None:
+    figure = mean_figure(np.random.default_rng(0).normal(1.0, 2.0, 300_000))
+    half = 1.96 * 2.0 / 300_000**0.5
+    assert (figure.low, figure.high) == (
+        pytest.approx(figure.value - half, abs=half / 5),
+        pytest.approx(figure.value + half, abs=half / 5),
+    )
+
+
 def test_a_ratio_is_of_sums_and_its_interval_of_items() -> None:
     figure = ratio_figure([1.0, 30.0], [1.0, 10.0])
     assert figure.value == pytest.approx(31 / 11)
