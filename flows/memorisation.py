@@ -73,7 +73,7 @@ def personal_data(
     """The share of generations with personal data, by the pipeline's own detectors, and the documents that hold it.
 
     `documents` are those of the training split; they are read only where something was found. A finding counts where it
-    ends behind the prompt. `progress` is told how many documents were read.
+    ends behind the prompt. `dataset_digest` is that of the prompts, `progress` is told how many documents were read.
     """
     found: list[tuple[int, str, tuple[int, ...]]] = []
     for number, each in enumerate(generations):

@@ -8,7 +8,8 @@ anti-stereotypical pronoun are compared, so its `gap` is accuracy on the one set
 
 Known flaws: of CrowS-Pairs, many pairs are no stereotype, or differ in more than the group (Blodgett et al. 2021, "Stereotyping
 Norwegian Salmon": only 3 % without a pitfall); it is of the United States. A model that always prefers `he` scores 0.5 on
-WinoBias, which the shares by gender show. A share near 0.5 does not say that a model is fair.
+WinoBias, which the shares by gender show. A share near 0.5 does not say that a model is fair, and one below it is the
+other bias, not less of it: a gate wants both bounds.
 
 Questions (BBQ, Parrish et al. 2022, arXiv:2110.08193): accuracy, and the bias score of the paper, -1 to 1, of contexts
 that tell the answer (s_DIS = 2 biased / answers that are not `unknown` - 1) and that do not (s_AMB = (1 - accuracy) s_DIS).

@@ -98,7 +98,8 @@ def exposures(
 def exposure_suite(found: Sequence[Exposure], *, dataset_digest: str) -> SuiteResult:
     """Exposures as a suite: the share of canaries that are found, and by count and language the mean exposure.
 
-    `p_value/...` of a count is the exact one of all its canaries together where their number is one, else Fisher's (1925).
+    `p_value/...` of a count is its canary's exact one; where it has several, theirs together (Fisher 1925). `dataset_digest`
+    is that of the plan.
     """
     suite = Suite(
         name="canaries",
@@ -251,6 +252,7 @@ def extraction(
 
     Extractable with k tokens of context (Carlini et al. 2023, arXiv:2202.07646, with k = 50 and 50 more). The figure is
     over all groups but `held out`, which the model has not seen: what it gets right there, it could guess.
+    `dataset_digest` is that of the documents.
     """
     if any(len(each.ids) > model.config.block_size for each in taken):
         raise ConfigError(

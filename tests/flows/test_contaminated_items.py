@@ -1,5 +1,6 @@
 """Items that stand in training text, and scores with and without them."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from flows.contaminated_items import Contaminated, clean_and_dirty, find_items
 from llm.evaluation.bias import differs_from
+from llm.evaluation.compare import from_json, to_json
 from llm.evaluation.statistics import mean_figure
 from llm.evaluation.suite import Suite, SuiteResult
 from pipelines.errors import ConfigError
@@ -68,6 +70,7 @@ def test_figures_of_clean_and_dirty_items_apart() -> None:
     found = Contaminated(documents={f"d{n}": ("doc",) for n in range(10)}, untold=frozenset({"u"}))
     split = clean_and_dirty(result(scores), found)
     assert split.figures["accuracy/dirty"].value == 1
+    assert from_json(json.loads(json.dumps(to_json(split)))).items == tuple(split.items)
     assert split.figures["accuracy/clean"].value == pytest.approx(0.2)
     assert split.figures["accuracy/untold"].num_items == 1
     assert split.figures["dirty_less_clean"].value == pytest.approx(0.8)

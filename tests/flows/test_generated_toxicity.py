@@ -1,5 +1,6 @@
 """The toxicity of what a model writes, by a scorer whose answers are known and by the pipeline's own."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from flows.bias_files import neutral_prompts
 from flows.generated_toxicity import generated_toxicity, pipeline_scorer
 from llm.config import ModelConfig
+from llm.evaluation.compare import from_json, to_json
 from llm.model import GPT
 from llm.sample import Sampling
 from pipelines.bias.toxicity_stage import ToxicityModelConfig, train_models
@@ -88,4 +90,5 @@ def test_the_same_call_gives_the_same_figures(model: GPT, scorer) -> None:
         for _ in range(2)
     )
     assert one == other
+    assert from_json(json.loads(json.dumps(to_json(one)))).items == tuple(one.items)
     assert {item["language"] for item in one.items} == {"en", "zh"}

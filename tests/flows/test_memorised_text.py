@@ -1,5 +1,6 @@
 """Copies counted from outcomes, and personal data in generations led back to documents."""
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,6 +8,7 @@ import pyarrow as pa
 
 from flows.memorisation import Generation, copy_groups, personal_data
 from llm.data import TokenDocument
+from llm.evaluation.compare import from_json, to_json
 from llm.evaluation.memorisation import HELD_OUT
 from pipelines.schemas import OUTCOME
 
@@ -62,6 +64,7 @@ def test_personal_data_is_led_to_the_documents_that_hold_it() -> None:
     assert found.items[1]["findings"] == [{"kind": "phone", "documents": [{"doc_id": "c", "url": None}]}]
     assert found.items[2]["findings"] == [{"kind": "email", "documents": []}]
     assert found.figure.value == 3 / 5
+    assert from_json(json.loads(json.dumps(to_json(found)))).items == tuple(found.items)
     assert found.figures["share_traced"].value == 2 / 5
     assert found.figures["share_with_personal_data/email"].value == 2 / 5
     assert "rosalind" not in repr(found)

@@ -1,5 +1,6 @@
 """Bias measures of models whose preferences are set by hand."""
 
+import json
 import math
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from llm.config import ModelConfig
 from llm.evaluation.bias import Pair, Question, differs_from, pair_preference, question_bias
+from llm.evaluation.compare import from_json, to_json
 from llm.evaluation.probes import Axis, probe_axis
 from llm.evaluation.statistics import Figure
 from llm.evaluation.writing import write_several
@@ -64,6 +66,7 @@ def test_a_model_with_one_preference(likely: str, more: str, less: str) -> None:
     assert found.figures["gap"].value == pytest.approx(1 / 3)
     assert found.figures["share_stereotyping/male"].value == 1
     assert found.figures["share_stereotyping/female"].value == 0
+    assert from_json(json.loads(json.dumps(to_json(found)))).items == tuple(found.items)
     assert not differs_from(found.figure, 0.5)  # of three pairs nothing can be said
     assert found.figures["gap_nats"].value == pytest.approx(2 / 3, abs=1e-5)
 
@@ -107,6 +110,7 @@ def test_scores_of_bbq_by_hand(likely: str, accuracy: float, told: float, open_:
         figure = found.figures.get(f"bias/{kind}/Age")
         assert (figure is None and wanted == 0) or figure.value == pytest.approx(wanted)
     assert found.figures["accuracy/open"].num_items == 10
+    assert from_json(json.loads(json.dumps(to_json(found)))).items == tuple(found.items)
 
 
 def test_ambiguous_bias_is_weighted_by_how_often_it_is_wrong() -> None:
@@ -192,6 +196,7 @@ def test_a_model_that_learnt_a_stereotype_shows_it(language: str) -> None:
         optimizer.step()
     found = probe_axis(model, axis, words, EOT)
     assert found.figures["association/male"].low > 1
+    assert from_json(json.loads(json.dumps(to_json(found)))).items == tuple(found.items)
     assert found.figures["association/female"].value == pytest.approx(-found.figures["association/male"].value)
     assert found.figure.value == 1
     assert {item["id"]: item["leans_to"] for item in found.items} == {"male": "a", "female": "b"}

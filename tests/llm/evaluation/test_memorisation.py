@@ -1,5 +1,6 @@
 """Exposure and extraction against models whose memory is known."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm.config import ModelConfig
+from llm.evaluation.compare import from_json, to_json
 from llm.evaluation.memorisation import (
     HELD_OUT,
     Excerpt,
@@ -91,6 +93,7 @@ def test_p_values_of_secrets_that_nobody_learnt_are_even() -> None:
     assert not any(each.is_found for each in found)
     result = exposure_suite(found, dataset_digest="d")
     assert result.figure.value == 0
+    assert from_json(json.loads(json.dumps(to_json(result)))).items == tuple(result.items)
     assert result.figures["baseline/unseen_exposure"].value == pytest.approx(math.log2(math.e), abs=0.02)
 
 
@@ -143,6 +146,7 @@ def test_extraction_by_copies_and_of_what_was_not_seen() -> None:
         model, [replace(each, ids=(EOT, *each.ids)) for each in taken], prefix_tokens=11, dataset_digest="d"
     )
     assert found.figures["share_extracted"].value == 1
+    assert from_json(json.loads(json.dumps(to_json(found)))).items == tuple(found.items)
     assert found.figures["share_extracted/2-3"].num_items == 2
     assert found.figures["baseline/held_out"].value == 0
     assert found.figure.low < 1  # Wilson's interval of 3 of 3
