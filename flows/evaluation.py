@@ -45,7 +45,7 @@ def evaluate_job(
     from llm.data import TokenData
     from llm.evaluate import evaluate, load_model
     from llm.evaluation.compare import to_json
-    from llm.evaluation.held_out import by_group, kept
+    from llm.evaluation.documents import by_group, kept
 
     started = time.monotonic()
     paths = job.dataset.verified_paths(store)

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from flows.gates import RegistrySection
 from flows.start import FROM_START, check_shape, check_tokenizer, start_config
+from flows.suites import DeclaredSuite, SuiteSection, declared_suite
 from flows.workspace import Workspace
 from llm.config import PRESETS, ModelConfig, RunConfig, TrainConfig
 from pipelines.bias.disparity import AuditConfig
@@ -371,6 +372,8 @@ class Recipe:
     """A list named by URL is fetched anew once it is older; None: never."""
     suites: tuple[str, ...]
     """Files, globs or folders of evaluation suites that no document may hold the text of."""
+    measured: tuple[SuiteSection, ...]
+    """Suites that the model is measured on; their files are among `suites`."""
     innocent: tuple[str, ...]
     """Files, globs or folders of texts that may stand in any document, a suite or not."""
     perplexity: PerplexitySection | None
@@ -459,6 +462,7 @@ class Recipe:
             for path in paths:
                 if not is_remote(path):
                     _resource(self.base / path, f"compliance.{name}")
+        self.measured_suites()
         suites = self._suites()
         for suite in suites.suites if suites is not None else ():
             try:
@@ -470,6 +474,16 @@ class Recipe:
             model = self.model_config(self.tokenizer.vocab_size)
             self.training.sequences_per_step(model.block_size, num_processes=self.run.num_processes)
             check_tokenizer(self._given_tokenizer(), self.start_from)
+
+    def measured_suites(self) -> tuple[DeclaredSuite, ...]:
+        """The suites that the model is measured on, with their files found and digested. Raises ConfigError."""
+        found = []
+        for section in self.measured:
+            try:
+                found.append(declared_suite(section, self.base))
+            except ConfigError as error:
+                raise ConfigError(f"evaluation.suites ({section.name}): {error}") from error
+        return tuple(found)
 
     def model_config(self, vocab_size: int) -> ModelConfig:
         """The model's config for a vocabulary. Raises ConfigError where the model to start from is not there or another."""
@@ -605,7 +619,8 @@ def parse_recipe(text: str, base: Path) -> Recipe:
     compliance_rules, compliance_rest = _split(compliance, _COMPLIANCE_REST)
     pii_rules, pii_rest = _split(pii, ("redact", *_ENTITY_KEYS))
     evaluation, suites = _split(_mapping(data, "evaluation") or {}, _SUITE_KEYS)
-    suite_paths = _suite_paths(suites)
+    measured = _measured(suites)
+    suite_paths = _suite_paths(suites, measured)
     bias_rules, bias_rest = _split(_mapping(data, "bias"), _BIAS_REST)
     audit = {name: value for name, value in bias_rest.items() if name in _AUDIT_KEYS}
     quality_rules, quality_rest = _split(_mapping(data, "quality"), _QUALITY_REST)
@@ -635,6 +650,7 @@ def parse_recipe(text: str, base: Path) -> Recipe:
         blocked_domains=_files(compliance_rest, "blocked_domains"),
         blocked_urls=_files(compliance_rest, "blocked_urls"),
         suites=suite_paths,
+        measured=measured,
         innocent=_patterns(suites, "innocent"),
         list_addresses=_list_addresses(compliance_rest),
         max_list_age_hours=_max_list_age_hours(compliance_rest),
@@ -889,9 +905,33 @@ def _max_list_age_hours(compliance: Mapping[str, Any]) -> float | None:
     return hours
 
 
-def _suite_paths(section: Mapping[str, Any]) -> tuple[str, ...]:
-    """Patterns of the suites' files; none where documents are not to be searched."""
-    paths = _patterns(section, "suites")
+def _measured(section: Mapping[str, Any]) -> tuple[SuiteSection, ...]:
+    """The suites that are declared as mappings: those are measured, the others only searched for in documents."""
+    given = section.get("suites", [])
+    found: list[SuiteSection] = []
+    for idx, item in enumerate(given if isinstance(given, list) else []):
+        if not isinstance(item, dict):
+            continue
+        suite: SuiteSection = _part(item, f"evaluation.suites.{idx}", SuiteSection)
+        if any(each.name == suite.name for each in found):
+            raise ConfigError(
+                f"evaluation.suites.{idx}.name: got {suite.name!r} twice, wanted one name each: rename one."
+            )
+        for name, path in (("path", suite.path), ("examples", suite.examples)):
+            if path is not None and is_remote(path):
+                raise ConfigError(
+                    f"evaluation.suites.{idx}.{name}: got {_shown(path)}, wanted a local file: fetch it first."
+                )
+        found.append(suite)
+    return tuple(found)
+
+
+def _suite_paths(section: Mapping[str, Any], measured: Sequence[SuiteSection]) -> tuple[str, ...]:
+    """Patterns of the suites' files, measured or not; none where documents are not to be searched."""
+    given = section.get("suites", [])
+    plain = [item for item in given if not isinstance(item, dict)] if isinstance(given, list) else given
+    files = (path for suite in measured for path in suite.searched_files)
+    paths = tuple(dict.fromkeys([*_patterns({"suites": plain}, "suites"), *files]))
     is_on = _value(section.get("decontaminate", True), "evaluation.decontaminate", bool)
     if not paths and section.get("decontaminate"):
         raise ConfigError("evaluation.suites: got none, wanted files to decontaminate by: add them.")

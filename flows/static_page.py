@@ -11,6 +11,7 @@ import re
 import unicodedata
 import uuid
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 from pipelines.store import storage_errors
@@ -18,6 +19,7 @@ from pipelines.store import storage_errors
 _MAX_SPELLED_OUT = 30
 """Control characters spelled out in one stretch of text; a page of nothing else stays small."""
 _MAX_COMBINING = 3
+_STYLE = Path(__file__).with_suffix(".css")
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
 _SCRIPT = re.compile(r"[A-Z][a-z]{3}")
 
@@ -28,6 +30,12 @@ def policy(style: str, script: str) -> str:
         f"default-src 'none'; style-src '{_source(style)}'; script-src '{_source(script)}'; "
         "base-uri 'none'; form-action 'none'"
     )
+
+
+@cache
+def style_of(path: Path) -> str:
+    """The style of all pages, and after it that of one: a path to CSS."""
+    return "\n".join(each.read_text(encoding="utf-8").strip() for each in (_STYLE, path))
 
 
 def filled(template: str, parts: Mapping[str, str]) -> str:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from llm.checkpoint import load_model
 from llm.data import TokenData, TokenDocument, too_large
-from llm.evaluation.held_out import held_out_suite
+from llm.evaluation.documents import held_out_suite
 from llm.evaluation.ladder.frequencies import unigram_losses
 from llm.evaluation.suite import SuiteResult
 from llm.model import GPT

@@ -3,9 +3,10 @@
     .jsonl .ndjson    each row an item
     .json             each mapping with an `id`, and each mapping in a list, an item (SQuAD's form among others)
     .csv .tsv         each row an item; the first line names the columns
+    .parquet          each row an item
     any other name    each line that is not blank an item
 
-each plain or gzip (RFC 1952). Every text in a row is a passage, however deep it lies, and so is a question together with
+each but .parquet plain or gzip (RFC 1952). Every text in a row is a passage, however deep it lies, and so is a question together with
 its right answer as the usual rows tell it. A file that holds nothing to look for is an error: whoever named it means to
 be protected by it.
 
@@ -22,11 +23,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from pipelines.errors import ConfigError, InputError
 from pipelines.stage import Resource
 
-SUITE_SUFFIXES = tuple(
-    f".{kind}{packing}" for kind in ("jsonl", "ndjson", "json", "csv", "tsv", "txt") for packing in ("", ".gz")
+SUITE_SUFFIXES = (
+    *(f".{kind}{packing}" for kind in ("jsonl", "ndjson", "json", "csv", "tsv", "txt") for packing in ("", ".gz")),
+    ".parquet",
 )
 """Names that are taken from a folder."""
 _ROWS = (".jsonl", ".ndjson")
@@ -75,22 +80,18 @@ def read_items(path: Path, suite: str | None = None) -> Iterator[Item]:
     """
     name, suffix = suite or _stem(path), _suffix(path)
     try:
-        with _opened(path) as lines:
-            if suffix in _ROWS:
-                found = _of_rows(lines)
-            elif suffix in _TABLES:
-                found = _of_table(lines, _TABLES[suffix])
-            elif suffix == ".json":
-                found = _of_document(json.load(lines))
-            else:
-                found = ((str(number), [line]) for number, line in enumerate(lines, 1) if line.strip())
-            for item_id, passages in found:
-                yield Item(suite=name, item_id=item_id, passages=tuple(dict.fromkeys(passages)))
-    except (OSError, EOFError, ValueError, RecursionError, csv.Error, zlib.error) as error:
-        kind = {".json": "JSON", **dict.fromkeys(_ROWS, "JSONL"), **dict.fromkeys(_TABLES, "CSV with a header")}
+        for item_id, passages in _of_parquet(path) if suffix == ".parquet" else _of_text(path, suffix):
+            yield Item(suite=name, item_id=item_id, passages=tuple(dict.fromkeys(passages)))
+    except (OSError, pa.ArrowException, EOFError, ValueError, RecursionError, csv.Error, zlib.error) as error:
+        kind = {
+            ".json": "JSON",
+            ".parquet": "Parquet",
+            **dict.fromkeys(_ROWS, "JSONL"),
+            **dict.fromkeys(_TABLES, "CSV with a header"),
+        }
         raise InputError(
-            f"got evaluation suite {path} that cannot be read ({error}), wanted {kind.get(suffix, 'text')} in UTF-8: "
-            "mend or remove it."
+            f"got evaluation suite {path} that cannot be read ({error}), wanted {kind.get(suffix, 'text')}"
+            f"{'' if suffix == '.parquet' else ' in UTF-8'}: mend or remove it."
         ) from error
 
 
@@ -112,6 +113,27 @@ def _opened(path: Path) -> TextIO:
 
 
 # Items: (name, passages)
+
+
+def _of_text(path: Path, suffix: str) -> Iterator[tuple[str, list[str]]]:
+    with _opened(path) as lines:
+        if suffix in _ROWS:
+            yield from _of_rows(lines)
+        elif suffix in _TABLES:
+            yield from _of_table(lines, _TABLES[suffix])
+        elif suffix == ".json":
+            yield from _of_document(json.load(lines))
+        else:
+            yield from ((str(number), [line]) for number, line in enumerate(lines, 1) if line.strip())
+
+
+def _of_parquet(path: Path) -> Iterator[tuple[str, list[str]]]:
+    number = 0
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches():
+            for row in batch.to_pylist():
+                number += 1
+                yield _own_id(row) or str(number), list(_passages(row))
 
 
 def _of_rows(lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from flows.static_page import attribute, escaped, filled, lang, policy, write_whole
+from flows.static_page import attribute, escaped, filled, lang, policy, style_of, write_whole
 
 _FOLDER = Path(__file__).parent
 _BAR_WIDTH = 12
@@ -46,7 +46,7 @@ def _fewer(facts: Mapping[str, Any], num_per_rule: int) -> dict[str, Any]:
 
 def render_page(name: str, facts: Mapping[str, Any]) -> str:
     """The page of a recipe's build; `facts` is what `review_facts` returns."""
-    style, script = _part("page.css"), _part("script.html")
+    style, script = style_of(_FOLDER / "page.css"), _part("script.html")
     documents = facts["documents"]
     parts = {
         "policy": policy(style, script),

@@ -39,8 +39,9 @@ class SuiteResult:
     figures: Mapping[str, Figure]
     """By metric, the suite's own among them; baselines as `baseline/random` and the like. Empty where it was skipped."""
     items: Sequence[Mapping[str, Any]] = ()
-    """A row an item, JSON values, in the order of the dataset: `id`, `score` (what the metric is the mean of), `weight` where
-    items count unequally (the metric is then the sum of scores over the sum of weights), and what a reviewer wants to read."""
+    """A row an item, JSON values, in the order of the dataset: `id`, `score` (what the metric is the mean of), where items
+    count unequally `weight` (the metric is then the sum of the scores over that of the weights), and what a reviewer wants
+    to read beside them."""
     skipped: str | None = None
     """Why nothing was measured: one sentence; None where it was."""
 
@@ -53,3 +54,10 @@ class SuiteResult:
     def scores(self) -> NDArray[np.float64]:
         """Of each item: (num_items,)."""
         return np.array([item["score"] for item in self.items], dtype=np.float64)
+
+    @property
+    def weights(self) -> NDArray[np.float64] | None:
+        """Of each item, (num_items,); None where all count alike."""
+        if not any("weight" in item for item in self.items):
+            return None
+        return np.array([item["weight"] for item in self.items], dtype=np.float64)

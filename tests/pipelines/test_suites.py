@@ -4,6 +4,8 @@ import gzip
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.decontaminate import SuitesConfig, check_suite, index_suites
@@ -56,6 +58,15 @@ def test_a_table_with_a_header(tmp_path: Path) -> None:
         "3": ("no", "yes", "one, or two?"),
     }
     assert items_of(written(tmp_path, "val.tsv", "q\tid\na b\tx\n")) == {"x": ("a b",)}
+
+
+def test_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "wiki.parquet"
+    rows = [{"id": None, "text": "one"}, {"id": "q2", "text": "海鸥"}, {"id": None, "text": "three"}]
+    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=2)
+    assert items_of(path) == {"1": ("one",), "q2": ("海鸥",), "3": ("three",)}
+    with pytest.raises(InputError, match=r"broken\.parquet that cannot be read .*wanted Parquet: mend"):
+        list(read_items(written(tmp_path, "broken.parquet", "PAR1")))
 
 
 def test_a_document(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from llm.data import TokenDocument
-from llm.evaluation.held_out import by_group, held_out_suite
+from llm.evaluation.documents import by_group, held_out_suite
 
 DOCUMENTS = [
     TokenDocument(doc_id=name, num_bytes=size, tokens=np.arange(3)) for name, size in (("b", 10), ("a", 30), ("c", 20))
