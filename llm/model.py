@@ -55,6 +55,17 @@ class Attention(nn.Module):
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
 
+    def heads(self, x: Tensor, rotation: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of normalised states (B, T, C), as they meet: (B, H, T, D) each."""
+        num_sequences, num_tokens, n_embd = x.shape
+        heads = (num_sequences, num_tokens, self.config.n_head, n_embd // self.config.n_head)
+        q, k, v = (y.view(heads).transpose(1, 2) for y in self.c_attn(x).split(n_embd, dim=2))  # each (B, H, T, D)
+        if self.config.qk_norm:
+            q, k = (F.rms_norm(y, (y.size(-1),)) for y in (q, k))
+        if rotation is not None:
+            q, k = (_rotated(y, rotation) for y in (q, k))
+        return q, k, v
+
     def forward(
         self,
         x: Tensor,
@@ -63,13 +74,7 @@ class Attention(nn.Module):
         cache: KeyValueCache | None,
         dropout: Dropout | None,
     ) -> Tensor:
-        num_sequences, num_tokens, n_embd = x.shape
-        heads = (num_sequences, num_tokens, self.config.n_head, n_embd // self.config.n_head)
-        q, k, v = (y.view(heads).transpose(1, 2) for y in self.c_attn(x).split(n_embd, dim=2))  # each (B, H, T, D)
-        if self.config.qk_norm:
-            q, k = (F.rms_norm(y, (y.size(-1),)) for y in (q, k))
-        if rotation is not None:
-            q, k = (_rotated(y, rotation) for y in (q, k))
+        q, k, v = self.heads(x, rotation)
         if cache is not None:
             k, v = cache.extend(self.layer_idx, k, v, self.config.block_size)
         y = _attend(q, k, v, mask, dropout, salt=4 * self.layer_idx + 1)  # (B, H, T, D)

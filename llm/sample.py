@@ -68,7 +68,7 @@ def _generated(model: GPT, context: list[int], sampling: Sampling, eot_token: in
             unread, cache = context, KeyValueCache()
         with torch.inference_mode():  # entered anew for each token: the caller's code runs between them
             states = model.states(torch.tensor([unread], device=device), cache=cache)  # (1, T, C)
-            token = _choose(model.logits(states[0, -1]), sampling, generator)
+            token = choose(model.logits(states[0, -1]), sampling, generator)
         yield token
         if token == eot_token:
             return
@@ -76,8 +76,8 @@ def _generated(model: GPT, context: list[int], sampling: Sampling, eot_token: in
         unread = [token]
 
 
-def _choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    """One id of logits (V,)."""
+def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+    """One id of logits (V,), drawn as `sampling` says."""
     if sampling.temperature == 0:
         return int(logits.argmax())
     scores = logits.double().cpu() / sampling.temperature

@@ -83,6 +83,13 @@ def share_interval(num_hits: int, num_items: int) -> tuple[float, float]:
     return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 
+def share_figure(num_hits: int, num_items: int) -> Figure:
+    """A share with Wilson's interval; NaN of none."""
+    low, high = share_interval(num_hits, num_items)
+    value = num_hits / num_items if num_items else math.nan
+    return Figure(value=value, low=low, high=high, num_items=num_items)
+
+
 def _interval(above: NDArray[np.float64], below: NDArray[np.float64], seed: int) -> tuple[float | None, float | None]:
     if above.size < 2:
         return None, None
