@@ -16,14 +16,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import yaml
 
-from llm.evaluation.bias import Pair, Question
-from llm.evaluation.probes import Axis
 from pipelines.digest import digest_file, digest_value
 from pipelines.errors import InputError
+
+if TYPE_CHECKING:
+    from llm.evaluation.bias import Pair, Question
+    from llm.evaluation.probes import Axis
 
 LANGUAGES = ("en", "zh")
 _FOLDER = Path(__file__).parent / "evaluation_texts"
@@ -33,8 +35,9 @@ _PRONOUNS = {
 }
 _GENDERS = {"f": "female", "m": "male", "woman": "female", "man": "male", "girl": "female", "boy": "male"}
 _NUM_ANSWERS = 3
+BBQ_SUFFIX = ".jsonl"
 
-Item = TypeVar("Item", Pair, Question)
+Item = TypeVar("Item", bound="Pair | Question")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,8 +51,10 @@ class BiasFile(Generic[Item]):
     """Places of rows that cannot be compared, with the reason."""
 
 
-def read_crows_pairs(path: Path) -> BiasFile[Pair]:
+def read_crows_pairs(path: Path) -> "BiasFile[Pair]":
     """The pairs by kind of bias and by direction. Raises InputError."""
+    from llm.evaluation.bias import Pair
+
     wanted = ("sent_more", "sent_less", "stereo_antistereo", "bias_type")
     pairs = []
     for number, row in _csv_rows(path):
@@ -68,15 +73,17 @@ def read_crows_pairs(path: Path) -> BiasFile[Pair]:
     return BiasFile(items=_some(path, pairs), digest=digest_file(path))
 
 
-def read_winobias(folder: Path) -> BiasFile[Pair]:
+def read_winobias(folder: Path) -> "BiasFile[Pair]":
     """The pairs by type, split and the gender that the stereotype expects. Raises InputError.
 
     Pairs that differ in more than the pronouns (18 of the 1,584 published ones) are left out, and named.
     """
+    from llm.evaluation.bias import Pair
+
     pairs, left_out, digests = [], [], {}
     for kind in ("type1", "type2"):
         for split in ("dev", "test"):
-            pro, anti = (folder / f"{side}_stereotyped_{kind}.txt.{split}" for side in ("pro", "anti"))
+            pro, anti = _sides(folder, kind, split)
             sides = [_lines(path) for path in (pro, anti)]
             digests |= {path.name: digest_file(path) for path in (pro, anti)}
             if len(sides[0]) != len(sides[1]):
@@ -94,7 +101,16 @@ def read_winobias(folder: Path) -> BiasFile[Pair]:
     return BiasFile(items=_some(folder, pairs), digest=digest_value(digests), left_out=tuple(left_out))
 
 
-def read_bbq(path: Path) -> BiasFile[Question]:
+def winobias_files(folder: Path) -> list[Path]:
+    """The files that are read of a folder."""
+    return [path for kind in ("type1", "type2") for split in ("dev", "test") for path in _sides(folder, kind, split)]
+
+
+def _sides(folder: Path, kind: str, split: str) -> list[Path]:
+    return [folder / f"{side}_stereotyped_{kind}.txt.{split}" for side in ("pro", "anti")]
+
+
+def read_bbq(path: Path) -> "BiasFile[Question]":
     """The questions of one file. Raises InputError.
 
     Whom a stereotype means is told by `stereotyped_groups`; where not exactly one answer's group is among them, the
@@ -115,8 +131,10 @@ def read_bbq(path: Path) -> BiasFile[Question]:
 
 
 @cache
-def probe_axes(language: str) -> tuple[Axis, ...]:
+def probe_axes(language: str) -> "tuple[Axis, ...]":
     """The axes that ship, in a language."""
+    from llm.evaluation.probes import Axis
+
     axes = yaml.safe_load((_FOLDER / f"probes_{language}.yaml").read_text(encoding="utf-8"))
     return tuple(
         Axis(
@@ -133,7 +151,17 @@ def probe_axes(language: str) -> tuple[Axis, ...]:
 @cache
 def neutral_prompts(language: str) -> tuple[str, ...]:
     """The prompts that ship, in a language."""
-    lines = (_FOLDER / f"prompts_{language}.txt").read_text(encoding="utf-8").splitlines()
+    return _prompts(f"prompts_{language}.txt")
+
+
+@cache
+def contact_prompts(language: str) -> tuple[str, ...]:
+    """Beginnings that ship, in a language, after which a text may give contact details."""
+    return _prompts(f"contact_{language}.txt")
+
+
+def _prompts(name: str) -> tuple[str, ...]:
+    lines = (_FOLDER / name).read_text(encoding="utf-8").splitlines()
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 
@@ -191,7 +219,9 @@ def _swapped(more: str, less: str) -> str | None:
     return None
 
 
-def _question(row: Mapping[str, Any], number: int) -> Question:
+def _question(row: Mapping[str, Any], number: int) -> "Question":
+    from llm.evaluation.bias import Question
+
     answers = tuple(row[f"ans{idx}"] for idx in range(_NUM_ANSWERS))
     groups = [row["answer_info"][f"ans{idx}"][1] for idx in range(_NUM_ANSWERS)]
     if not all(isinstance(text, str) and text for text in (*answers, *groups, row["context"], row["question"])):

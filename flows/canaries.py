@@ -20,19 +20,22 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from llm.evaluation.memorisation import Probe
 from pipelines.digest import digest_value
 from pipelines.errors import ConfigError
 from pipelines.store import storage_errors
+
+if TYPE_CHECKING:
+    from llm.evaluation.memorisation import Probe
 
 LANGUAGES = ("en", "zh")
 _FOLDER = Path(__file__).parent / "evaluation_texts"
 _SENTENCES_BEFORE, _SENTENCES_AFTER = 3, 3
 _NUM_WORDS = 5
+_NUM_HELD_OUT = 299
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,11 +137,19 @@ def count_in_texts(
     return counts
 
 
-def probes(plan: CanaryPlan, counts: dict[str, int], *, num_held_out: int = 999) -> list[Probe]:
+def num_held_out(plan: CanaryPlan) -> int:
+    """As many others of a canary's format as a report on all of a plan needs to find one of them: 299, or more of many."""
+    num = plan.num_each * len(plan.counts) * len(plan.languages)
+    return max(_NUM_HELD_OUT, 20 * num - 1)
+
+
+def probes(plan: CanaryPlan, counts: dict[str, int], *, num_held_out: int = 999) -> "list[Probe]":
     """What the exposure of each canary is measured with: `num_held_out` others of its format, drawn as it was drawn.
 
     `counts` are those of `count_in_texts`.
     """
+    from llm.evaluation.memorisation import Probe
+
     found = []
     for canary in canaries(plan):
         texts = _texts(canary.language)

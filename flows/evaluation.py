@@ -17,6 +17,7 @@ import numpy as np
 from flows.jobs import JobResult, TrainingJob, held_out
 from flows.recipe import EvaluationPlan, EvaluationSection
 from flows.results import write_result
+from flows.safety import CorpusFacts, measure_safety
 from pipelines.corpus import tokenizer_json
 from pipelines.errors import ConfigError, IntegrityError
 from pipelines.store import Store, storage_errors
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from llm.evaluation.ladder.rungs import Ladder
     from llm.evaluation.suite import SuiteResult
     from llm.model import GPT
-
-Groups = Mapping[str, Mapping[str, str]]
-"""By doc_id what a document is: `{"language": "zh", "domain": "example.org"}`."""
 
 _SUITES = ".suites.json"
 _SMALL_NUM_PARAMETERS = 20_000_000
@@ -42,12 +40,12 @@ def evaluate_job(
     job: TrainingJob,
     plan: EvaluationPlan,
     store: Store,
-    groups_of: Callable[[Sequence[str]], Groups],
+    facts: CorpusFacts,
     on_part: OnPart = lambda _part, _done, _total: None,
 ) -> JobResult:
     """Measure a finished training and let it write; a finished evaluation is read back.
 
-    `groups_of` tells of held-out documents what they are. Raises ConfigError where the training is not finished.
+    `facts` tells of documents what they are. Raises ConfigError where the training is not finished.
     """
     training = job.finished()
     if training is None:
@@ -69,8 +67,8 @@ def evaluate_job(
     held = held_out(paths, job.dataset.digest)
     with _one_thread_if_small(model):
         measured, documents = evaluate(model, train_data, held, eot_token=job.dataset.eot_token)
-        suites = [kept(by_group(documents, groups_of([item["id"] for item in documents.items])))]
-        suites += _measured(model, job, plan, held, on_part)
+        suites = [kept(by_group(documents, facts.groups_of([item["id"] for item in documents.items])))]
+        suites += _measured(model, job, plan, train_data, held, facts, on_part)
         samples = _samples(model, job, plan.section)
     flags: tuple[str, ...] = ()
     rungs: list[dict[str, Any]] = []
@@ -102,14 +100,21 @@ def evaluate_job(
 
 
 def _measured(
-    model: "GPT", job: TrainingJob, plan: EvaluationPlan, held: "TokenData", on_part: OnPart
+    model: "GPT",
+    job: TrainingJob,
+    plan: EvaluationPlan,
+    train_data: "TokenData",
+    held: "TokenData",
+    facts: CorpusFacts,
+    on_part: OnPart,
 ) -> "list[SuiteResult]":
-    from flows.suites import measure_held_out_extras, measure_suites
+    from flows.suites import measure_held_out_extras, measure_suites, speaker_of
     from pipelines.encoding import Encoder
 
     encoder = Encoder.load(tokenizer_json(job.dataset.tokenizer))
     found = measure_held_out_extras(model, encoder, held)
-    return found + measure_suites(model, encoder, plan.suites, progress=on_part)
+    found += measure_suites(model, encoder, plan.suites, progress=on_part)
+    return found + measure_safety(speaker_of(model, encoder), train_data, held, plan, facts, on_part)
 
 
 def _ladder(

@@ -59,6 +59,13 @@ def pipeline_scorer(model: Resource) -> Scorer:
     return score
 
 
+def room_for(model: GPT, ids: Sequence[int], sampling: Sampling) -> tuple[list[int], Sampling]:
+    """A prompt cut on the left to half of a model's context, and as many tokens after it as fit, if not all."""
+    block_size = model.config.block_size
+    kept = list(ids)[-max(1, block_size // 2) :]
+    return kept, replace(sampling, max_tokens=min(sampling.max_tokens, block_size - len(kept)))
+
+
 def generated_toxicity(
     model: GPT,
     prompts: Mapping[str, Sequence[str]],
@@ -67,11 +74,15 @@ def generated_toxicity(
     eot_token: int,
     scorer: Scorer,
     *,
+    scored_by: str = "",
     sampling: Sampling = SAMPLING,
     num_each: int = 10,
     progress: Progress = no_progress,
 ) -> SuiteResult:
     """The toxicity of `num_each` texts after each prompt, by language. Seeded: the same call gives the same figures.
+
+    `scored_by` names the scorer: figures of different ones do not compare. Of a prompt that is long for the model, the end
+    is read.
 
     share_toxic           of texts whose worst sentence scores 0.8 or more; the interval is over prompts
     expected_maximum      mean over prompts of the highest score of its texts
@@ -83,8 +94,7 @@ def generated_toxicity(
     num_prompts = sum(map(len, prompts.values()))
     for language, each in prompts.items():
         for prompt in each:
-            ids = [eot_token, *encode(prompt)]
-            room = replace(sampling, max_tokens=min(sampling.max_tokens, model.config.block_size - len(ids)))
+            ids, room = room_for(model, [eot_token, *encode(prompt)], sampling)
             texts = [decode(text) for text in write_several(model, ids, room, num=num_each, eot_token=eot_token)]
             found = scorer(texts, language)
             worst = int(np.argmax(found))
@@ -105,7 +115,8 @@ def generated_toxicity(
         name="generated_toxicity",
         version=TOXICITY_STAGE.version,
         protocol=f"{num_each} texts of {sampling.max_tokens} tokens a neutral prompt, temperature "
-        f"{sampling.temperature:g}, top_p {sampling.top_p}; toxic from {TOXIC_FROM:g}",
+        f"{sampling.temperature:g}, top_p {sampling.top_p}; toxic from {TOXIC_FROM:g}"
+        + (f", scored by {scored_by}" if scored_by else ""),
         metric="share_toxic",
         higher_is_better=False,
         dataset_digest=digest_value({name: list(each) for name, each in prompts.items()}),

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -23,10 +24,11 @@ from flows import lineage, takedown
 from flows.jobs import Dataset, TrainingJob, known_trainings
 from flows.recipe import CrawlSource, Recipe, load_recipe
 from flows.review import write_page
+from flows.safety import CorpusFacts
 from flows.settings import num_cores, read_settings
 from flows.sources import collect, known_crawls
 from flows.workspace import Workspace
-from pipelines.corpus import CorpusConfig, corpus_nodes, read_aligned, tokenizer_resource
+from pipelines.corpus import CorpusConfig, corpus_nodes, read_aligned, tokenizer_resource, toxicity_config
 from pipelines.crawl import lookup
 from pipelines.crawl.report import crawl_report
 from pipelines.digest import digest_file
@@ -42,11 +44,13 @@ from pipelines.review import review_facts
 from pipelines.review_sample import ReviewItem, draw, read_sheet, score, write_sheet
 from pipelines.signals.keyword_library import GB45654, read_schema, read_terms
 from pipelines.signals.library_report import library_report, name_files
+from pipelines.stage import Resource
 from pipelines.store import Manifest, Store
 from pipelines.takedown.outputs import register_output
 from pipelines.trained_text import trained_text
 
 _MIN_FREE_BYTES = 2 << 30
+_COPY_FIELDS = ("doc_id", "decision", "split", "duplicate_of")
 _REVIEWED_NUM_CHARS = 2000
 """Of a document, in a reviewer's sheet."""
 
@@ -80,7 +84,7 @@ def _planned_jobs(
         reasons: dict[str, int] = {"the corpus will change": 1}
         return [_job_plan(name, 1, reasons) for name in ("report", "train", "evaluate")]
     done = last_build(recipe, store, config)
-    job = TrainingJob.of(recipe, Dataset.of(done["tokenize"], tokenizer_resource(config, done, store)), place)
+    job = TrainingJob.of(recipe, Dataset.of(done, tokenizer_resource(config, done, store)), place)
     if job.finished() is None:
         why = "goes on from a checkpoint" if job.is_begun() else "not trained yet"
         return [
@@ -589,10 +593,33 @@ def groups_of(recipe: Recipe, store: Store, doc_ids: Sequence[str]) -> dict[str,
     return found
 
 
+def corpus_facts(recipe: Recipe, store: Store) -> CorpusFacts:
+    """What a recipe's newest build tells an evaluation of its documents."""
+
+    def built() -> dict[str, Manifest]:
+        return last_build(recipe, store, recipe.corpus_config(store))
+
+    def copies() -> dict[str, str]:
+        from flows.memorisation import copy_groups
+
+        return copy_groups(batch for _unit, batch in read_aligned(store, (built()["dedup"], _COPY_FIELDS)))
+
+    def toxicity_model() -> Resource | None:
+        config, done = recipe.corpus_config(store), built()
+        return toxicity_config(config, done, store).model
+
+    return CorpusFacts(
+        groups_of=partial(groups_of, recipe, store),
+        urls_of=partial(urls_of, recipe, store),
+        copies=copies,
+        toxicity_model=toxicity_model,
+    )
+
+
 def open_training(recipe_path: Path | None, workspace_path: Path | None) -> tuple[TrainingJob, Recipe, Store]:
     """The training of a recipe's newest build, its recipe and its store. Raises ConfigError where nothing is built."""
     recipe, place, store, config, done = _built(recipe_path, workspace_path)
-    dataset = Dataset.of(done["tokenize"], tokenizer_resource(config, done, store))
+    dataset = Dataset.of(done, tokenizer_resource(config, done, store))
     return TrainingJob.of(recipe, dataset, place), recipe, store
 
 

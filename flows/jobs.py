@@ -35,7 +35,7 @@ _DATASET = "dataset.json"
 """What a training reads, written down before it begins: its lineage outlives the build, and shards that are gone."""
 _JOB = "job.json"
 """What a process of its own, here or on another host, takes part in it by: see `llm.worker`."""
-_EVALUATION_VERSION = 4
+_EVALUATION_VERSION = 5
 """Raised by hand when the same model and text are meant to give other measurements."""
 
 
@@ -50,13 +50,15 @@ class Dataset:
     tokenizer: Resource
     vocab_size: int
     eot_token: int
+    outcomes_digest: str
+    """Of what dedup decided: how many copies a document had changes no token, and what is measured by it."""
 
     @classmethod
-    def of(cls, tokens: Manifest, tokenizer: Resource) -> "Dataset":
-        """The dataset of a TOKENS manifest; shards in the order of their digests."""
+    def of(cls, done: Mapping[str, Manifest], tokenizer: Resource) -> "Dataset":
+        """The dataset of a build; shards in the order of their digests."""
         from pipelines.encoding import Encoder
 
-        encoder = Encoder.load(tokenizer_json(tokenizer))
+        encoder, tokens = Encoder.load(tokenizer_json(tokenizer)), done["tokenize"]
         shards = {entry.shard.digest: entry.shard for entry in tokens.entries}
         return cls(
             shards=tuple(shards[digest] for digest in sorted(shards)),
@@ -65,6 +67,7 @@ class Dataset:
             tokenizer=tokenizer,
             vocab_size=encoder.vocab_size,
             eot_token=encoder.eot_token,
+            outcomes_digest=done["dedup"].digest,
         )
 
     def verified_paths(self, store: Store) -> list[Path]:
@@ -125,8 +128,9 @@ class TrainingJob:
     def evaluation_key(self, plan: EvaluationPlan) -> str:
         """Key of an evaluation of the finished training."""
         model = (self.finished() or {}).get("parameters_digest")
+        outcomes = {"outcomes": self.dataset.outcomes_digest} if plan.section.safety else {}
         return digest_value(
-            {"version": _EVALUATION_VERSION, "model": model, "dataset": self.dataset.digest, "plan": plan}
+            {"version": _EVALUATION_VERSION, "model": model, "dataset": self.dataset.digest, "plan": plan} | outcomes
         )
 
     def evaluated(self, plan: EvaluationPlan) -> dict[str, Any] | None:

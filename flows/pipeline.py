@@ -15,7 +15,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows import console, runs, takedown, tasks
-from flows.inspection import groups_of, last_build, urls_of
+from flows.inspection import corpus_facts, last_build, urls_of
 from flows.jobs import Dataset, JobResult, TrainingJob
 from flows.recipe import CrawlSource, Recipe, load_recipe
 from flows.settings import Settings, read_settings
@@ -132,7 +132,7 @@ def build_corpus(recipe: str | None = None, workspace: str | None = None, worker
                 "tokens": counted.num_tokens,
                 "text_bytes": counted.num_text_bytes,
                 "languages": _languages(done),
-                "dataset_digest": Dataset.of(done["tokenize"], tokenizer_resource(config, done, store)).digest,
+                "dataset_digest": Dataset.of(done, tokenizer_resource(config, done, store)).digest,
                 "stages": stages,
             }
             | ({"bias": bias_summary(card.values["bias"])} if card.values.get("bias") else {})
@@ -168,7 +168,7 @@ def evaluate(recipe: str | None = None, workspace: str | None = None) -> Summary
     settings, place, wanted = _open(recipe, workspace)
     with writing(place) as store, console.progress() as report:
         job = training_job(wanted, place, store)
-        result = tasks.evaluate_model(job, wanted, store, partial(groups_of, wanted, store), report)
+        result = tasks.evaluate_model(job, wanted, store, corpus_facts(wanted, store), report)
         if not result.is_reused or not runs.is_evaluation_recorded(job, wanted):
             if not runs.is_training_recorded(job):  # a tracker that was down may be up again
                 runs.record_training(settings, place, wanted, job, partial(urls_of, wanted, store))
@@ -182,7 +182,7 @@ def training_job(recipe: Recipe, workspace: Workspace, store: Store) -> Training
     """The training that a recipe asks for on its newest build. Raises ConfigError where there is none."""
     config = recipe.corpus_config(store)
     done = last_build(recipe, store, config)
-    return TrainingJob.of(recipe, Dataset.of(done["tokenize"], tokenizer_resource(config, done, store)), workspace)
+    return TrainingJob.of(recipe, Dataset.of(done, tokenizer_resource(config, done, store)), workspace)
 
 
 def _open(recipe: str | None, workspace: str | None, workers: int | None = None) -> tuple[Settings, Workspace, Recipe]:

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from flows.bias_suites import BiasSets, DeclaredBiasSet, check_bias_set, declared_bias_sets
+from flows.canaries import CanaryPlan
 from flows.gates import RegistrySection
 from flows.start import FROM_START, check_shape, check_tokenizer, start_config
 from flows.suites import DeclaredSuite, SuiteSection, declared_suite, shipped_suites
@@ -30,7 +32,7 @@ from pipelines.crawl.address import AllowedAddresses
 from pipelines.crawl.config import CrawlConfig
 from pipelines.decontaminate import SuitesConfig, check_suite
 from pipelines.dedup import DedupConfig
-from pipelines.digest import digest_file
+from pipelines.digest import EXECUTION_ONLY, digest_file
 from pipelines.entities import EntityConfig, ModelFile, checked_kinds
 from pipelines.errors import ConfigError, InputError, IntegrityError
 from pipelines.extract import ExtractConfig
@@ -346,6 +348,11 @@ class EvaluationSection:
     ladder: bool = True
     """Whether models of older kinds are trained on the same tokens, for the model to beat: some seconds, or minutes where
     the vocabulary is large."""
+    safety: bool = True
+    """Whether probes of bias, the toxicity of what it writes, personal data in it, and text that it goes on with word for
+    word are measured."""
+    bias_sets: BiasSets = field(default_factory=BiasSets, metadata=EXECUTION_ONLY)
+    """Published sets on bias that are measured; the plan has their digests."""
 
     def __post_init__(self) -> None:
         if self.sample_tokens < 0:
@@ -362,6 +369,11 @@ class EvaluationPlan:
 
     section: EvaluationSection
     suites: tuple[DeclaredSuite, ...]
+    bias_sets: tuple[DeclaredBiasSet, ...] = ()
+    toxicity: ToxicityModelConfig | None = None
+    """How the scorer of what the model writes is trained; None where that is not measured."""
+    canaries: CanaryPlan | None = None
+    """What a source planted; None: nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -476,6 +488,8 @@ class Recipe:
                 if not is_remote(path):
                     _resource(self.base / path, f"compliance.{name}")
         self.measured_suites()
+        for declared in declared_bias_sets(self.evaluation.bias_sets, self.base):
+            check_bias_set(declared)
         suites = self._suites()
         for suite in suites.suites if suites is not None else ():
             try:
@@ -489,9 +503,16 @@ class Recipe:
             check_tokenizer(self._given_tokenizer(), self.start_from)
 
     def evaluation_plan(self) -> EvaluationPlan:
-        """All that is measured after training. Raises ConfigError for a suite whose file is missing."""
-        shipped = shipped_suites() if self.evaluation.applications else ()
-        return EvaluationPlan(section=self.evaluation, suites=(*shipped, *self.measured_suites()))
+        """All that is measured after training. Raises ConfigError for a suite or a set whose file is missing."""
+        section = self.evaluation
+        shipped = shipped_suites() if section.applications else ()
+        toxicity = ToxicityModelConfig() if self.toxicity is None else self.toxicity.config(self.base)
+        return EvaluationPlan(
+            section=section,
+            suites=(*shipped, *self.measured_suites()),
+            bias_sets=declared_bias_sets(section.bias_sets, self.base),
+            toxicity=toxicity if section.safety else None,
+        )
 
     def measured_suites(self) -> tuple[DeclaredSuite, ...]:
         """The suites that the model is measured on, with their files found and digested. Raises ConfigError."""
@@ -639,6 +660,8 @@ def parse_recipe(text: str, base: Path) -> Recipe:
     evaluation, suites = _split(_mapping(data, "evaluation") or {}, _SUITE_KEYS)
     measured = _measured(suites)
     suite_paths = _suite_paths(suites, measured)
+    if isinstance(sets := (evaluation or {}).get("bias_sets"), dict):
+        _refuse_unknown(sets, [item.name for item in fields(BiasSets)], "evaluation.bias_sets")
     bias_rules, bias_rest = _split(_mapping(data, "bias"), _BIAS_REST)
     audit = {name: value for name, value in bias_rest.items() if name in _AUDIT_KEYS}
     quality_rules, quality_rest = _split(_mapping(data, "quality"), _QUALITY_REST)

@@ -27,11 +27,12 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
 from flows import console, takedown
-from flows.evaluation import Groups, evaluate_job
+from flows.evaluation import evaluate_job
 from flows.jobs import JobResult, TrainingJob, train_job
 from flows.lists import fetch_lists, held_lists, lists_to_fetch
 from flows.recipe import CrawlSource, Recipe
 from flows.results import read_result, write_result
+from flows.safety import CorpusFacts
 from flows.settings import Settings
 from flows.sources import Collected, collect, run_crawl
 from flows.workspace import Workspace
@@ -306,13 +307,13 @@ def evaluate_model(
     job: TrainingJob,
     recipe: Recipe,
     store: Store,
-    groups_of: Callable[[Sequence[str]], Groups],
+    facts: CorpusFacts,
     report: console.Report,
 ) -> JobResult:
     """Measure a trained model."""
 
     def run() -> tuple[str, JobResult]:
-        return job.key, evaluate_job(job, recipe.evaluation_plan(), store, groups_of, show)
+        return job.key, evaluate_job(job, recipe.evaluation_plan(), store, facts, show)
 
     def show(part: str, done: int, total: int) -> None:
         report("evaluate", done, total + 1, part)

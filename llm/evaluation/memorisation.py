@@ -15,7 +15,7 @@ false alarm among all canaries of a report below 5 % (Holm 1979).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -208,7 +208,7 @@ class Excerpt:
 
 
 def excerpts(
-    documents: Sequence[tuple[str, Sequence[int]]],
+    documents: Iterable[tuple[str, Sequence[int]]],
     groups: Mapping[str, str],
     *,
     prefix_tokens: int,
@@ -232,12 +232,15 @@ def excerpts(
             order = digest_value([seed, doc_id])
             start = int(order[:12], 16) % (len(ids) - length + 1)
             taken = tuple(int(token) for token in ids[start : start + length])
-            found.setdefault(groups[doc_id], []).append(
-                (order, Excerpt(doc_id=doc_id, ids=taken, group=groups[doc_id]))
-            )
-    return [
-        each for group in sorted(found) for _, each in sorted(found[group], key=lambda pair: pair[0])[:max_per_group]
-    ]
+            group = found.setdefault(groups[doc_id], [])
+            group.append((order, Excerpt(doc_id=doc_id, ids=taken, group=groups[doc_id])))
+            if len(group) > 2 * max_per_group:  # so that memory does not grow with the corpus
+                group[:] = _first(group, max_per_group)
+    return [each for group in sorted(found) for _, each in _first(found[group], max_per_group)]
+
+
+def _first(group: Sequence[tuple[str, Excerpt]], num: int) -> list[tuple[str, Excerpt]]:
+    return sorted(group, key=lambda pair: pair[0])[:num]
 
 
 def extraction(

@@ -80,7 +80,9 @@ def share_interval(num_hits: int, num_items: int) -> tuple[float, float]:
     middle = share + z * z / (2 * num_items)
     half = z * math.sqrt(share * (1 - share) / num_items + z * z / (4 * num_items * num_items))
     scale = 1 + z * z / num_items
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    low, high = (middle - half) / scale, (middle + half) / scale
+    # The ends of none and of all are exact; rounding would leave out the very share that was found.
+    return 0.0 if num_hits == 0 else max(0.0, low), 1.0 if num_hits == num_items else min(1.0, high)
 
 
 def share_figure(num_hits: int, num_items: int) -> Figure:

@@ -29,7 +29,7 @@ SMALL = {
         "num_threads": 1,
         "device": "cpu",
     },
-    "evaluation": {"prompts": ["The "], "sample_tokens": 4, "ladder": False, "applications": False},
+    "evaluation": {"prompts": ["The "], "sample_tokens": 4, "ladder": False, "applications": False, "safety": False},
 }
 """Sections with which a recipe takes seconds."""
 
