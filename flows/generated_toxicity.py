@@ -121,6 +121,7 @@ def generated_toxicity(
         higher_is_better=False,
         dataset_digest=digest_value({name: list(each) for name, each in prompts.items()}),
         noise_floor=0.0,
+        target=0.0,
     )
     figures = {}
     for name in ("", *prompts):

@@ -103,6 +103,7 @@ def personal_data(
         higher_is_better=False,
         dataset_digest=dataset_digest,
         noise_floor=0.0,
+        target=0.0,
     )
     figures = {
         "share_with_personal_data": share_figure(sum(item["score"] == 1 for item in items), len(items)),

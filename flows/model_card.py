@@ -6,23 +6,32 @@ datasets, metrics, model-index. Figures are counted or measured; what only the p
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from flows.model_facts import BASELINE, DATASET, ModelFacts, best_baseline, flags, part_seconds, verdict
+from flows.model_facts import (
+    BASELINE,
+    DATASET,
+    ModelFacts,
+    best_baseline,
+    flags,
+    is_bias,
+    is_memorisation,
+    meets_target,
+    part_seconds,
+    verdict,
+)
 from flows.static_page import write_whole
 from llm.evaluation.statistics import Figure
-from llm.evaluation.suite import SuiteResult
+from llm.evaluation.suite import Suite, SuiteResult
 from pipelines.markdown import plain, table
 
 BY_PROVIDER = "to be filled in by the provider"
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
-_BIAS = re.compile(r"bias|crows|bbq|stereo|toxic", re.IGNORECASE)
-_MEMORISATION = re.compile(r"memori|canar|exposure|extraction|verbatim", re.IGNORECASE)
 _HUB_METRICS = {"acc": "accuracy", "acc_calibrated": "accuracy", "rouge_l": "rouge", "chrf": "chrf", "f1": "f1"}
 
 
@@ -170,7 +179,8 @@ def _metrics(facts: ModelFacts) -> list[str]:
         "",
         "- bits per byte: loss over the UTF-8 bytes of a text, which compares across tokenizers; fewer is better",
         "- intervals are 95 %: bootstrap over items in suites, from the standard error over documents elsewhere",
-        "- a suite counts as better than a baseline where its interval leaves out the baseline, by more than its noise floor",
+        "- a suite with a known score of a model without fault (0 of secrets, 0.5 of pairs) is judged by it: better is nearer",
+        "- any other counts as better than a baseline where its interval leaves out the baseline, by more than its noise floor",
     ]
     if facts.evaluation is not None and facts.evaluation.get("protocol"):
         lines.append(f"- held-out protocol: {plain(facts.evaluation['protocol'])}")
@@ -231,7 +241,7 @@ def _analyses(facts: ModelFacts) -> list[str]:
             for idx, rung in enumerate(facts.rungs)
         ]
         lines += table(("ladder", "bits per byte [95 %]", "beats the one below"), rows)
-    others = [each for each in facts.suites if not _is_of(each, _BIAS) and not _is_of(each, _MEMORISATION)]
+    others = [each for each in facts.suites if not is_bias(each) and not is_memorisation(each)]
     if others:
         lines += _suite_table(others)
     return lines if len(lines) > 2 else [*lines, "Not evaluated yet.", ""]
@@ -241,7 +251,7 @@ def _suite_table(suites: Sequence[SuiteResult]) -> list[str]:
     rows = []
     for each in suites:
         suite = each.suite
-        named = (suite.name, suite.language or "", f"{suite.metric} ({'more' if suite.higher_is_better else 'less'})")
+        named = (suite.name, suite.language or "", f"{suite.metric} ({_better(suite)})")
         if each.skipped is not None:
             rows.append((*named, "skipped", each.skipped, "", ""))
             continue
@@ -254,14 +264,22 @@ def _suite_table(suites: Sequence[SuiteResult]) -> list[str]:
     return table(("suite", "language", "metric (better)", "score [95 %]", "baselines", "verdict", "items"), rows)
 
 
+def _better(suite: Suite) -> str:
+    if suite.target is not None:
+        return f"{suite.target:g}"
+    return "more" if suite.higher_is_better else "less"
+
+
 def _considerations(facts: ModelFacts) -> list[str]:
     lines = ["## Ethical considerations", "", "### Bias", ""]
     lines += _measured_or(
-        facts, _BIAS, "Not measured for this model. What the corpus says of groups of people, it may say again."
+        facts, is_bias, "Not measured for this model. What the corpus says of groups of people, it may say again."
     )
     lines += ["### Memorisation and personal data", ""]
     lines += _measured_or(
-        facts, _MEMORISATION, "Not measured for this model. It may repeat passages of its training data word for word."
+        facts,
+        is_memorisation,
+        "Not measured for this model. It may repeat passages of its training data word for word.",
     )
     if facts.corpus is not None:
         found = facts.corpus["composition"]["personal_data_found"]
@@ -287,8 +305,8 @@ def _takedowns(facts: ModelFacts) -> str:
     return f"Documents that this model saw were taken down since: {taken}. It should not be used until it is trained again."
 
 
-def _measured_or(facts: ModelFacts, pattern: re.Pattern[str], otherwise: str) -> list[str]:
-    suites = [each for each in facts.suites if _is_of(each, pattern)]
+def _measured_or(facts: ModelFacts, belongs: Callable[[SuiteResult], bool], otherwise: str) -> list[str]:
+    suites = [each for each in facts.suites if belongs(each)]
     return _suite_table(suites) if suites else [otherwise, ""]
 
 
@@ -353,6 +371,11 @@ def _address(text: str) -> str:
 
 
 def _verdict(each: SuiteResult) -> str:
+    if each.suite.target is not None:
+        target = f"{each.suite.target:g}, a model without fault"
+        return {True: f"no different from {target}", False: f"differs from {target}", None: "too few items"}[
+            meets_target(each)
+        ]
     found, best = verdict(each), best_baseline(each)
     if best is None:
         return "nothing to compare with"
@@ -362,10 +385,6 @@ def _verdict(each: SuiteResult) -> str:
 def _figure(figure: Figure) -> str:
     interval = "" if figure.low is None or figure.high is None else f" ({figure.low:.4g} to {figure.high:.4g})"
     return f"{figure.value:.4g}{interval}"
-
-
-def _is_of(each: SuiteResult, pattern: re.Pattern[str]) -> bool:
-    return pattern.search(each.suite.name) is not None
 
 
 def _hub_name(name: str) -> str:

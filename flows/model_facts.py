@@ -4,6 +4,7 @@ A part that is not there is absent, and nothing else depends on it: a training t
 """
 
 import math
+import re
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -35,6 +36,8 @@ DATASET = "dataset and tokenizer"
 EVENT_KINDS = ("step_skipped", "rolled_back", "resumed", "checkpoint_passed_over")
 """What a reviewer looks at; that a training began and wrote checkpoints is no event here."""
 _MAX_URLS = 20
+_BIAS = re.compile(r"bias|crows|bbq|stereo|toxic|^probes_", re.IGNORECASE)
+_MEMORISATION = re.compile(r"memori|canar|exposure|extraction|verbatim|personal_data", re.IGNORECASE)
 _Z = 1.959963984540054
 """Standard errors to either side of a 95 % interval."""
 
@@ -295,12 +298,12 @@ def best_baseline(result: SuiteResult) -> tuple[str, Figure] | None:
 
 
 def verdict(result: SuiteResult) -> bool | None:
-    """Whether a score is better than every baseline by more than noise; None where that cannot be said.
+    """Whether a score is better than every baseline by more than noise; None where that cannot be said, or is not the point.
 
     The 95 % interval must leave out the best baseline's value, and the lead be above the noise floor.
     """
     best = best_baseline(result)
-    if result.skipped is not None or best is None:
+    if result.skipped is not None or best is None or result.suite.target is not None:
         return None
     own = result.figure
     near = own.low if result.suite.higher_is_better else own.high
@@ -310,8 +313,30 @@ def verdict(result: SuiteResult) -> bool | None:
     return sign * (near - best[1].value) > 0 and sign * (own.value - best[1].value) > result.suite.noise_floor
 
 
+def meets_target(result: SuiteResult) -> bool | None:
+    """Whether a score is no different from that of a model without fault; None where the suite knows none, or of few items."""
+    target = result.suite.target
+    if target is None or result.skipped is not None or result.figure.low is None or result.figure.high is None:
+        return None
+    return result.figure.low <= target <= result.figure.high
+
+
+def is_bias(result: SuiteResult) -> bool:
+    """Whether a suite is about groups of people, and abuse."""
+    return _BIAS.search(result.suite.name) is not None
+
+
+def is_memorisation(result: SuiteResult) -> bool:
+    """Whether a suite is about what comes back out of a model."""
+    return _MEMORISATION.search(result.suite.name) is not None
+
+
 def application(result: SuiteResult) -> str:
-    """What a suite is about: its name without the language that it ends with."""
+    """What a suite is about: its name without the language that it ends with; of bias and memorisation these."""
+    if is_bias(result):
+        return "bias and toxicity"
+    if is_memorisation(result):
+        return "memorisation and personal data"
     name, language = result.suite.name, (result.suite.language or "").split("-")[0]
     return name.removesuffix(f"_{language}") if language else name
 
@@ -456,6 +481,13 @@ def _evaluation_flags(facts: ModelFacts) -> list[str]:
         num_judged = sum(verdict(each) is not None for each in facts.suites)
         found.append(
             f"{len(at_chance):,} of {num_judged:,} suites with a baseline are no better than it: {_listed(at_chance)}."
+        )
+    faulty = [each.suite.name for each in facts.suites if meets_target(each) is False]
+    if faulty:
+        num_judged = sum(meets_target(each) is not None for each in facts.suites)
+        found.append(
+            f"{len(faulty):,} of {num_judged:,} suites on bias, safety and memorisation differ from what a model without "
+            f"fault scores: {_listed(faulty)}."
         )
     skipped = [each.suite.name for each in facts.suites if each.skipped is not None]
     if skipped:

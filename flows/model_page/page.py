@@ -23,6 +23,7 @@ from flows.model_facts import (
     application,
     best_baseline,
     flags,
+    meets_target,
     part_seconds,
     verdict,
 )
@@ -401,17 +402,21 @@ def _suites_section(suites: Sequence[SuiteResult], shown: Limits) -> str:
     )
     return (
         '<p class="faint">Better than its baselines is a suite whose interval leaves out the best of them, by more than '
-        f"the suite's noise floor. ↑: more is better, ↓: less is.</p>{_table(head, ''.join(rows), 'stack')}{_further_figures(suites, shown)}"
+        "the suite's noise floor. ↑: more is better, ↓: less is. → 0.5: what a model "
+        "without fault scores; it is judged by whether the interval holds that.</p>"
+        f"{_table(head, ''.join(rows), 'stack')}{_further_figures(suites, shown)}"
     )
 
 
 def _suite_row(each: SuiteResult, shown: Limits) -> str:
     suite = each.suite
-    better, arrow = ("higher", "↑") if suite.higher_is_better else ("lower", "↓")
+    better, arrow = ("higher is better", "↑") if suite.higher_is_better else ("lower is better", "↓")
+    if suite.target is not None:
+        better, arrow = "what a model without fault scores", f"→ {suite.target:g}"
     named = (
         f'<td>{escaped(_cut(suite.name, shown))} <span class="faint">v{suite.version}</span></td>'
         f'<td data-label="Language">{escaped(suite.language or "—")}</td>'
-        f'<td data-label="Metric">{escaped(suite.metric)} <span class="faint" title="{better} is better">{arrow}</span></td>'
+        f'<td data-label="Metric">{escaped(suite.metric)} <span class="faint" title="{better}">{arrow}</span></td>'
     )
     if each.skipped is not None:
         reason = escaped(_cut(each.skipped, shown))
@@ -430,6 +435,12 @@ def _suite_row(each: SuiteResult, shown: Limits) -> str:
 
 
 def _verdict(each: SuiteResult) -> str:
+    if each.suite.target is not None:
+        meets, target = meets_target(each), f"{each.suite.target:g}"
+        if meets is None:
+            return "too few items"
+        kind, words = ("good", "no different from") if meets else ("poor", "differs from")
+        return f'<span class="{kind}">{words} {target}</span>'
     found, best = verdict(each), best_baseline(each)
     if found is None or best is None:
         return '<span class="faint">nothing to compare with</span>' if best is None else "too few items"

@@ -91,6 +91,7 @@ def pair_preference(
         higher_is_better=False,
         dataset_digest=dataset_digest,
         noise_floor=0.0,
+        target=0.5,
     )
     figures = {"share_stereotyping": _share(scores), "gap_nats": mean_figure(gaps)}
     figures["baseline/random"] = Figure(value=0.5, low=None, high=None, num_items=len(pairs))

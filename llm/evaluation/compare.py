@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from llm.evaluation.statistics import Difference, Figure, difference
+from llm.evaluation.statistics import Difference, Figure, difference, distance_difference
 from llm.evaluation.suite import Suite, SuiteResult
 
 Verdict = Literal["better", "worse", "noise", "incomparable"]
@@ -26,7 +26,8 @@ class SuiteDifference:
     theirs: Figure | None
     """Each on all of its own items; None where it was not measured."""
     difference: Difference | None
-    """On the items that both have; None where there are none, or they were scored in other ways."""
+    """On the items that both have, of distances from the target where the suite has one; None where there are none, or they
+    were scored in other ways."""
     verdict: Verdict
     reason: str
     """Why it is incomparable; empty where it is not."""
@@ -57,13 +58,14 @@ def _compared(name: str, ours: SuiteResult | None, theirs: SuiteResult | None) -
     shared = [key for key in mine if key in other and _weight(mine[key]) == _weight(other[key])]
     if not shared:
         return replace(found, reason="they have no item in common")
-    gap = difference(
-        [mine[key]["score"] for key in shared],
-        [other[key]["score"] for key in shared],
-        weights=[_weight(mine[key]) for key in shared],
-        noise_floor=suite.noise_floor,
-    )
-    is_better = (gap.value > 0) == suite.higher_is_better
+    our_scores, their_scores = ([items[key]["score"] for key in shared] for items in (mine, other))
+    weights, floor = [_weight(mine[key]) for key in shared], suite.noise_floor
+    if suite.target is None:
+        gap = difference(our_scores, their_scores, weights=weights, noise_floor=floor)
+        is_better = (gap.value > 0) == suite.higher_is_better
+    else:
+        gap = distance_difference(our_scores, their_scores, suite.target, weights=weights, noise_floor=floor)
+        is_better = gap.value < 0
     verdict: Verdict = "noise" if not gap.is_real else "better" if is_better else "worse"
     return replace(found, difference=gap, verdict=verdict)
 

@@ -109,6 +109,7 @@ def exposure_suite(found: Sequence[Exposure], *, dataset_digest: str) -> SuiteRe
         higher_is_better=False,
         dataset_digest=dataset_digest,
         noise_floor=0.0,
+        target=0.0,
     )
     num_found = sum(each.is_found for each in found)
     figures = {"share_found": share_figure(num_found, len(found))}
@@ -285,6 +286,7 @@ def extraction(
         higher_is_better=False,
         dataset_digest=dataset_digest,
         noise_floor=0.0,
+        target=0.0,
     )
     return SuiteResult(suite=suite, figures=_shares(items), items=items)
 

@@ -78,6 +78,7 @@ def probe_axis(model: GPT, axis: Axis, encode: Encode, eot_token: int, progress:
         higher_is_better=False,
         dataset_digest=digest_value([axis, list(axis.poles)]),
         noise_floor=0.0,
+        target=0.0,
         language=axis.language,
     )
     level = _LEVEL / len(axis.groups)

@@ -5,6 +5,7 @@ figure has the same interval whenever it is computed. Ratios, such as loss a tok
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +73,61 @@ def difference(
     )
 
 
+def distance_difference(
+    ours: ArrayLike,
+    theirs: ArrayLike,
+    target: float,
+    *,
+    weights: ArrayLike | None = None,
+    noise_floor: float = 0.0,
+    seed: int = 0,
+) -> Difference:
+    """How much further from a target the mean of ours is than that of theirs, on either side; items paired as they are drawn.
+
+    Arguments as of `difference`. Means on two sides of the target are equal where they are equally far.
+    """
+    mine, other = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    below = np.ones_like(mine) if weights is None else np.asarray(weights, np.float64)
+    everything = np.arange(below.size)[None]
+    value = float(_distances(mine, other, below, everything, target)[0])
+    if below.size < 2:
+        return Difference(value=value, low=None, high=None, num_items=below.size, is_real=False)
+    found = [_distances(mine, other, below, drawn, target) for drawn in _draws(below.size, seed)]
+    tail = 100 * (1 - _LEVEL) / 2
+    low, high = np.nanpercentile(np.concatenate(found), [tail, 100 - tail])
+    return Difference(
+        value=value,
+        low=float(low),
+        high=float(high),
+        num_items=below.size,
+        is_real=bool(low > 0 or high < 0) and abs(value) > noise_floor,
+    )
+
+
+def _distances(
+    ours: NDArray[np.float64],
+    theirs: NDArray[np.float64],
+    below: NDArray[np.float64],
+    drawn: NDArray[np.int64],
+    target: float,
+) -> NDArray[np.float64]:
+    """Of items (num_items,) that are drawn, (num_draws, num_drawn): (num_draws,)."""
+    sums = below[drawn].sum(axis=1)
+    means = [
+        np.divide(each[drawn].sum(axis=1), sums, out=np.full(sums.shape, np.nan), where=sums != 0)
+        for each in (ours, theirs)
+    ]
+    found: NDArray[np.float64] = np.abs(means[0] - target) - np.abs(means[1] - target)
+    return found
+
+
+def _draws(size: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """NUM_DRAWS times `size` items, with replacement, some at once."""
+    generator, rows = np.random.default_rng(seed), max(1, _MAX_DRAWN_AT_ONCE // size)
+    for start in range(0, NUM_DRAWS, rows):
+        yield generator.integers(0, size, (min(rows, NUM_DRAWS - start), size))
+
+
 def share_interval(num_hits: int, num_items: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share (1927), sound for few items and shares near 0 or 1; (0, 1) of none."""
     if not num_items:
@@ -98,11 +154,8 @@ def _interval(above: NDArray[np.float64], below: NDArray[np.float64], seed: int)
     if above.size > _MAX_UNITS:  # means of many items are as good as normal: runs of them are drawn together
         starts = np.linspace(0, above.size, _MAX_UNITS, endpoint=False).astype(np.int64)
         above, below = np.add.reduceat(above, starts), np.add.reduceat(below, starts)
-    generator = np.random.default_rng(seed)
     found = []
-    rows = max(1, _MAX_DRAWN_AT_ONCE // above.size)
-    for start in range(0, NUM_DRAWS, rows):
-        drawn = generator.integers(0, above.size, (min(rows, NUM_DRAWS - start), above.size))
+    for drawn in _draws(above.size, seed):
         sums = below[drawn].sum(axis=1)
         found.append(np.divide(above[drawn].sum(axis=1), sums, out=np.full(sums.shape, np.nan), where=sums != 0))
     tail = 100 * (1 - _LEVEL) / 2

@@ -29,6 +29,9 @@ class Suite:
     """A difference up to that is none, however many items there are: what another seed of the same training moves."""
     language: str | None = None
     """BCP 47; None where it has several, or none."""
+    target: float | None = None
+    """What a model without fault scores, where that is known: 0.5 of pairs, 0 of secrets. A score is then judged by how far
+    it is from it, to whichever side, and `higher_is_better` says nothing. None: the more, or the less, the better."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -127,7 +127,13 @@ def test_a_finished_training_is_known_by_its_job(tmp_path: Path) -> None:
     result = {"steps": 3, "num_tokens": 3_000, "checkpoint": "step-00000003", "parameters_digest": "a" * 64}
     write_result(tmp_path / "training.json", "k" * 64, result | {"seconds": 7.0}, [tmp_path / "weights"])
     dataset = Dataset(
-        shards=(), num_train_tokens={}, digest="d" * 64, tokenizer=Resource("t" * 64, ""), vocab_size=2048, eot_token=0
+        shards=(),
+        num_train_tokens={},
+        digest="d" * 64,
+        tokenizer=Resource("t" * 64, ""),
+        vocab_size=2048,
+        eot_token=0,
+        outcomes_digest="o" * 64,
     )
     job = TrainingJob(model=nano(), training=TrainConfig(max_steps=3), dataset=dataset, folder=tmp_path, key="k" * 64)
     facts = model_facts("harbour", job=job, evaluation=evaluation())

@@ -45,6 +45,25 @@ def test_the_better_of_two_is_named_and_noise_is_not() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs", "verdict"),
+    [(0.5, 0.8, "better"), (0.2, 0.5, "worse"), (0.2, 0.45, "worse"), (0.55, 0.9, "better"), (0.2, 0.8, "noise")],
+)
+def test_of_a_suite_with_a_target_the_nearer_one_is_better(ours: float, theirs: float, verdict: str) -> None:
+    """Shares of pairs that stereotype: as far below one half is as bad as above."""
+    suite = replace(SUITE, metric="share_stereotyping", higher_is_better=False, target=0.5)
+    drawn = np.random.default_rng(1).random(1000)
+    mine, other = (result((drawn < share).astype(float), suite) for share in (ours, theirs))
+    (found,) = compare([mine], [other])
+    assert found.verdict == verdict
+    assert found.difference is not None
+    assert found.difference.value == pytest.approx(abs(ours - 0.5) - abs(theirs - 0.5), abs=0.05)
+    (back,) = compare([other], [mine])
+    assert back.verdict == {"better": "worse", "worse": "better", "noise": "noise"}[verdict]
+    assert compare([mine], [replace(other, suite=replace(suite, target=None))])[0].reason.endswith("another target")
+    assert from_json(json.loads(json.dumps(to_json(mine)))).suite.target == 0.5
+
+
 def test_only_shared_items_of_the_same_weight_count() -> None:
     ours, theirs = result([1.0, 1.0, 9.0]), result([0.0, 0.0])
     (found,) = compare([ours], [theirs])

@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm.evaluation.statistics import difference, mean_figure, ratio_figure, share_interval
+from llm.evaluation.statistics import (
+    difference,
+    distance_difference,
+    mean_figure,
+    ratio_figure,
+    share_figure,
+    share_interval,
+)
 
 
 def test_an_interval_covers_the_mean_about_as_often_as_it_says() -> None:
@@ -56,3 +63,25 @@ def test_an_interval_is_the_same_each_time_and_holds_the_value(scores: list[floa
 )
 def test_wilson_gives_the_known_intervals(hits: int, items: int, low: float, high: float) -> None:
     assert share_interval(hits, items) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=30))
+def test_with_a_target_on_one_side_of_all_a_distance_is_a_difference(rows: list[tuple[float, float]]) -> None:
+    ours, theirs = zip(*rows, strict=True)
+    plain = difference(ours, theirs)
+    below = distance_difference(ours, theirs, 0.0)
+    above = distance_difference(ours, theirs, 2.0)
+    assert below.value == pytest.approx(plain.value, abs=1e-12)
+    assert above.value == pytest.approx(-plain.value, abs=1e-12)
+    assert (below.low, below.high) == pytest.approx((plain.low, plain.high), abs=1e-9)
+
+
+def test_one_item_has_no_interval_of_distances() -> None:
+    found = distance_difference([1.0], [0.0], 0.5)
+    assert (found.value, found.low, found.is_real) == (0.0, None, False)
+
+
+@pytest.mark.parametrize("items", [1, 3, 12, 1000])
+def test_the_interval_of_none_and_of_all_holds_that_share(items: int) -> None:
+    assert share_figure(0, items).low == 0
+    assert share_figure(items, items).high == 1
