@@ -1,8 +1,8 @@
 """Canaries: random words planted into a corpus, so that what a model memorises can be counted (Carlini et al. 2019).
 
 A canary is a sentence of a fixed format, `The five words of Amber Gate are ...`, whose words are drawn evenly; how many
-others there could have been is known, and no page of the world holds it. Pages around it are written to a text file that
-a recipe reads as one more source of `kind: text`.
+others there could have been is known, and no page of the world holds it. Pages around it are what a source of
+`kind: canaries` of a recipe brings: a function of its plan alone, so a changed plan is a changed source.
 
 Planting has to survive the build, which drops copies. So each page holds its canary once, within a paragraph of other
 sentences in another order with other words, under a host of its own: pages are neither equal nor alike (their Jaccard
@@ -106,16 +106,21 @@ def canary_pages(plan: CanaryPlan) -> Iterable[dict[str, str]]:
 
 
 def write_canary_pages(path: Path, plan: CanaryPlan) -> int:
-    """Write the pages as JSON lines, for a source of `kind: text`, whole or not at all; returns how many.
+    """Write the pages as JSON lines, as a text source reads them, whole or not at all; returns how many.
+
+    A file that has them already stays as it is.
 
     Raises StorageError for the disk.
     """
     rows = [json.dumps(row, ensure_ascii=False) for row in canary_pages(plan)]
+    data = ("\n".join(rows) + "\n").encode()
     with storage_errors(path.parent):
+        if path.is_file() and path.read_bytes() == data:
+            return len(rows)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.parent / f".{uuid.uuid4().hex}"
         try:
-            temporary.write_text("\n".join(rows) + "\n", encoding="utf-8")
+            temporary.write_bytes(data)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

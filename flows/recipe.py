@@ -183,7 +183,16 @@ class RemoteList:
     """None: a word list."""
 
 
-Source = CrawlSource | WarcSource | TextSource
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanariesSource:
+    """Pages with random words that are written for measuring: the evaluation tells how well the model knows these."""
+
+    kind: Literal["canaries"]
+    name: str
+    plan: CanaryPlan
+
+
+Source = CrawlSource | WarcSource | TextSource | CanariesSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -512,6 +521,7 @@ class Recipe:
             suites=(*shipped, *self.measured_suites()),
             bias_sets=declared_bias_sets(section.bias_sets, self.base),
             toxicity=toxicity if section.safety else None,
+            canaries=next((source.plan for source in self.sources if isinstance(source, CanariesSource)), None),
         )
 
     def measured_suites(self) -> tuple[DeclaredSuite, ...]:
@@ -819,6 +829,8 @@ def _sources(items: Any) -> tuple[Source, ...]:
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"sources: got two sources named {name!r}, wanted one name each: set `name` on one.")
+    if sum(isinstance(source, CanariesSource) for source in sources) > 1:
+        raise ConfigError("sources: got two sources of kind canaries, wanted one: name all counts in one plan.")
     return sources
 
 
@@ -834,8 +846,10 @@ def _source(item: Any, idx: int) -> Source:
         return CrawlSource(
             kind="crawl", name=name, config=config, serve=_value(item.get("serve"), f"{where}.serve", str | None)
         )
+    if kind == "canaries":
+        return CanariesSource(kind="canaries", name=name, plan=_part(rest, where, CanaryPlan))
     if kind not in ("warc", "text"):
-        raise ConfigError(f"{where}.kind: got {kind!r}, wanted crawl, warc or text: correct it.")
+        raise ConfigError(f"{where}.kind: got {kind!r}, wanted crawl, warc, text or canaries: correct it.")
     if isinstance(rest.get("paths"), str):
         rest["paths"] = [rest["paths"]]
     source = _part({"kind": kind, "name": name, **rest}, where, WarcSource if kind == "warc" else TextSource)

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from flows.canaries import write_canary_pages
 from flows.console import Report
 from flows.demo.server import serve_folder, serve_sample
-from flows.recipe import CrawlSource, Recipe, TextSource, WarcSource, text_options
+from flows.recipe import CanariesSource, CrawlSource, Recipe, TextSource, WarcSource, text_options
 from flows.workspace import Workspace
 from pipelines.crawl import WARC_FOLDER_NAME, CrawlProgress, CrawlResult, crawl, status
+from pipelines.digest import digest_value
 from pipelines.errors import InputError, IntegrityError
 from pipelines.inputs import digest_files
 from pipelines.sources.files import (
@@ -26,6 +28,7 @@ from pipelines.sources.files import (
 from pipelines.sources.hub import fetch_dataset, fetched_files
 from pipelines.sources.remote import RemoteFile, fetch_file, held_file, remote_path
 from pipelines.sources.remote_streams import RemoteAccess
+from pipelines.sources.text import TextOptions
 from pipelines.sources.warc import WarcOptions
 from pipelines.takedown.ledger import read_ledger, takedown_of
 from pipelines.work import SourceFile
@@ -112,6 +115,10 @@ def collect(
             case TextSource():
                 paths = _text_paths(source, recipe, workspace, report, may_fetch=may_fetch)
                 listed += [(path, "text", text_options(source)) for path in paths]
+            case CanariesSource():
+                path = workspace.canaries_folder / f"{digest_value(source.plan)[:16]}.jsonl"
+                write_canary_pages(path, source.plan)
+                listed.append((path, "text", TextOptions()))
     return Collected(files=_source_files(listed, remote, workspace), crawls=crawls, remote=remote)
 
 
@@ -223,7 +230,9 @@ def _text_paths(
     )
 
 
-def _is_unfetched(source: WarcSource | TextSource, recipe: Recipe, workspace: Workspace) -> bool:
+def _is_unfetched(source: WarcSource | TextSource | CanariesSource, recipe: Recipe, workspace: Workspace) -> bool:
+    if isinstance(source, CanariesSource):
+        return False
     if isinstance(source, TextSource):
         return source.dataset is not None and fetched_files(_dataset_folder(source, recipe, workspace)) is None
     folder = workspace.remote_folder

@@ -5,6 +5,7 @@ cache/      copies of those, where they are kept in a bucket instead (CORPUSMILL
 crawl/      WARC files and ledger of each crawl source
 datasets/   rows fetched from a hub
 remote/     files fetched from a web server or an object store, shared by all recipes
+canaries/   pages that are planted for measuring, one file for each plan
 models/     checkpoints and the journal of their training, one folder for each training key
 reports/    data cards and evaluations, one folder for each recipe
 takedowns/  certificates of take-downs; takedowns.jsonl who asked for them, outputs.jsonl what was exported
@@ -68,6 +69,10 @@ class Workspace:
 
     def dataset_folder(self, name: str) -> Path:
         return self.root / "datasets" / name
+
+    @property
+    def canaries_folder(self) -> Path:
+        return self.root / "canaries"
 
     @property
     def remote_folder(self) -> Path:
