@@ -7,21 +7,25 @@ what holds its suites leaves nothing to find; this is for suites that were named
 Items too short to be told from chance are neither clean nor dirty: they are counted as untold.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llm.data import TokenDocument
 from llm.evaluation.statistics import NUM_DRAWS, Figure, mean_figure, ratio_figure
 from llm.evaluation.suite import SuiteResult
-from pipelines.contamination import ContaminationIndex, build_index, document_frequencies, find
+from pipelines.contamination import ContaminationIndex, build_index, entries_of, find
+from pipelines.digest import digest_value
 from pipelines.errors import ConfigError
 from pipelines.suites import Item
 
 MAX_DOCUMENTS = 5
 """Named of an item."""
+MAX_SEARCHED_BYTES = 64 << 20
+"""Of training text: half a minute on a core."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,35 +46,119 @@ def find_items(
     Of items that share a passage, each is found.
     """
     index = build_index(items)
-    held: list[tuple[str, NDArray[np.int64], frozenset[str]]] = []
+    owned = _owners(items, index)
+    documents: dict[str, list[str]] = {}
     for number, (doc_id, text) in enumerate(texts, 1):
         if matches := find(text, index, max_matches=len(items)):
-            owners = frozenset(match.item_id for match in matches)
-            held.append((doc_id, _ngrams([text], index), owners))
+            for idx in sorted(owned.held_by(entries_of(text, index), {match.item_id for match in matches})):
+                known = documents.setdefault(items[idx].item_id, [])
+                if len(known) < MAX_DOCUMENTS:
+                    known.append(doc_id)
         progress(number)
-    documents, untold = {}, set()
-    for item in items:
-        own = _ngrams(item.passages, index)
-        # The index gives an n-gram, or a short passage, to the first item that has it; here it is everyone's.
-        owners = frozenset(match.item_id for text in item.passages for match in find(text, index, len(items)))
-        if not own.size and not owners:
-            untold.add(item.item_id)
+    return Contaminated(
+        documents={name: tuple(found) for name, found in documents.items()},
+        untold=frozenset(items[idx].item_id for idx in owned.untold),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Owners:
+    """Whose the n-grams and short passages of an index are: it gives each to the first item that has it; here to all."""
+
+    entries: NDArray[np.int64]
+    """Of the index, sorted, with the item that each belongs to beside it: one row for each pair."""
+    item_idxs: NDArray[np.int64]
+    by_name: Mapping[str, Sequence[int]]
+    """By the item that the index names, which are meant."""
+    untold: frozenset[int]
+
+    def held_by(self, entries: NDArray[np.int64], names: set[str]) -> set[int]:
+        """The items of a text with these n-grams, of which the index names those items."""
+        begins, ends = (np.searchsorted(self.entries, entries, side=side) for side in ("left", "right"))
+        found = {idx for name in names for idx in self.by_name.get(name, ())}
+        for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+            found.update(self.item_idxs[begin:end].tolist())
+        return found
+
+
+def _owners(items: Sequence[Item], index: ContaminationIndex) -> _Owners:
+    parts, item_idxs, untold = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], set()
+    by_name: dict[str, list[int]] = {}
+    for idx, item in enumerate(items):
+        own = [entries_of(text, index) for text in item.passages]
+        entries = np.unique(np.concatenate([np.zeros(0, np.int64), *own]))
+        parts.append(entries)
+        item_idxs.append(np.full(entries.size, idx))
+        names = {match.item_id for text in item.passages for match in find(text, index, len(items))}
+        if not entries.size and not names:
+            untold.add(idx)
             continue
-        holders = [
-            doc_id
-            for doc_id, ngrams, found in held
-            if (np.isin(own, ngrams).any() if own.size else owners & found) or item.item_id in found
-        ]
-        if holders:
-            documents[item.item_id] = tuple(holders[:MAX_DOCUMENTS])
-    return Contaminated(documents=documents, untold=frozenset(untold))
+        for name in {item.item_id} if entries.size else names | {item.item_id}:
+            by_name.setdefault(name, []).append(idx)
+    every, owners = np.concatenate(parts), np.concatenate(item_idxs)
+    order = np.argsort(every, kind="stable")
+    return _Owners(every[order], owners[order], by_name, frozenset(untold))
+
+
+def mark_contaminated(
+    results: Sequence[SuiteResult],
+    items: Mapping[str, Sequence[Item]],
+    documents: Callable[[], Iterable[TokenDocument]],
+    decode: Callable[[Sequence[int]], str],
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    *,
+    max_bytes: int = MAX_SEARCHED_BYTES,
+) -> list[SuiteResult]:
+    """The results of suites with figures of clean and dirty items apart; `items` by suite, `documents` reads the training split.
+
+    The text is read once for all suites, and of a corpus beyond `max_bytes` a part of that size, drawn by doc_id:
+    `share_searched` then says how much. A suite that was skipped or has no items to look for stays as it is.
+    """
+    wanted = {result.suite.name for result in results if result.skipped is None and items.get(result.suite.name)}
+    if not wanted:
+        return list(results)
+    # Suites with equal texts, asked in other ways, are one to look for.
+    names = {item.passages: digest_value(item.passages) for suite in sorted(wanted) for item in items[suite]}
+    distinct = [Item(suite="", item_id=name, passages=passages) for passages, name in names.items()]
+    sizes = np.array([document.num_bytes for document in documents()], np.int64)
+    share, num_searched = min(1.0, max_bytes / max(1, int(sizes.sum()))), 0
+
+    def texts() -> Iterator[tuple[str, str]]:
+        for each in documents():
+            if share == 1 or int(digest_value(each.doc_id)[:12], 16) < share * 16**12:
+                yield each.doc_id, decode(each.tokens.tolist())
+
+    def tell(done: int) -> None:
+        nonlocal num_searched
+        num_searched = done
+        progress(done, max(done, round(share * sizes.size)))
+
+    found = find_items(distinct, texts(), tell)
+    marked = []
+    for result in results:
+        if result.suite.name not in wanted:
+            marked.append(result)
+            continue
+        own = {item.item_id: names[item.passages] for item in items[result.suite.name]}
+        split = clean_and_dirty(
+            result,
+            Contaminated(
+                documents={name: found.documents[each] for name, each in own.items() if each in found.documents},
+                untold=frozenset(name for name, each in own.items() if each in found.untold),
+            ),
+        )
+        if share < 1:
+            part = Figure(value=share, low=None, high=None, num_items=num_searched)
+            split = replace(split, figures={**split.figures, "share_searched": part})
+        marked.append(split)
+    return marked
 
 
 def clean_and_dirty(result: SuiteResult, found: Contaminated) -> SuiteResult:
     """The result with figures of clean and of dirty items apart, and each item marked.
 
-    `<metric>/clean` and `<metric>/dirty` are means of the items' scores, by `weight` where they have one; `dirty_less_clean` is their difference, which is
-    none where its interval holds 0. `contaminated` of an item is true, false, or None where it is untold. Raises
+    `<metric>/clean` and `<metric>/dirty` are means of the items' scores, by `weight` where they have one; `dirty_less_clean`
+    is their difference, which is none where its interval holds 0. `contaminated` of an item is true, false, or None where it is untold. Raises
     ConfigError where the items are not those that were looked for.
     """
     names = {str(item["id"]) for item in result.items}
@@ -97,11 +185,6 @@ def clean_and_dirty(result: SuiteResult, found: Contaminated) -> SuiteResult:
     share = np.array([item["contaminated"] is True for item in items], np.float64)
     figures["share_dirty"] = mean_figure(share)
     return replace(result, figures=figures, items=items)
-
-
-def _ngrams(texts: Iterable[str], index: ContaminationIndex) -> NDArray[np.int64]:
-    """Which n-grams of the index stand in the texts."""
-    return np.flatnonzero(document_frequencies(texts, index))
 
 
 def _scores_and_weights(items: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

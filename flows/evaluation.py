@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,13 +109,21 @@ def _measured(
     facts: CorpusFacts,
     on_part: OnPart,
 ) -> "list[SuiteResult]":
-    from flows.suites import measure_held_out_extras, measure_suites, speaker_of
+    from flows.contaminated_items import mark_contaminated
+    from flows.suites import measure_held_out_extras, measure_suites, search_items, speaker_of
     from pipelines.encoding import Encoder
 
     encoder = Encoder.load(tokenizer_json(job.dataset.tokenizer))
+    speaker = speaker_of(model, encoder)
     found = measure_held_out_extras(model, encoder, held)
-    found += measure_suites(model, encoder, plan.suites, progress=on_part)
-    return found + measure_safety(speaker_of(model, encoder), train_data, held, plan, facts, on_part)
+    found += mark_contaminated(
+        measure_suites(model, encoder, plan.suites, progress=on_part),
+        {each.section.name: search_items(each) for each in plan.suites},
+        train_data.documents,
+        speaker.decode,
+        partial(on_part, "contamination"),
+    )
+    return found + measure_safety(speaker, train_data, held, plan, facts, on_part)
 
 
 def _ladder(

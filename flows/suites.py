@@ -26,6 +26,7 @@ from pipelines.digest import digest_file, digest_value
 from pipelines.encoding import Encoder
 from pipelines.errors import ConfigError, InputError
 from pipelines.stage import Resource
+from pipelines.suites import Item, passages_of
 
 if TYPE_CHECKING:
     from llm.data import TokenData
@@ -238,6 +239,16 @@ def load_suite(declared: DeclaredSuite) -> LoadedSuite:
     except ConfigError as error:
         raise ConfigError(f"evaluation.suites ({section.name}): {error}") from error
     return _loaded(section, cases, items, how, pool=pool)
+
+
+def search_items(declared: DeclaredSuite) -> list[Item]:
+    """The texts of a suite's cases, as they are looked for in documents; none of a suite that is skipped."""
+    if declared.file is None:
+        return []
+    return [
+        Item(suite=declared.section.name, item_id=case.id, passages=tuple(passages_of(case.values)))
+        for case in _drawn(_cases(declared.file, declared.section), declared.section)
+    ]
 
 
 def _cases(file: Resource, section: SuiteSection) -> list[Case]:

@@ -183,11 +183,16 @@ def find(text: str, index: ContaminationIndex, max_matches: int = MAX_MATCHES) -
     return [found[idx] for idx in sorted(found)]
 
 
+def entries_of(text: str, index: ContaminationIndex) -> Ints:
+    """Which n-grams of an index stand in a text: their places in it, each once and in order."""
+    return np.unique(_hits(_tokenize(text), index)[0])
+
+
 def document_frequencies(texts: Iterable[str], index: ContaminationIndex) -> Ints:
     """In how many of the texts each n-gram of an index stands: (N,)."""
     counts = np.zeros(index.hashes.size, dtype=np.int64)
     for text in texts:
-        counts[np.unique(_hits(_tokenize(text), index)[0])] += 1
+        counts[entries_of(text, index)] += 1
     return counts
 
 

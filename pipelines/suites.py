@@ -133,7 +133,7 @@ def _of_parquet(path: Path) -> Iterator[tuple[str, list[str]]]:
         for batch in file.iter_batches():
             for row in batch.to_pylist():
                 number += 1
-                yield _own_id(row) or str(number), list(_passages(row))
+                yield _own_id(row) or str(number), list(passages_of(row))
 
 
 def _of_rows(lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
@@ -143,7 +143,7 @@ def _of_rows(lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
                 row = json.loads(line)
             except ValueError as error:
                 raise ValueError(f"line {number}: {error}") from error
-            yield _own_id(row) or str(number), list(_passages(row))
+            yield _own_id(row) or str(number), list(passages_of(row))
 
 
 def _of_table(lines: TextIO, delimiter: str) -> Iterator[tuple[str, list[str]]]:
@@ -152,7 +152,7 @@ def _of_table(lines: TextIO, delimiter: str) -> Iterator[tuple[str, list[str]]]:
     rows = csv.DictReader(lines, delimiter=delimiter, strict=True)
     for number, row in enumerate(rows, 2):
         cells = {name or f"column {idx}": cell for idx, (name, cell) in enumerate(row.items())}
-        yield _own_id(cells) or str(number), list(_passages(cells))
+        yield _own_id(cells) or str(number), list(passages_of(cells))
 
 
 def _of_document(document: Any) -> Iterator[tuple[str, list[str]]]:
@@ -191,7 +191,8 @@ def _own_id(row: Any) -> str | None:
     )
 
 
-def _passages(row: Any) -> Iterator[str]:
+def passages_of(row: Any) -> Iterator[str]:
+    """The texts of a row that are looked for: a question with its right answer where it tells that, and every text in it."""
     if isinstance(row, Mapping):
         yield from _answered(row)
     yield from _texts(row)
@@ -205,7 +206,7 @@ def _answered(row: Mapping[str, Any]) -> Iterator[str]:
     if isinstance(gold, int):
         for name, place in (("context_options", 0), ("choices", 1)):
             options = row.get(name)
-            if isinstance(options, list) and -1 < gold < len(options):
+            if isinstance(options, list | tuple) and -1 < gold < len(options):
                 question, answer = (options[gold], answer) if place == 0 else (question, options[gold])
     if isinstance(question, str) and isinstance(answer, str):
         yield f"{question} {answer}"
@@ -218,6 +219,6 @@ def _texts(value: Any) -> Iterator[str]:
         for name in sorted(value):
             if name != "id":
                 yield from _texts(value[name])
-    elif isinstance(value, list):
+    elif isinstance(value, list | tuple):
         for each in value:
             yield from _texts(each)

@@ -2,13 +2,17 @@
 
 import json
 import math
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.contaminated_items import Contaminated, clean_and_dirty, find_items
+from flows.contaminated_items import Contaminated, clean_and_dirty, find_items, mark_contaminated
+from llm.data import TokenDocument
 from llm.evaluation.bias import differs_from
 from llm.evaluation.compare import from_json, to_json
 from llm.evaluation.statistics import mean_figure
@@ -108,3 +112,66 @@ def test_items_that_count_unequally() -> None:
 def test_items_of_another_suite_are_refused() -> None:
     with pytest.raises(ConfigError, match="which the suite s has not"):
         clean_and_dirty(result({"a": 1.0}), Contaminated(documents={"b": ("d",)}, untold=frozenset()))
+
+
+class Texts:
+    """A training split of bytes as tokens."""
+
+    def __init__(self, *texts: str) -> None:
+        self.rows = [
+            TokenDocument(doc_id=f"{number:032x}", num_bytes=len(text.encode()), tokens=np.array(list(text.encode())))
+            for number, text in enumerate(texts)
+        ]
+
+    def documents(self) -> list[TokenDocument]:
+        return self.rows
+
+    @staticmethod
+    def decode(ids: Sequence[int]) -> str:
+        return bytes(ids).decode()
+
+
+def test_suites_are_marked_in_one_reading() -> None:
+    one = result({"a": 1.0, "b": 0.0, "c": 1.0})
+    other = replace(result({"x": 0.5, "y": 0.0}), suite=replace(one.suite, name="t", metric="f1"))
+    skipped = SuiteResult(suite=replace(one.suite, name="none"), figures={}, skipped="Too large.")
+    items = {
+        "s": [item("a", LONG), item("b", OTHER), item("c", "yes")],
+        "t": [item("x", ZH_OTHER), item("y", LONG)],
+        "none": [item("a", LONG)],
+    }
+    corpus, seen = Texts("Nothing.", f"Before. {LONG} After.", ZH), []
+    marked = mark_contaminated(
+        [one, other, skipped], items, corpus.documents, corpus.decode, lambda *each: seen.append(each)
+    )
+    assert [each["contaminated"] for each in marked[0].items] == [True, False, None]
+    assert [each["contaminated"] for each in marked[1].items] == [False, True]
+    assert marked[1].items[1]["held_by"] == [f"{1:032x}"]
+    assert marked[1].figures["f1/dirty"].value == 0
+    assert marked[1].figures["share_dirty"].value == 0.5
+    assert "share_searched" not in marked[0].figures
+    assert marked[2] == skipped
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_large_corpus_is_searched_in_part_and_says_so() -> None:
+    corpus = Texts(*(f"{LONG} {number}" for number in range(200)))
+    num_bytes = sum(each.num_bytes for each in corpus.rows)
+    (marked,) = mark_contaminated(
+        [result({"a": 1.0})], {"s": [item("a", LONG)]}, corpus.documents, corpus.decode, max_bytes=num_bytes // 4
+    )
+    searched = marked.figures["share_searched"]
+    assert searched.value == pytest.approx(0.25, abs=0.01)
+    assert 30 < searched.num_items < 70
+    assert marked.items[0]["contaminated"] is True
+
+
+def test_many_items_and_documents_take_a_bounded_time() -> None:
+    words = [f"w{number}" for number in range(4000)]
+    drawn = np.random.default_rng(0)
+    texts = [" ".join(drawn.choice(words, 60)) for _ in range(1500)]
+    items = [item(str(number), text) for number, text in enumerate(texts)]
+    begun = time.process_time()
+    found = find_items(items, ((str(number), f"so {text} it is") for number, text in enumerate(texts)))
+    assert dict(found.documents) == {str(n): (str(n),) for n in range(1500)}
+    assert time.process_time() - begun < 10
