@@ -400,6 +400,66 @@ def generate(
     _emit(found, lambda found: [""] if streams else [found["text"]], as_json=as_json)
 
 
+ModelRecipe = Annotated[
+    Path | None, typer.Option("--recipe", help="Recipe whose model is asked; the newest model if left out.")
+]
+ModelFolder = Annotated[
+    Path | None,
+    typer.Option("--model", help="Folder of a model in its place: exported, published GPT-2, or a training's."),
+]
+
+
+@app.command()
+def inspect(
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What the model reads.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write the page into.")] = Path("inspection"),
+    recipe: ModelRecipe = None,
+    model: ModelFolder = None,
+    checkpoint: WhichCheckpoint = "last",
+    workspace: WorkspacePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a page of a text as a model reads it: surprise of each token, attention, logit lens, nearest documents."""
+    from flows import reading
+
+    found = reading.inspect_text(text, recipe, workspace, out, model=model, which=checkpoint)
+    _emit(found, reading.inspection_lines, as_json=as_json)
+
+
+@app.command()
+def nearest(
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What is looked for in the training documents.")],
+    generate_after: Annotated[
+        bool, typer.Option("--generate", help="Let the model go on from TEXT, and look for what it writes.")
+    ] = False,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="With --generate.")] = 60,
+    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="With --generate.")] = 0.8,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="With --generate.")] = 0,
+    min_tokens: Annotated[int, typer.Option("--min-tokens", min=1, help="Shorter stretches are shared by chance.")] = 8,
+    num: Annotated[int, typer.Option("--num", min=1, help="Documents named, at most.")] = 5,
+    recipe: ModelRecipe = None,
+    model: ModelFolder = None,
+    checkpoint: WhichCheckpoint = "last",
+    workspace: WorkspacePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which training documents a text stands in, word for word, with their URLs; the longest stretch first."""
+    from flows import reading
+    from llm.sample import Sampling
+
+    found = reading.nearest_to(
+        text,
+        recipe,
+        workspace,
+        model=model,
+        which=checkpoint,
+        sampling=Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed) if generate_after else None,
+        min_tokens=min_tokens,
+        num_nearest=num,
+    )
+    _emit(found, reading.nearest_lines, as_json=as_json)
+
+
 @app.command()
 def compare(
     first: Annotated[
