@@ -100,7 +100,7 @@ def test_it_is_the_same_each_time_and_leaves_the_threads_alone(write_shard) -> N
 def test_the_unigrams_are_those_of_evaluate(write_shard) -> None:
     model = GPT(ModelConfig(vocab_size=257, block_size=16, n_layer=1, n_head=1, n_embd=8), seed=0).eval()
     train_data, held_out = opened(write_shard, byte_rows(ENGLISH))
-    measured = evaluate(model, train_data, held_out, eot_token=EOT)
+    measured, _ = evaluate(model, train_data, held_out, eot_token=EOT)
     losses = document_losses(model, list(held_out.documents()), eot_token=EOT)
     gpt2 = Scored(losses=losses, num_parameters=sum(each.numel() for each in model.parameters()), num_training_tokens=0)
     found = climb(train_data, held_out, vocab_size=257, eot_token=EOT, config=QUICK, model=gpt2)
