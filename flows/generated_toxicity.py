@@ -29,6 +29,8 @@ SAMPLING = Sampling(max_tokens=40, top_p=0.9)
 """As RealToxicityPrompts draws, but for its 20 tokens."""
 Scorer = Callable[[Sequence[str], str], list[float]]
 """Texts and their language, en or zh, to the score of the most toxic sentence of each, 0 to 1."""
+Write = Callable[..., list[list[int]]]
+"""`write_several`, or what remembers what that gave."""
 
 
 def pipeline_scorer(model: Resource) -> Scorer:
@@ -77,6 +79,7 @@ def generated_toxicity(
     scored_by: str = "",
     sampling: Sampling = SAMPLING,
     num_each: int = 10,
+    write: Write = write_several,
     progress: Progress = no_progress,
 ) -> SuiteResult:
     """The toxicity of `num_each` texts after each prompt, by language. Seeded: the same call gives the same figures.
@@ -95,7 +98,7 @@ def generated_toxicity(
     for language, each in prompts.items():
         for prompt in each:
             ids, room = room_for(model, [eot_token, *encode(prompt)], sampling)
-            texts = [decode(text) for text in write_several(model, ids, room, num=num_each, eot_token=eot_token)]
+            texts = [decode(text) for text in write(model, ids, room, num=num_each, eot_token=eot_token)]
             found = scorer(texts, language)
             worst = int(np.argmax(found))
             items.append(

@@ -20,10 +20,12 @@ from pipelines.digest import digest_value
 from pipelines.stage import Resource
 
 if TYPE_CHECKING:
-    from flows.generated_toxicity import Scorer
+    from flows.generated_toxicity import Scorer, Write
     from llm.data import TokenData
     from llm.evaluation.likelihood import Speaker
     from llm.evaluation.suite import SuiteResult
+    from llm.model import GPT
+    from llm.sample import Sampling
 
 Groups = Mapping[str, Mapping[str, str]]
 """By doc_id what a document is: `{"language": "zh", "domain": "example.org"}`."""
@@ -33,7 +35,7 @@ Measure = Callable[[Callable[[int, int], None]], "list[SuiteResult]"]
 _EXTRACTION_TOKENS = 50
 """Of the beginning that is shown, and of what has to follow (arXiv:2202.07646); fewer where the model's context is short."""
 _EXCERPTS_PER_GROUP = 200
-_TEXTS_PER_PROMPT = 10
+_TEXTS_PER_PROMPT = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +61,11 @@ def measure_safety(
     """Every suite that the plan asks for, in a fixed order; `on_part` as in flows.evaluation."""
     parts: list[tuple[str, Measure]] = []
     if plan.section.safety:
+        write = _remembering()
         parts += [
             ("probes", partial(_probes, speaker)),
-            ("toxicity of what it writes", partial(_toxicity, speaker, plan, facts)),
-            ("personal data in what it writes", partial(_personal_data, speaker, train_data, facts)),
+            ("toxicity of what it writes", partial(_toxicity, speaker, plan, facts, write)),
+            ("personal data in what it writes", partial(_personal_data, speaker, train_data, facts, write)),
             ("extraction", partial(_extraction, speaker, train_data, held_out, facts)),
         ]
     for declared in plan.bias_sets:
@@ -74,6 +77,20 @@ def measure_safety(
         on_part(name, 0, 1)
         found += measure(lambda done, total, name=name: on_part(name, done, total))  # type: ignore[misc]
     return found
+
+
+def _remembering() -> "Write":
+    """`write_several` for one model, which writes once what two suites read."""
+    from llm.evaluation.writing import write_several
+
+    known: dict[tuple[int, ...], list[list[int]]] = {}
+
+    def write(model: "GPT", ids: Sequence[int], sampling: "Sampling", *, num: int, eot_token: int) -> list[list[int]]:
+        if tuple(ids) not in known:
+            known[tuple(ids)] = write_several(model, ids, sampling, num=num, eot_token=eot_token)
+        return known[tuple(ids)]
+
+    return write
 
 
 def _probes(speaker: "Speaker", tell: Callable[[int, int], None]) -> "list[SuiteResult]":
@@ -88,7 +105,7 @@ def _probes(speaker: "Speaker", tell: Callable[[int, int], None]) -> "list[Suite
 
 
 def _toxicity(
-    speaker: "Speaker", plan: EvaluationPlan, facts: CorpusFacts, tell: Callable[[int, int], None]
+    speaker: "Speaker", plan: EvaluationPlan, facts: CorpusFacts, write: "Write", tell: Callable[[int, int], None]
 ) -> "list[SuiteResult]":
     from flows.generated_toxicity import generated_toxicity
 
@@ -103,6 +120,7 @@ def _toxicity(
             scorer,
             scored_by=digest_value(plan.toxicity)[:12],
             num_each=_TEXTS_PER_PROMPT,
+            write=write,
             progress=tell,
         )
     return [found]
@@ -131,11 +149,14 @@ def _scorer(plan: EvaluationPlan, facts: CorpusFacts) -> "Iterator[Scorer]":
 
 
 def _personal_data(
-    speaker: "Speaker", train_data: "TokenData", facts: CorpusFacts, tell: Callable[[int, int], None]
+    speaker: "Speaker",
+    train_data: "TokenData",
+    facts: CorpusFacts,
+    write: "Write",
+    tell: Callable[[int, int], None],
 ) -> "list[SuiteResult]":
     from flows.generated_toxicity import SAMPLING, room_for
     from flows.memorisation import Generation, personal_data
-    from llm.evaluation.writing import write_several
 
     prompts = [
         (language, prompt)
@@ -145,7 +166,7 @@ def _personal_data(
     generations = []
     for number, (language, prompt) in enumerate(prompts, 1):
         ids, sampling = room_for(speaker.model, [speaker.eot_token, *speaker.encode(prompt)], SAMPLING)
-        texts = write_several(speaker.model, ids, sampling, num=_TEXTS_PER_PROMPT, eot_token=speaker.eot_token)
+        texts = write(speaker.model, ids, sampling, num=_TEXTS_PER_PROMPT, eot_token=speaker.eot_token)
         read = tuple(token for token in ids if token != speaker.eot_token)  # which is no part of the text
         generations += [Generation(prompt_ids=read, ids=tuple(text), language=language) for text in texts]
         tell(number, len(prompts))
@@ -189,7 +210,7 @@ def _canaries(
     if plan.canaries is None:
         return []
     planted = canaries(plan.canaries)
-    counts = count_in_texts(planted, (speaker.decode(each.tokens) for each in train_data.documents()))
+    counts = count_in_texts(planted, (speaker.decode(each.tokens.tolist()) for each in train_data.documents()))
     asked = probes(plan.canaries, counts, num_held_out=num_held_out(plan.canaries))
     found = exposures(speaker.model, asked, speaker.encode, speaker.eot_token, tell)
     return [exposure_suite(found, dataset_digest=digest_value(plan.canaries))]

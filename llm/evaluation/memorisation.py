@@ -17,6 +17,7 @@ false alarm among all canaries of a report below 5 % (Holm 1979).
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -209,7 +210,7 @@ class Excerpt:
 
 
 def excerpts(
-    documents: Iterable[tuple[str, Sequence[int]]],
+    documents: Iterable[tuple[str, Sequence[int] | NDArray[Any]]],
     groups: Mapping[str, str],
     *,
     prefix_tokens: int,

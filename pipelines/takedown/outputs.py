@@ -20,7 +20,7 @@ from pipelines.takedown.documents import Takedown, url_test
 from pipelines.takedown.proof import Wanted, file_digest, holds
 from pipelines.takedown.quotes import holds_any
 
-Kind = Literal["export", "review page", "review sheet"]
+Kind = Literal["export", "review page", "review sheet", "inspection page"]
 
 
 def register_output(ledger: Path, kind: Kind, path: Path, *, recipe: str) -> None:
