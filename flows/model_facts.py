@@ -4,6 +4,7 @@ A part that is not there is absent, and nothing else depends on it: a training t
 """
 
 import math
+import re
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -310,10 +311,12 @@ def verdict(result: SuiteResult) -> bool | None:
     return sign * (near - best[1].value) > 0 and sign * (own.value - best[1].value) > result.suite.noise_floor
 
 
+_SUFFIXES = re.compile(r"(_(en|zh)){0,2}(_\d+shot)?$")
+
+
 def application(result: SuiteResult) -> str:
-    """What a suite is about: its name without the language that it ends with."""
-    name, language = result.suite.name, (result.suite.language or "").split("-")[0]
-    return name.removesuffix(f"_{language}") if language else name
+    """What a suite is about: its name without the languages and the number of examples that it ends with."""
+    return _SUFFIXES.sub("", result.suite.name)
 
 
 def _row(facts: Mapping[str, Any]) -> Iterable[float]:
