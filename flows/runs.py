@@ -217,6 +217,25 @@ def end_left_trainings(settings: Settings, place: Workspace, recipe: Recipe) -> 
             _end_left_trainings(open_tracker(settings, place, recipe.name, _flow_run_id()), place)
 
 
+def end_left_runs(settings: Settings, place: Workspace) -> list[str]:
+    """Close every run of the workspace that says it is running though its process is gone; gives what was closed.
+
+    The caller holds the workspace. Raises TransientError where the tracker does not answer.
+    """
+    trainings, executions = _left_trainings(place), read(place)
+    if executions.run_id is not None or executions.flow_run_id is not None:
+        end(place, "KILLED")
+    left = read(place).left
+    if not trainings and not left:
+        return []
+    from flows.tracking import Tracker, open_client
+
+    client = open_client(settings, place)
+    _end_left_trainings(Tracker(client, "", {}), place)
+    end_runs(client, place)
+    return [f"training {folder.name}" for folder in trainings] + [f"execution {run_id}" for run_id in left]
+
+
 def _left_trainings(place: Workspace, but: Path | None = None) -> list[Path]:
     """Folders of trainings that have a run and were killed. Whoever asks holds the workspace, so nobody trains in them."""
     folders = [path.parent for path in sorted((place.root / "models").glob(f"*/{_RUN_ID}"))]
