@@ -28,6 +28,8 @@ _HEADLINES = {
     "evaluation": ("evaluation/loss", "evaluation/bits_per_byte"),
 }
 """Figures of the parts that their parent shows, too."""
+_PAGES = {"corpus": "review/index.html", "evaluation": "page/index.html"}
+"""Of the parts that have one, for a reviewer to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,9 @@ def describe(run: "TrackedRun") -> None:
         shown = {name: found.data.metrics[name] for name in _HEADLINES[part] if name in found.data.metrics}
         figures |= shown
         told = ", ".join(f"{name.split('/')[-1].replace('_', ' ')} {value:,.6g}" for name, value in shown.items())
-        lines.append(f"- [{part}](#/experiments/{found.info.experiment_id}/runs/{found.info.run_id}): {told}")
+        link = f"#/experiments/{found.info.experiment_id}/runs/{found.info.run_id}"
+        page = f" ([page]({link}/artifacts/{_PAGES[part]}))" if part in _PAGES else ""
+        lines.append(f"- [{part}]({link}): {told}{page}")
     run.log_metrics(figures)
     run.set_tags({f"corpusmill.{part}_run_id": run_id for part, run_id in parts.items()})
     run.set_tags({"mlflow.note.content": "\n".join(lines)})

@@ -29,6 +29,8 @@ from pipelines.fingerprint import code_fingerprint
 
 _MAX_DATASET_DIGEST = 32
 """MLflow refuses a digest of more than 36 characters; the whole one is kept in a tag."""
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""Without it MLflow's UI takes an experiment for one of agents, and opens it on their traces."""
 _MAX_PARAMS_A_BATCH = 100
 MAX_METRICS_A_BATCH = 1000
 _NUM_RETRIES = "2"
@@ -209,7 +211,7 @@ def open_tracker(settings: Settings, workspace: Workspace, recipe: str, flow_run
         experiment_id = experiment.experiment_id
     else:
         location = None if settings.mlflow_tracking_uri else workspace.mlflow_artifacts.absolute().as_uri()
-        experiment_id = client.create_experiment(recipe, artifact_location=location)
+        experiment_id = client.create_experiment(recipe, artifact_location=location, tags=_EXPERIMENT_TAGS)
     tags = {"corpusmill.recipe": recipe, "corpusmill.code": code_version()}
     if flow_run_id is not None:
         tags["prefect.flow_run_id"] = flow_run_id
