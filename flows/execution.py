@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.workspace import Workspace
-from pipelines.errors import StorageError
+from pipelines.store import storage_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -125,16 +125,12 @@ def write(place: Workspace, execution: Execution) -> None:
     """Note it. Raises StorageError where the folder cannot be written."""
     path = _path(place)
     temporary = path.with_name(f".{path.name}")
-    try:
+    with storage_errors(path):
         if execution == Execution():
             path.unlink(missing_ok=True)
             return
         temporary.write_text(json.dumps(asdict(execution)), encoding="utf-8")
         temporary.replace(path)
-    except OSError as error:
-        raise StorageError(
-            f"got {error} for {path}, wanted to write it: make room, or mend the permissions."
-        ) from error
 
 
 def _path(place: Workspace) -> Path:

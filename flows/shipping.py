@@ -28,7 +28,7 @@ _PASS_SECONDS = 5.0
 """Between two looks at the journal."""
 _SAMPLE_SECONDS = 10.0
 """Between two looks at how busy the machine is; a machine that the tracker does not hear of in time is not made up for."""
-_MAX_WAIT_SECONDS = 60.0
+_MAX_WAIT_SECONDS = 20.0
 """Between two tries of a tracker that does not answer; the first waits as long as a look."""
 _SILENCE_SECONDS = 10.0
 """Without an answer, at the end of a training, and it is left to a later run."""
