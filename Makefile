@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA ?= $(CORPUSMILL_TEST_DATA)
 
-.PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-dedup bench-incremental bench-kills bench-train bench-train-kills bench-journal bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown real-pages lock clean
+.PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-dedup bench-incremental bench-kills bench-train bench-train-kills bench-journal bench-outage bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown real-pages lock clean
 
 run: $(READY)
 	$(BIN)/corpusmill run
@@ -72,6 +72,9 @@ bench-dedup: $(READY)
 # FOLDERS="a b" names folders that infra/fetch_debian_docs.sh unpacked into.
 bench-incremental: $(READY)
 	$(BIN)/python tests/benchmarks/bench_incremental.py $(FOLDERS)
+
+bench-outage: $(READY)
+	$(BIN)/python tests/benchmarks/bench_outage.py
 
 bench-memory: $(READY)
 	$(BIN)/python tests/benchmarks/bench_memory.py

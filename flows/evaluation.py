@@ -1,6 +1,6 @@
 """The evaluation of a finished training: what it is measured by, kept under a key, its items beside it.
 
-`evaluations/KEY.json` has the figures, `evaluations/KEY.suites.json` every suite with its items, for comparisons.
+`evaluations/KEY.json` has the figures, `evaluations/KEY/suites.json` every suite with its items, for comparisons.
 """
 
 import json
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from llm.evaluation.suite import SuiteResult
     from llm.model import GPT
 
-_SUITES = ".suites.json"
+_SUITES = "suites.json"
 _SMALL_NUM_PARAMETERS = 20_000_000
 
 
@@ -181,7 +181,7 @@ def read_suites(job: TrainingJob, plan: EvaluationPlan) -> "list[SuiteResult]":
 
 def suites_path(job: TrainingJob, plan: EvaluationPlan) -> Path:
     """Where the suites of an evaluation are kept."""
-    return job.evaluation_path(job.evaluation_key(plan)).with_suffix(_SUITES)
+    return job.evaluation_path(job.evaluation_key(plan)).with_suffix("") / _SUITES
 
 
 def _write_suites(path: Path, suites: "Sequence[SuiteResult]") -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.workspace import Workspace
-from pipelines.errors import StorageError
+from pipelines.store import storage_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,6 +28,8 @@ _HEADLINES = {
     "evaluation": ("evaluation/loss", "evaluation/bits_per_byte"),
 }
 """Figures of the parts that their parent shows, too."""
+_PAGES = {"corpus": "review/index.html", "evaluation": "page/index.html"}
+"""Of the parts that have one, for a reviewer to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,9 @@ def describe(run: "TrackedRun") -> None:
         shown = {name: found.data.metrics[name] for name in _HEADLINES[part] if name in found.data.metrics}
         figures |= shown
         told = ", ".join(f"{name.split('/')[-1].replace('_', ' ')} {value:,.6g}" for name, value in shown.items())
-        lines.append(f"- [{part}](#/experiments/{found.info.experiment_id}/runs/{found.info.run_id}): {told}")
+        link = f"#/experiments/{found.info.experiment_id}/runs/{found.info.run_id}"
+        page = f" ([page]({link}/artifacts/{_PAGES[part]}))" if part in _PAGES else ""
+        lines.append(f"- [{part}]({link}): {told}{page}")
     run.log_metrics(figures)
     run.set_tags({f"corpusmill.{part}_run_id": run_id for part, run_id in parts.items()})
     run.set_tags({"mlflow.note.content": "\n".join(lines)})
@@ -121,16 +125,12 @@ def write(place: Workspace, execution: Execution) -> None:
     """Note it. Raises StorageError where the folder cannot be written."""
     path = _path(place)
     temporary = path.with_name(f".{path.name}")
-    try:
+    with storage_errors(path):
         if execution == Execution():
             path.unlink(missing_ok=True)
             return
         temporary.write_text(json.dumps(asdict(execution)), encoding="utf-8")
         temporary.replace(path)
-    except OSError as error:
-        raise StorageError(
-            f"got {error} for {path}, wanted to write it: make room, or mend the permissions."
-        ) from error
 
 
 def _path(place: Workspace) -> Path:

@@ -27,12 +27,12 @@ from flows.review import write_page
 from flows.safety import CorpusFacts
 from flows.settings import num_cores, read_settings
 from flows.sources import collect, known_crawls
-from flows.workspace import Workspace
+from flows.workspace import Workspace, writing
 from pipelines.corpus import CorpusConfig, corpus_nodes, read_aligned, tokenizer_resource, toxicity_config
 from pipelines.crawl import lookup
 from pipelines.crawl.report import crawl_report
 from pipelines.digest import digest_file
-from pipelines.errors import ConfigError, CorpusmillError, InputError, StorageError
+from pipelines.errors import ConfigError, CorpusmillError, InputError, StorageError, TransientError
 from pipelines.eu_summary import CrawledSource, ListedSource, eu_summary, eu_summary_markdown
 from pipelines.explain import stories
 from pipelines.export import export_documents
@@ -469,6 +469,7 @@ def doctor(workspace_path: Path | None) -> dict[str, Any]:
         *_check_bucket(place),
         _check_disk(place),
         _check_loopback(),
+        *_check_runs(place, workspace_path),
     ]
     device, _, _ = _torch_device()
     facts = {"cores": num_cores(), "device": device, "workspace": str(place.root)}
@@ -518,6 +519,24 @@ def _check_bucket(place: Workspace) -> list[dict[str, Any]]:
     except CorpusmillError as error:
         found, is_ok = str(error), False
     return [{"name": "store", "ok": is_ok, "found": found, "wanted": f"{place.bucket} readable: see AWS_ENDPOINT_URL"}]
+
+
+def _check_runs(place: Workspace, workspace_path: Path | None) -> list[dict[str, Any]]:
+    """Closes runs that are left open in MLflow, unless somebody is at work."""
+    if not place.store_place.root.is_dir():
+        return []
+    from flows.runs import end_left_runs
+
+    wanted = "a tracker that answers: start it, or mend MLFLOW_TRACKING_URI"
+    try:
+        with writing(place):
+            closed = end_left_runs(read_settings(workspace_path), place)
+        found = f"closed {', '.join(closed)}" if closed else "none is left open"
+    except StorageError:
+        found = "a run is going on: not looked at"
+    except TransientError as error:
+        return [{"name": "runs", "ok": False, "found": str(error), "wanted": wanted}]
+    return [{"name": "runs", "ok": True, "found": found, "wanted": wanted}]
 
 
 def _check_disk(place: Workspace) -> dict[str, Any]:

@@ -36,6 +36,7 @@ DATASET = "dataset and tokenizer"
 EVENT_KINDS = ("step_skipped", "rolled_back", "resumed", "checkpoint_passed_over")
 """What a reviewer looks at; that a training began and wrote checkpoints is no event here."""
 _MAX_URLS = 20
+_SUFFIXES = re.compile(r"(_(en|zh)){0,2}(_\d+shot)?$")
 _BIAS = re.compile(r"bias|crows|bbq|stereo|toxic|^probes_", re.IGNORECASE)
 _MEMORISATION = re.compile(r"memori|canar|exposure|extraction|verbatim|personal_data", re.IGNORECASE)
 _Z = 1.959963984540054
@@ -332,13 +333,13 @@ def is_memorisation(result: SuiteResult) -> bool:
 
 
 def application(result: SuiteResult) -> str:
-    """What a suite is about: its name without the language that it ends with; of bias and memorisation these."""
+    """What a suite is about: its name without the languages and the number of examples that it ends with; of bias and
+    memorisation these."""
     if is_bias(result):
         return "bias and toxicity"
     if is_memorisation(result):
         return "memorisation and personal data"
-    name, language = result.suite.name, (result.suite.language or "").split("-")[0]
-    return name.removesuffix(f"_{language}") if language else name
+    return _SUFFIXES.sub("", result.suite.name)
 
 
 def _row(facts: Mapping[str, Any]) -> Iterable[float]:

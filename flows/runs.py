@@ -47,6 +47,8 @@ _logger = logging.getLogger(__name__)
 _RUN_ID = "mlflow_run_id"
 _JOURNAL_TAG = "corpusmill.journal"
 _ENDS: Mapping[str, End] = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "killed"}
+MODEL_ID = "corpusmill.model_id"
+"""On a training's run: the logged model of its last checkpoint."""
 _NOT_IN_A_NAME = re.compile(r"[^\w\-. /:]")
 """What MLflow does not take in the name of a metric."""
 _FINAL_FIGURES = ("first_val_loss", "final_val_loss", "final_train_loss")
@@ -215,6 +217,25 @@ def end_left_trainings(settings: Settings, place: Workspace, recipe: Recipe) -> 
             _end_left_trainings(open_tracker(settings, place, recipe.name, _flow_run_id()), place)
 
 
+def end_left_runs(settings: Settings, place: Workspace) -> list[str]:
+    """Close every run of the workspace that says it is running though its process is gone; gives what was closed.
+
+    The caller holds the workspace. Raises TransientError where the tracker does not answer.
+    """
+    trainings, executions = _left_trainings(place), read(place)
+    if executions.run_id is not None or executions.flow_run_id is not None:
+        end(place, "KILLED")
+    left = read(place).left
+    if not trainings and not left:
+        return []
+    from flows.tracking import Tracker, open_client
+
+    client = open_client(settings, place)
+    _end_left_trainings(Tracker(client, "", {}), place)
+    end_runs(client, place)
+    return [f"training {folder.name}" for folder in trainings] + [f"execution {run_id}" for run_id in left]
+
+
 def _left_trainings(place: Workspace, but: Path | None = None) -> list[Path]:
     """Folders of trainings that have a run and were killed. Whoever asks holds the workspace, so nobody trains in them."""
     folders = [path.parent for path in sorted((place.root / "models").glob(f"*/{_RUN_ID}"))]
@@ -242,7 +263,7 @@ def _mark_end(folder: Path, how: End) -> None:
 
 
 def _record_result(tracked: "TrackedRun", job: TrainingJob, result: JobResult) -> None:
-    from flows.tracking import Measured
+    from flows.tracking import Measured, flatten
 
     last = last_entry(job.folder / JOURNAL)
     at_ms = last.at_ms if last is not None else time.time_ns() // 1_000_000  # an older version left no journal
@@ -250,6 +271,15 @@ def _record_result(tracked: "TrackedRun", job: TrainingJob, result: JobResult) -
         [Measured(f"final/{name}", result.values[name], at_ms, result.values["steps"]) for name in _FINAL_FIGURES]
     )
     tracked.set_tags({"corpusmill.parameters_digest": result.values["parameters_digest"]})
+    if not tracked.tag(MODEL_ID, ""):
+        tags = {
+            "corpusmill.training_key": job.key,
+            "corpusmill.dataset_digest": job.dataset.digest,
+            "corpusmill.parameters_digest": result.values["parameters_digest"],
+            "corpusmill.checkpoint": str(job.folder / result.values["checkpoint"]),
+        }
+        name, params = f"{job.folder.name}-{result.values['checkpoint']}", flatten(canonical(job.model))
+        tracked.set_tags({MODEL_ID: tracked.log_model(name, result.values["steps"], tags, params)})
 
 
 def record_evaluation(
@@ -285,8 +315,9 @@ def record_evaluation(
         with tracker.run("evaluation", tags) as tracked:
             tracked.log_params(flatten({"evaluation": canonical(recipe.evaluation)}))
             figures = {name: value for name, value in result.values.items() if isinstance(value, int | float)}
-            tracked.log_metrics({f"evaluation/{name}": value for name, value in figures.items()})
-            tracked.log_metrics(_suite_metrics(result.values["suites"]))
+            model_id = _model_id(tracker.client, job)
+            tracked.log_metrics({f"evaluation/{name}": value for name, value in figures.items()}, model_id=model_id)
+            tracked.log_metrics(_suite_metrics(result.values["suites"]), model_id=model_id)
             tracked.log_files(suites_path(job, recipe.evaluation_plan()), below="suites")
             tracked.log_dataset(recipe.name, job.dataset.digest, place.store_url, "evaluation")
             samples = job.folder / "samples.md"
@@ -335,6 +366,12 @@ def register_model(
         write_result(path, key, told, [])
         return told
     return None
+
+
+def _model_id(client: "MlflowClient", job: TrainingJob) -> str | None:
+    """The logged model of a training; None where it was recorded before there were any."""
+    run_id = _training_run_id(job)
+    return client.get_run(run_id).data.tags.get(MODEL_ID) if run_id else None
 
 
 def _takedowns(client: "MlflowClient", job: TrainingJob) -> list[str]:

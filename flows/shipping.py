@@ -6,6 +6,7 @@ A tracker that is down, slow or refusing costs the training nothing: a thread of
 """
 
 import json
+import math
 import os
 import threading
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from flows.system_metrics import sampler
 from llm.journal import ENDED, JOURNAL, OPENED, STEP, Entry, journal_id, number, read
 from pipelines.markdown import plain
 
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
 _SHIPPED = "shipped.json"
 _PASS_SECONDS = 5.0
 """Between two looks at the journal."""
-_MAX_WAIT_SECONDS = 60.0
+_SAMPLE_SECONDS = 10.0
+"""Between two looks at how busy the machine is; a machine that the tracker does not hear of in time is not made up for."""
+_MAX_WAIT_SECONDS = 20.0
 """Between two tries of a tracker that does not answer; the first waits as long as a look."""
 _SILENCE_SECONDS = 10.0
 """Without an answer, at the end of a training, and it is left to a later run."""
@@ -199,6 +203,8 @@ class Shipper:
         run: TrackedRun | None = None
         wait = _PASS_SECONDS
         is_last = False
+        sample: Callable[[], Sequence[Measured]] | None = None
+        sampled_at = -math.inf
         while not is_last:
             is_last = self._ending.is_set()  # what is asked for while we are at it gets a try of its own
             try:
@@ -209,6 +215,10 @@ class Shipper:
                 if is_last and self._finish is not None:
                     self._finish(run)
                     self._is_done = True
+                elif time.monotonic() - sampled_at >= _SAMPLE_SECONDS:
+                    sample = sample or sampler(run.started_at_ms)
+                    run.send(sample())
+                    sampled_at = time.monotonic()
                 wait = _PASS_SECONDS
                 self._problem = None
             except _AbandonedError:

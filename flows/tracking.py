@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from flows.control_plane import check_answers
@@ -29,6 +29,8 @@ from pipelines.fingerprint import code_fingerprint
 
 _MAX_DATASET_DIGEST = 32
 """MLflow refuses a digest of more than 36 characters; the whole one is kept in a tag."""
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""Without it MLflow's UI takes an experiment for one of agents, and opens it on their traces."""
 _MAX_PARAMS_A_BATCH = 100
 MAX_METRICS_A_BATCH = 1000
 _NUM_RETRIES = "2"
@@ -47,6 +49,8 @@ class Measured(NamedTuple):
     value: float
     at_ms: int
     step: int
+    model_id: str | None = None
+    """The logged model that it is of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +67,10 @@ class TrackedRun:
         for start in range(0, len(fresh), _MAX_PARAMS_A_BATCH):
             self.client.log_batch(self.run_id, params=fresh[start : start + _MAX_PARAMS_A_BATCH])
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log figures that were measured now."""
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0, model_id: str | None = None) -> None:
+        """Log figures that were measured now, of a logged model if one is named."""
         now_ms = int(time.time() * 1000)
-        self.send([Measured(name, float(value), now_ms, step) for name, value in metrics.items()])
+        self.send([Measured(name, float(value), now_ms, step, model_id) for name, value in metrics.items()])
 
     def send(self, metrics: Sequence["Measured"]) -> None:
         """Log figures in batches. What MLflow has already, it does not take twice.
@@ -74,11 +78,23 @@ class TrackedRun:
         An infinite figure is logged as none (NaN): MLflow would draw it as 1.8e308, and everything else as a flat line.
         """
         rows = [
-            Metric(each.name, each.value if math.isfinite(each.value) else math.nan, each.at_ms, each.step)
+            Metric(
+                each.name, each.value if math.isfinite(each.value) else math.nan, each.at_ms, each.step, each.model_id
+            )
             for each in metrics
         ]
         for start in range(0, len(rows), MAX_METRICS_A_BATCH):
             self.client.log_batch(self.run_id, metrics=rows[start : start + MAX_METRICS_A_BATCH])
+
+    def log_model(self, name: str, step: int, tags: Mapping[str, str], params: Mapping[str, Any]) -> str:
+        """Name a checkpoint, which stays where it is, as a logged model and an output of the run; gives its id."""
+        experiment_id = self.client.get_run(self.run_id).info.experiment_id
+        model = self.client.create_logged_model(
+            experiment_id, name, self.run_id, dict(tags), {key: str(value)[:6000] for key, value in params.items()}
+        )
+        self.client.finalize_logged_model(model.model_id, "READY")
+        self.client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step)])
+        return str(model.model_id)
 
     def end(self, status: Status) -> None:
         """Say how the run ended."""
@@ -87,6 +103,11 @@ class TrackedRun:
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; values are cut at MLflow's 8,000 characters."""
         self.client.log_batch(self.run_id, tags=[RunTag(name, value[:8000]) for name, value in tags.items()])
+
+    @property
+    def started_at_ms(self) -> int:
+        """When the run began: milliseconds of UTC since 1970."""
+        return int(self.client.get_run(self.run_id).info.start_time)
 
     def tag(self, name: str, default: str) -> str:
         """What a tag says, the default where there is none."""
@@ -190,7 +211,7 @@ def open_tracker(settings: Settings, workspace: Workspace, recipe: str, flow_run
         experiment_id = experiment.experiment_id
     else:
         location = None if settings.mlflow_tracking_uri else workspace.mlflow_artifacts.absolute().as_uri()
-        experiment_id = client.create_experiment(recipe, artifact_location=location)
+        experiment_id = client.create_experiment(recipe, artifact_location=location, tags=_EXPERIMENT_TAGS)
     tags = {"corpusmill.recipe": recipe, "corpusmill.code": code_version()}
     if flow_run_id is not None:
         tags["prefect.flow_run_id"] = flow_run_id

@@ -58,12 +58,12 @@ def test_the_readme_names_its_two_commands_first():
 def test_the_recipes_of_the_readme_are_valid(tmp_path):
     recipes = [parse_recipe(text, tmp_path) for text in blocks("yaml")]
     assert [[source.kind for source in recipe.sources] for recipe in recipes] == [
-        ["text", "canaries"],
-        ["text"],
         ["crawl", "warc", "text"],
         ["warc"],
         ["text"],
         ["warc"],
+        ["text", "canaries"],
+        ["text"],
     ]
 
 

@@ -429,7 +429,7 @@ def _suite_row(each: SuiteResult, shown: Limits) -> str:
     )
     return (
         f'<tr>{named}<td class="n" data-label="Score"><strong>{_number(figure.value)}</strong> {_interval(figure)}</td>'
-        f'<td data-label="Baselines">{baselines or _NONE}</td><td data-label="Verdict">{_verdict(each)}</td>'
+        f'<td data-label="Baselines">{baselines or _NONE}</td><td class="verdict" data-label="Verdict">{_verdict(each)}</td>'
         f'<td class="n" data-label="Items">{figure.num_items:,}</td></tr>'
     )
 

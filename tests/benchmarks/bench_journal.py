@@ -142,6 +142,7 @@ def report(step: int) -> StepReport:
         mfu=0.41,
         seconds=seconds,
         val_loss=None,
+        batch_digest=f"{step:016x}",
     )
 
 

@@ -40,6 +40,7 @@ SECONDS = StepSeconds(data=0.1, forward=1.0, backward=2.0, optimizer=0.5, log=0.
 RESULT = JobResult(
     values={
         "steps": 60,
+        "checkpoint": "step-00000060",
         "first_val_loss": 6.0,
         "final_val_loss": 5.0,
         "final_train_loss": 4.0,
@@ -154,7 +155,13 @@ def test_a_run_shows_what_a_reviewer_looks_for(server: MlflowServer, training: A
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
     names = {"data", "forward", "backward", "optimizer", "log", "checkpoint", "whole"}
-    assert set(run.data.metrics) == {
+    busy = {name for name in run.data.metrics if name.startswith("system/")}
+    assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= busy
+    (model,) = client.search_logged_models([run.info.experiment_id])
+    assert run.data.tags["corpusmill.model_id"] == model.model_id
+    assert model.tags["corpusmill.training_key"] == made.job.key
+    assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
+    assert set(run.data.metrics) - busy == {
         *(f"train/{name}" for name in ("loss", "learning_rate", "grad_norm", "tokens_per_second", "mfu")),
         *(f"train/seconds/{name}" for name in names),
         "validation/loss",
@@ -475,7 +482,7 @@ def test_the_whole_flow_with_a_tracker_that_is_down_first(
     again = corpusmill(*run, MLFLOW_TRACKING_URI=server.url)
     assert {stage["computed"] for stage in again.summary["stages"] if stage["name"] != "report"} == {0}
     found = [each for each in all_runs(server.url) if each.data.tags["corpusmill.recipe"] == "whole-flow"]
-    assert sorted(each.info.run_name for each in found) == ["corpus", "evaluation", "training"]
+    assert sorted(each.info.run_name for each in found) == ["corpus", "evaluation", "pipeline", "training"]
     assert {each.info.status for each in found} == {"FINISHED"}
     (trained,) = [each for each in found if each.info.run_name == "training"]
     assert [step for step, _, _ in server.history(trained.info.run_id, "train/loss")] == [1, 2, 3, 4, 5, 6]

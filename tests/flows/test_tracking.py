@@ -16,10 +16,11 @@ from mlflow.entities import Run
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from flows import execution, runs
+from flows.inspection import doctor
 from flows.recipe import load_recipe
 from flows.settings import Settings
 from flows.tracking import open_tracker
-from flows.workspace import Workspace
+from flows.workspace import Workspace, writing
 from pipelines.errors import TerminalError
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
@@ -257,6 +258,16 @@ def test_an_execution_that_fails_or_is_killed_says_so(recorded: Recorded, tmp_pa
         assert client.get_run(killed).info.status == "RUNNING"
     assert client.get_run(killed).info.status == "KILLED"
     assert not (tmp_path / "execution.json").exists()
+    execution.begin(place, "d")
+    left = record("d")
+    place.open_store()
+    with writing(place):
+        (check,) = [each for each in doctor(tmp_path)["checks"] if each["name"] == "runs"]
+        assert check["ok"]
+    assert f"execution {left}" in check["found"]
+    assert client.get_run(left).info.status == "KILLED"
+    (check,) = [each for each in doctor(tmp_path)["checks"] if each["name"] == "runs"]
+    assert check["found"] == "none is left open"
 
 
 def test_a_run_that_computes_nothing_is_no_new_run(
