@@ -6,6 +6,7 @@ or stall are found and recorded (`isolation`); else the piece is tried once more
 """
 
 import contextlib
+import gc
 import logging
 import signal
 import subprocess
@@ -218,13 +219,21 @@ class BesideExecutor:
         self._pool.close()
 
 
+_GC_THRESHOLDS = (10_000, 20, 20)
+"""Python's own looks for cycles every 700 objects: a twentieth of the time of a small change, and stages make next to none."""
+
+
 @contextmanager
 def open_executor(num_workers: int) -> Iterator[Executor]:
     """A pool that ends with the block; for no worker, this process, and one beside it for what strangers' pages can crash."""
     executor = PoolExecutor(num_workers) if num_workers > 0 else BesideExecutor()
+    thresholds = gc.get_threshold()
+    gc.freeze()  # what is imported stays
+    gc.set_threshold(*_GC_THRESHOLDS)
     try:
         yield executor
     finally:
+        gc.set_threshold(*thresholds)
         executor.close()
 
 
