@@ -69,7 +69,7 @@ def write_figures(folder: Path, facts: ModelFacts) -> list[Path]:
     return [_write(folder / f"{name}.png", figure) for name, figure in figures.items()]
 
 
-def write_signal_figures(folder: Path, review: Mapping[str, Any]) -> list[Path]:
+def write_signal_figures(folder: Path, review: Mapping[str, Any], *, max_panels: int = _MAX_HISTOGRAMS) -> list[Path]:
     """Write histograms of the signals that rules compare with thresholds: `review` is what `review_facts` returns.
 
     Twelve to a sheet, signals-NUMBER.png in the folder; rules that most documents fail come first. Raises StorageError for
@@ -79,8 +79,19 @@ def write_signal_figures(folder: Path, review: Mapping[str, Any]) -> list[Path]:
     panels = [(rule, panel) for rule in rules for panel in rule["panels"]]
     return [
         _write(folder / f"signals-{start // _SHEET + 1}.png", _sheet(panels[start : start + _SHEET]))
-        for start in range(0, min(len(panels), _MAX_HISTOGRAMS), _SHEET)
+        for start in range(0, min(len(panels), max_panels), _SHEET)
     ]
+
+
+def write_corpus_figures(folder: Path, review: Mapping[str, Any], card: Mapping[str, Any] | None) -> list[Path]:
+    """Write the funnel of a data card and the first sheet of signals: of those that most documents fail.
+
+    Raises StorageError for the disk.
+    """
+    written = write_signal_figures(folder, review, max_panels=_SHEET)
+    if card is not None:
+        written.append(_write(folder / "funnel.png", funnel_figure(card["funnel"])))
+    return written
 
 
 def funnel_figure(rows: Sequence[Sequence[Any]]) -> "Figure":

@@ -386,6 +386,20 @@ def report(recipe_path: Path | None, workspace_path: Path | None) -> dict[str, A
 def public_summary(recipe_path: Path | None, workspace_path: Path | None, *, is_sme: bool) -> dict[str, Any]:
     """The EU AI Act's public summary of the newest build: `markdown` and the same as `facts`."""
     recipe, place, store, config, done = _built(recipe_path, workspace_path)
+    facts = summary_facts(recipe, place, store, config, done, is_sme=is_sme)
+    return {"markdown": eu_summary_markdown(facts), "facts": facts}
+
+
+def summary_facts(
+    recipe: Recipe,
+    place: Workspace,
+    store: Store,
+    config: CorpusConfig,
+    done: Mapping[str, Manifest],
+    *,
+    is_sme: bool,
+) -> dict[str, Any]:
+    """What the public summary of a build says."""
     crawled, listed = [], []
     for source in recipe.sources:
         if isinstance(source, CrawlSource):
@@ -401,7 +415,7 @@ def public_summary(recipe_path: Path | None, workspace_path: Path | None, *, is_
             dataset = getattr(source, "dataset", None)
             places = (dataset,) if dataset else tuple(getattr(source, "paths", ()))
             listed.append(ListedSource(name=source.name, kind=source.kind, places=places))
-    facts = eu_summary(
+    return eu_summary(
         store,
         done,
         name=recipe.name,
@@ -411,7 +425,6 @@ def public_summary(recipe_path: Path | None, workspace_path: Path | None, *, is_
         obeys_reservations=config.policy.compliance is not None,
         is_sme=is_sme,
     )
-    return {"markdown": eu_summary_markdown(facts), "facts": facts}
 
 
 def _sources_of_units(recipe: Recipe, place: Workspace) -> dict[str, str]:

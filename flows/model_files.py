@@ -50,7 +50,7 @@ def write_model_files(
         evaluation=evaluation,
         suites=suites,
         ladder=[_rung(each) for each in evaluation["ladder"]],
-        corpus=_card(place.report_folder(recipe) / "data_card.json"),
+        corpus=read_card(place.report_folder(recipe) / "data_card.json"),
         urls=urls_of(named) if named else {},
         takedowns=takedowns,
         code_version=code_version,
@@ -66,7 +66,7 @@ def _rung(each: Mapping[str, Any]) -> Rung:
     return Rung(name=each["name"], bits_per_byte=Figure(**each["bits_per_byte"]), beats_below=each["beats_below"])
 
 
-def _card(path: Path) -> dict[str, Any] | None:
+def read_card(path: Path) -> dict[str, Any] | None:
     """The values of a data card; None where it is gone or damaged."""
     try:
         body = json.loads(path.read_bytes())

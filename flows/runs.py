@@ -21,6 +21,7 @@ from flows.evaluation import read_suites, suites_path
 from flows.execution import begin, end, end_runs, read
 from flows.execution import describe as describe_execution
 from flows.gates import check_gates
+from flows.inspection import summary_facts
 from flows.jobs import JobResult, TrainingJob
 from flows.models import export_checked
 from flows.recipe import Recipe
@@ -33,6 +34,7 @@ from llm.journal import JOURNAL, End, Journal, is_left, journal_id, last_entry
 from pipelines.corpus import CorpusConfig
 from pipelines.digest import canonical, digest_value
 from pipelines.errors import StorageError
+from pipelines.eu_summary import eu_summary_markdown
 from pipelines.review import review_facts
 from pipelines.store import Manifest, Store
 
@@ -47,6 +49,8 @@ _logger = logging.getLogger(__name__)
 _RUN_ID = "mlflow_run_id"
 _JOURNAL_TAG = "corpusmill.journal"
 _ENDS: Mapping[str, End] = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "killed"}
+_MAX_ROWS = 500
+"""Of a suite's items in its table; the file has all."""
 MODEL_ID = "corpusmill.model_id"
 """On a training's run: the logged model of its last checkpoint."""
 _NOT_IN_A_NAME = re.compile(r"[^\w\-. /:]")
@@ -110,7 +114,15 @@ def record_corpus(
     folder = place.report_folder(recipe.name)
     facts = review_facts(store, done, config, num_per_rule=_NUM_PER_RULE, seed=0)
     page = write_page(folder / "review", recipe.name, facts, max_bytes=_MAX_PAGE_BYTES)
+    public = folder / "eu_summary.md"
+    public.write_text(
+        eu_summary_markdown(summary_facts(recipe, place, store, config, done, is_sme=False)), encoding="utf-8"
+    )
+    from flows.figures import write_corpus_figures
+    from flows.model_files import read_card
     from flows.tracking import flatten, open_tracker
+
+    figures = write_corpus_figures(folder / "figures", facts, read_card(folder / "data_card.json"))
 
     tags = {"corpusmill.dataset_digest": summary["dataset_digest"]}
     tags |= {f"corpusmill.manifest.{name}": manifest.digest for name, manifest in done.items()}
@@ -128,7 +140,8 @@ def record_corpus(
                 }
             )
             tracked.log_dataset(recipe.name, summary["dataset_digest"], place.store_url, "corpus")
-            tracked.log_files(folder / "data_card.md", folder / "data_card.json")
+            tracked.log_files(folder / "data_card.md", folder / "data_card.json", public)
+            tracked.log_files(*figures, below="figures")
             tracked.log_files(page, below="review")
         write_result(folder / "corpus_run.json", summary["dataset_digest"], {"run_id": tracked.run_id}, [])
 
@@ -302,12 +315,13 @@ def record_evaluation(
     }
     with _unless_the_tracker_is_down("the record of the evaluation"):
         tracker = open_tracker(settings, place, recipe.name, _flow_run_id())
+        suites = read_suites(job, recipe.evaluation_plan())
         files = write_model_files(
             place,
             recipe.name,
             job,
             result.values,
-            read_suites(job, recipe.evaluation_plan()),
+            suites,
             urls_of=urls_of,
             takedowns=_takedowns(tracker.client, job),
             code_version=code_version(),
@@ -324,6 +338,9 @@ def record_evaluation(
             lines = [f"## {sample['prompt']!r}\n\n{sample['text']}\n" for sample in result.values["samples"]]
             samples.write_text("# Samples\n\n" + "\n".join(lines), encoding="utf-8")
             tracked.log_files(samples, files.card)
+            tracked.log_table("samples", result.values["samples"])
+            for each in suites:
+                tracked.log_table(each.suite.name, each.items[:_MAX_ROWS])
             tracked.log_files(files.page, below="page")
             tracked.log_files(*files.figures, below="figures")
         key = job.evaluation_key(recipe.evaluation_plan())

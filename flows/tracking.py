@@ -6,6 +6,7 @@ client is used directly: nothing global, nothing patched, nothing autologged.
 
 import functools
 import importlib.metadata
+import json
 import logging
 import math
 import os
@@ -96,6 +97,13 @@ class TrackedRun:
         self.client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step)])
         return str(model.model_id)
 
+    def log_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Rows as a table that MLflow shows, `tables/NAME.json`; nothing where there is no row."""
+        if rows:
+            columns = list(dict.fromkeys(column for row in rows for column in row))
+            data = {column: [_cell(row.get(column)) for row in rows] for column in columns}
+            self.client.log_table(self.run_id, data, f"tables/{name}.json")
+
     def end(self, status: Status) -> None:
         """Say how the run ended."""
         self.client.set_terminated(self.run_id, status)
@@ -178,6 +186,13 @@ class Tracker:
     def _run_with(self, tag: str, value: str) -> str | None:
         found = self.client.search_runs([self.experiment_id], f"tags.`{tag}` = '{value}'", max_results=1)
         return found[0].info.run_id if found else None
+
+
+def _cell(value: Any) -> Any:
+    """A value that fits a cell: of a list or a mapping its text."""
+    return (
+        value if value is None or isinstance(value, str | int | float | bool) else json.dumps(value, ensure_ascii=False)
+    )
 
 
 def tag_runs(client: MlflowClient, tag: str, values: Sequence[str], wanted: Mapping[str, Sequence[str]]) -> list[str]:

@@ -145,8 +145,21 @@ def test_the_data_card_and_the_samples_are_artifacts(recorded: Recorded, tmp_pat
     assert {item.path for item in recorded.client.list_artifacts(corpus)} == {
         "data_card.md",
         "data_card.json",
+        "eu_summary.md",
+        "figures",
         "review",
     }
+    assert {item.path for item in recorded.client.list_artifacts(corpus, "figures")} == {
+        "figures/funnel.png",
+        "figures/signals-1.png",
+    }
+    run_id = recorded.the("evaluation").info.run_id
+    tables = {item.path for item in recorded.client.list_artifacts(run_id, "tables")}
+    assert {"tables/samples.json", "tables/held_out.json"} <= tables
+    path = recorded.client.download_artifacts(run_id, "tables/held_out.json", str(tmp_path))
+    table = json.loads(Path(path).read_text())
+    assert table["columns"][:3] == ["id", "score", "weight"]
+    assert len(table["data"]) == recorded.summary["evaluation"]["num_documents"]
     samples = Path(recorded.client.download_artifacts(evaluation, "samples.md", str(tmp_path)))
     assert recorded.summary["evaluation"]["samples"][0]["text"] in samples.read_text(encoding="utf-8")
 
