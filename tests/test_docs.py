@@ -46,9 +46,12 @@ def test_the_commands_of_the_readme_run(environment):
         assert done.returncode == 0, f"{command}: {done.stderr[-2000:]}"
         assert done.stdout.strip(), command
     run = subprocess.run(["corpusmill", "plan"], cwd=folder, env=env, capture_output=True, text=True, check=True)
-    computed = re.findall(r"compute (\d+)", run.stdout)
+    computed = dict(re.findall(r"(\w+) +compute (\d+)", run.stdout))
     assert len(computed) >= 12
-    assert set(computed) == {"0"}
+    del computed[
+        "evaluate"
+    ]  # the README takes a page down after it, and extraction is measured by what is a copy of what
+    assert set(computed.values()) == {"0"}
 
 
 def test_the_readme_names_its_two_commands_first():
