@@ -60,6 +60,13 @@ WorkspacePath = Annotated[
     ),
 ]
 By = Annotated[str | None, typer.Option("--by", help="Who asks. Default: your user name.")]
+ModelRecipe = Annotated[
+    Path | None, typer.Option("--recipe", help="Recipe whose model is asked; the newest model if left out.")
+]
+ModelFolder = Annotated[
+    Path | None,
+    typer.Option("--model", help="Folder of a model in its place: exported, published GPT-2, or a training's."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; words go to stderr.")]
 Workers = Annotated[
     int | None,
@@ -371,13 +378,8 @@ def generate(
         list[str] | None, typer.Option("--stop", help="End before this text; may be given again for others.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
-    recipe: Annotated[
-        Path | None, typer.Option("--recipe", help="Recipe whose model writes; the newest model if left out.")
-    ] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option("--model", help="Folder of a model in its place: exported, published GPT-2, or a training's."),
-    ] = None,
+    recipe: ModelRecipe = None,
+    model: ModelFolder = None,
     checkpoint: WhichCheckpoint = "last",
     workspace: WorkspacePath = None,
     as_json: AsJson = False,
@@ -398,15 +400,6 @@ def generate(
         on_text=_show if streams else lambda _: None,
     )
     _emit(found, lambda found: [""] if streams else [found["text"]], as_json=as_json)
-
-
-ModelRecipe = Annotated[
-    Path | None, typer.Option("--recipe", help="Recipe whose model is asked; the newest model if left out.")
-]
-ModelFolder = Annotated[
-    Path | None,
-    typer.Option("--model", help="Folder of a model in its place: exported, published GPT-2, or a training's."),
-]
 
 
 @app.command()
@@ -499,13 +492,8 @@ def promote(
 
 @app.command()
 def serve(
-    recipe: Annotated[
-        Path | None, typer.Option("--recipe", help="Recipe whose model is served; the newest model if left out.")
-    ] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option("--model", help="Folder of a model in its place: exported, published GPT-2, or a training's."),
-    ] = None,
+    recipe: ModelRecipe = None,
+    model: ModelFolder = None,
     checkpoint: WhichCheckpoint = "last",
     host: Annotated[
         str, typer.Option("--host", help="Address to listen on; beyond loopback it needs $CORPUSMILL_SERVE_TOKEN.")

@@ -19,7 +19,7 @@ from pipelines.store import storage_errors
 _MAX_SPELLED_OUT = 30
 """Control characters spelled out in one stretch of text; a page of nothing else stays small."""
 _MAX_COMBINING = 3
-_STYLE = Path(__file__).with_suffix(".css")
+_STYLE, _FRAME = (Path(__file__).with_suffix(suffix) for suffix in (".css", ".html"))
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
 _SCRIPT = re.compile(r"[A-Z][a-z]{3}")
 
@@ -38,9 +38,18 @@ def style_of(path: Path) -> str:
     return "\n".join(each.read_text(encoding="utf-8").strip() for each in (_STYLE, path))
 
 
-def filled(template: str, parts: Mapping[str, str]) -> str:
-    """A template with its parts. One pass: nothing that was put in is looked at again."""
+def filled(body: str, parts: Mapping[str, str]) -> str:
+    """A page: the frame of all of them around a template of its body, with the parts of both (policy, title, style).
+
+    One pass: nothing that was put in is looked at again.
+    """
+    template = _frame().replace("{{body}}", body)
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
+
+
+@cache
+def _frame() -> str:
+    return _FRAME.read_text(encoding="utf-8").strip()
 
 
 def write_whole(path: Path, page: str) -> Path:

@@ -1,15 +1,16 @@
 """The loss of continuations after their contexts, ids in: what the measures of bias and memorisation are made of.
 
 A context is read from an end-of-text token. What does not fit the model's block_size is left out on the left; a continuation
-that is longer is scored in pieces of half of it, each after as much of what precedes it as fits.
+that is longer is scored in pieces of half of it, each after as much of what precedes it as fits: unlike `likelihood`, whose
+rules are those of published figures, no token is scored after less than half a context.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from llm.evaluation.likelihood import Span, token_scores
 from llm.model import GPT
 from pipelines.errors import ConfigError
 
@@ -18,8 +19,9 @@ Encode = Callable[[str], Sequence[int]]
 Progress = Callable[[int, int], None]
 """Is told how many are done, of how many."""
 
-_MAX_NUM_TOKENS = 1 << 13
-"""In a batch, padding included."""
+_BATCH_SIZE = 32
+_NUM_A_PART = 512
+"""Pieces between two reports of progress."""
 
 
 def no_progress(_done: int, _num: int) -> None:
@@ -56,44 +58,27 @@ def continuation_losses(
 
     Raises ConfigError for an empty one and for an id that the model has not.
     """
-    vocab_size, block_size = model.config.vocab_size, model.config.block_size
     for context, continuation in pairs:
         if not context or not continuation:
             raise ConfigError(
                 f"got a context of {len(context)} tokens and a continuation of {len(continuation)}, wanted at least one "
                 "of each: mend or leave out the item."
             )
-        if outside := [token for part in (context, continuation) for token in part if not 0 <= token < vocab_size]:
-            raise ConfigError(
-                f"got token id {outside[0]}, wanted ids below the model's vocab_size of {vocab_size}: "
-                "encode with the tokenizer that the model was trained with."
-            )
-    model.eval()
-    device = model.wte.weight.device
-    pieces = [(idx, *piece) for idx, pair in enumerate(pairs) for piece in _pieces(*pair, block_size)]
+    pieces = [(idx, piece) for idx, pair in enumerate(pairs) for piece in _pieces(*pair, model.config.block_size)]
+    pieces.sort(key=lambda each: -len(each[1].ids))  # like lengths together, within a part, too
     found = np.zeros(len(pairs))
-    order = sorted(range(len(pieces)), key=lambda place: -len(pieces[place][1]))
-    start = 0
-    while start < len(order):
-        width = len(pieces[order[start]][1])
-        batch = [pieces[place] for place in order[start : start + max(1, _MAX_NUM_TOKENS // width)]]
-        ids = np.zeros((len(batch), width), np.int64)
-        counts = np.zeros((len(batch), width - 1), np.float64)
-        for row, (_, whole, num_scored) in enumerate(batch):
-            ids[row, : len(whole)] = whole  # padded on the right, where nothing that counts sees it
-            counts[row, len(whole) - 1 - num_scored : len(whole) - 1] = 1
-        read = torch.from_numpy(ids).to(device)
-        losses = model.token_losses(read[:, :-1], read[:, 1:]).double().cpu().numpy()
-        np.add.at(found, [idx for idx, _, _ in batch], (losses * counts).sum(axis=1))
-        start += len(batch)
-        progress(start, len(order))
+    for start in range(0, len(pieces), _NUM_A_PART):
+        part = pieces[start : start + _NUM_A_PART]
+        for (idx, _), scores in zip(part, token_scores(model, [piece for _, piece in part], _BATCH_SIZE), strict=True):
+            found[idx] -= scores.log_likelihoods.sum()
+        progress(start + len(part), len(pieces))
     return found
 
 
-def _pieces(context: Sequence[int], continuation: Sequence[int], block_size: int) -> Iterator[tuple[list[int], int]]:
-    """(ids, at most block_size and one; how many of the last are scored), so that each token is scored once."""
-    whole = [*context, *continuation]
+def _pieces(context: Sequence[int], continuation: Sequence[int], block_size: int) -> Iterator[Span]:
+    """Spans in which each token of the continuation is scored once."""
+    whole = (*context, *continuation)
     step = len(continuation) if len(continuation) <= block_size else max(1, block_size // 2)
     for start in range(len(context), len(whole), step):
         end = min(start + step, len(whole))
-        yield whole[max(0, end - block_size - 1) : end], end - start
+        yield Span(whole[max(0, end - block_size - 1) : end], end - start)
