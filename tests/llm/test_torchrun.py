@@ -103,7 +103,7 @@ def listening(pids: list[int]) -> set[str]:
     for pid in pids:
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(OSError):
-                sockets.add(os.readlink(descriptor))
+                sockets.add(str(descriptor.readlink()))
     found = set()
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
@@ -135,8 +135,8 @@ def test_a_starter_that_is_killed_leaves_a_checkpoint_and_nobody(
 ) -> None:
     path = job("killed", hold_after_step=10)
     starter = subprocess.Popen([sys.executable, "-c", STARTER, path, "1", tmp_path / "train.log"])
-    wait_for("held training", lambda: (tmp_path / "killed" / "step-00000008" / "manifest.json").exists())
-    (rank,) = ranks(mark)
+    wait_for("held training", (tmp_path / "killed" / "step-00000008" / "manifest.json").exists)
+    assert len(ranks(mark)) == 1
     journal = tmp_path / "killed" / "journal.jsonl"
     wait_for("step 10", lambda: b'"step":10' in journal.read_bytes())
     starter.kill()
