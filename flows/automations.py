@@ -2,7 +2,7 @@
 
 A run whose process is gone is told by its heartbeats: three are missing (Prefect does nothing about that by itself), so
 it is set to Crashed. A run that no process takes up is told likewise. A crashed run is scheduled again, so that a
-worker of its pool takes it up where it stopped; a run does not let that happen for ever (`operations.MAX_TAKE_UPS`).
+worker of its pool takes it up where it stopped; a run does not let that happen for ever (`turns.MAX_CRASHES`).
 """
 
 from collections.abc import Mapping, Sequence

@@ -22,8 +22,8 @@ from pipelines.errors import TerminalError
 
 _logger = logging.getLogger(__name__)
 
-MAX_TAKE_UPS = 5
-"""Times that a run is begun before it counts as one that crashes whatever it runs on."""
+MAX_CRASHES = 5
+"""Of a run, after which it counts as one that crashes whatever it runs on."""
 
 
 class CrashLoopError(TerminalError):
@@ -31,12 +31,16 @@ class CrashLoopError(TerminalError):
 
 
 def refuse_to_crash_again() -> None:
-    """Raises CrashLoopError in a run that was begun too often: else it would be taken up for ever."""
-    count = flow_run.run_count or 0
-    if count > MAX_TAKE_UPS:
+    """Raises CrashLoopError in a run that crashed too often: else it would be taken up for ever."""
+    if not flow_run.id:
+        return
+    with get_client(sync_client=True) as client:
+        states = client.read_flow_run_states(UUID(flow_run.id))
+    count = sum(state.type == StateType.CRASHED for state in states)
+    if count >= MAX_CRASHES:
         raise CrashLoopError(
-            f"got a run that was begun {count} times and never ended, wanted one that ends: look at what its machines "
-            "lacked (memory, disk), then run the deployment anew."
+            f"got a run that crashed {count} times, wanted one that ends: look at what its machines lacked (memory, "
+            "disk), then run the deployment anew."
         )
 
 
@@ -86,6 +90,6 @@ def show_waiting() -> Iterator[Callable[[str | None], None]]:
 def _set_state(run_id: UUID, state: Any) -> None:
     try:
         with get_client(sync_client=True) as client:
-            client.set_flow_run_state(run_id, state, force=True)
+            client.set_flow_run_state(run_id, state)  # by force, it would lose its deployment's concurrency slot
     except Exception as error:  # noqa: BLE001 - a state that is not shown is no reason to fail
         _logger.warning("got %s from Prefect for the state %s; the run goes on.", error, state.name)
