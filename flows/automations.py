@@ -44,10 +44,12 @@ def apply_automations(client: Any, wanted: "Sequence[AutomationCore]") -> list[s
     """
     for each in wanted:
         known = client.read_automations_by_name(each.name)
-        if not known:
+        if known:
+            whole = each.model_dump(mode="json", exclude={"owner_resource"}) | {"enabled": known[0].enabled}
+            # An update leaves out what was not set, and the server then misses it.
+            client.update_automation(known[0].id, type(each).model_validate(whole))
+        else:
             client.create_automation(each)
-            continue
-        client.update_automation(known[0].id, each.model_copy(update={"enabled": known[0].enabled}))
     return [each.name for each in wanted]
 
 

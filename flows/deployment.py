@@ -4,9 +4,9 @@ What is deployed stands in `infra/prefect.yaml`; the recipe, the workspace and t
 it is found by name and brought up to date, so that deploying again changes nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 from uuid import UUID
 from zoneinfo import available_timezones
 
@@ -184,7 +184,7 @@ def _apply_deployment(client: Any, wanted: Mapping[str, Any], *, paused: bool) -
         work_pool_name=wanted["work_pool"]["name"],
         job_variables=wanted["work_pool"].get("job_variables") or {},
         parameters=wanted["parameters"],
-        parameter_openapi_schema=parameter_schema(flow).model_dump_for_openapi(),
+        parameter_openapi_schema=_form(flow.fn, parameter_schema(flow).model_dump_for_openapi()),
         enforce_parameter_schema=True,
         concurrency_limit=limit.pop("limit"),
         concurrency_options=ConcurrencyOptions(**limit),
@@ -197,6 +197,15 @@ def _apply_deployment(client: Any, wanted: Mapping[str, Any], *, paused: bool) -
         ],
     )
     return created
+
+
+def _form(function: Callable[..., Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """A flow's schema with the words of its `Field`s, of which Prefect takes the bounds and leaves title and description."""
+    for name, hint in get_type_hints(function, include_extras=True).items():
+        for field in getattr(hint, "__metadata__", ()):
+            words = {"title": field.title, "description": field.description}
+            schema["properties"][name] |= {key: word for key, word in words.items() if word}
+    return schema
 
 
 def deployment_lines(found: Mapping[str, Any]) -> list[str]:

@@ -43,14 +43,14 @@ def test_a_copy_holds_the_ledgers_and_records_and_restores_them(place: Workspace
         archive.extractall(tmp_path / "restored", filter="data")
     restored = Workspace(tmp_path / "restored")
     assert [request.value for request in read_ledger(restored.takedown_ledger)] == ["a.test"]
-    with sqlite3.connect(restored.root / "crawl/r-s/frontier.sqlite") as ledger:
-        assert ledger.execute("SELECT url FROM urls").fetchall() == [("http://a.test/",)]
     names = {str(each.relative_to(restored.root)) for each in restored.root.rglob("*") if each.is_file()}
     assert names == {
         *("takedowns.jsonl", "crawl/r-s/frontier.sqlite", "models/ab/training.json"),
         *("store/refs/r/extract", "reports/r/data_card.md"),
     }, "neither weights nor shards, which a build or a training makes again"
     assert found["files"] == len(names)
+    with sqlite3.connect(restored.root / "crawl/r-s/frontier.sqlite") as ledger:
+        assert ledger.execute("SELECT url FROM urls").fetchall() == [("http://a.test/",)]
 
 
 def test_only_the_newest_copies_of_this_workspace_stay(place: Workspace, tmp_path: Path) -> None:

@@ -87,6 +87,12 @@ def test_the_form_has_choices_bounds_and_words(deploy: Any, client: SyncPrefectC
     for name in ("refresh", "train", "evaluate", "takedown", "maintenance"):
         fields = client.read_deployment_by_name(f"{name}/deployed").parameter_openapi_schema["properties"]
         assert all(field["title"] and field["description"] for field in fields.values()), name
+    fields = client.read_deployment_by_name("refresh/deployed").parameter_openapi_schema["properties"]
+    assert (fields["train_share"]["minimum"], fields["train_share"]["maximum"], fields["train_share"]["default"]) == (
+        0,
+        1,
+        0.05,
+    )
     fields = client.read_deployment_by_name("takedown/deployed").parameter_openapi_schema["properties"]
     assert fields["scope"]["enum"] == ["url", "domain", "doc_id"], "never a quotation: Prefect would keep it"
 

@@ -20,6 +20,7 @@ signal.signal(signal.SIGTERM, stop)
 try:
     with time_limit(0.3, grace_seconds=0.3):
         {body}
+    {after}
 except TimeLimitError as error:
     print(error, flush=True)
     sys.exit(7)
@@ -29,9 +30,13 @@ except Stopped:
 """
 
 
-def run(body: str) -> subprocess.CompletedProcess[str]:
+def run(body: str, after: str = "pass") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(body=body)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", PROGRAM.format(body=body, after=after)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -53,7 +58,8 @@ def test_a_call_that_never_returns_and_holds_the_interpreter_is_ended() -> None:
 
 @pytest.mark.parametrize("body", ["pass", "import time; time.sleep(0.01)"])
 def test_what_ends_in_time_is_left_alone(body: str) -> None:
-    assert run(f"{body}\nimport time; time.sleep(0.8)").returncode == 0
+    done = run(body, after="import time; time.sleep(0.8)")
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_stop_by_somebody_else_stays_one() -> None:
