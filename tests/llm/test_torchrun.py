@@ -126,7 +126,7 @@ def test_it_gives_the_bits_of_one_process_and_listens_on_loopback_alone(
     names = [checkpoint.newest_valid(tmp_path / folder) for folder in ("alone", "two")]
     assert [name.name for name in names if name is not None] == ["step-00000012", "step-00000012"]
     assert checkpoint.digests(names[0]) == checkpoint.digests(names[1])  # type: ignore[arg-type]
-    assert heard <= {"0100007F"}, "127.0.0.1, as gloo's ranks do"
+    assert heard == {"0100007F"}, "127.0.0.1, as gloo's ranks do"
     assert living(mark) == {}
 
 
@@ -144,7 +144,7 @@ def test_a_starter_that_is_killed_leaves_a_checkpoint_and_nobody(
     wait_for("end of all", lambda: not living(mark), 20)
     newest = checkpoint.newest_valid(tmp_path / "killed")
     assert newest is not None
-    assert newest.name == "step-00000010", "the ranks were asked to stop, and saved"
+    assert newest.name in ("step-00000010", "step-00000011"), "the ranks were asked to stop, and saved"
     torchrun(job("killed"), 1, tmp_path / "train.log", Torchrun())
     assert checkpoint.newest_valid(tmp_path / "killed").name == "step-00000012"  # type: ignore[union-attr]
 
@@ -158,7 +158,7 @@ def test_a_stop_is_passed_on_and_ends_with_a_checkpoint(job: Callable[..., Path]
     assert living(mark) == {}
     newest = checkpoint.newest_valid(tmp_path / "stopped")
     assert newest is not None
-    assert newest.name in ("step-00000008", "step-00000009", "step-00000010")
+    assert 8 <= checkpoint.step_of(newest) < 12
 
 
 @pytest.mark.slow
