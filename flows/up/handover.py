@@ -32,7 +32,9 @@ def hand_on(api: PrefectApi, ended: set[str], *, is_all: bool) -> list[str]:
             continue  # somebody deleted it
     later = []
     for run in (*below.values(), *runs.values()):
-        if _end(api, run):
+        if run["state_type"] == "SCHEDULED":  # an automation was quicker
+            later.append(str(run["name"]))
+        elif _end(api, run):
             _schedule(api, run)
             later.append(str(run["name"]))
     return later

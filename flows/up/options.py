@@ -72,7 +72,7 @@ def options_of(
     """What the command was asked for. Ports are Prefect's, MLflow's and that of metrics. Raises ConfigError."""
     load_recipe(recipe).check_files()
     _check_artifacts(artifacts)
-    _check_schedule(cron, timezone)
+    _check_timezone(timezone)
     databases = None if postgres is None else parse(postgres, os.environ)
     prefect_port = _chosen_port("--prefect-port", host, ports[0], _PREFECT_PORT)
     mlflow_port = _chosen_port("--mlflow-port", host, ports[1], _MLFLOW_PORT, (prefect_port,))
@@ -124,12 +124,10 @@ def _check_artifacts(artifacts: str | None) -> None:
         raise ConfigError("--artifacts: got no package boto3, wanted it for S3: pip install 'corpusmill[s3]'.")
 
 
-def _check_schedule(cron: str | None, timezone: str | None) -> None:
-    """Raise ConfigError for a time zone without a schedule, or one that nobody knows."""
+def _check_timezone(timezone: str | None) -> None:
+    """Raise ConfigError for a time zone that nobody knows; the schedule itself is checked where it is made."""
     if timezone is None:
         return
-    if cron is None:
-        raise ConfigError("--timezone: got it alone, wanted it with --cron: add that, or leave --timezone out.")
     from zoneinfo import ZoneInfo
 
     try:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 MARK = "CORPUSMILL_UP"
 """The variable that holds the workspace's folder."""
+POOL = "CORPUSMILL_UP_POOL"
+"""A variable of workers, and of what they start: the work pool."""
 FLOW_RUN = "PREFECT__FLOW_RUN_ID"
 """Prefect's variable in each process of a flow run."""
 RUN_GRACE_SECONDS = 25.0
@@ -30,6 +32,7 @@ class Process:
     parent_pid: int
     group: int
     flow_run_id: str | None
+    is_worker: bool
 
 
 def marked(root: Path) -> list[Process]:
@@ -55,32 +58,35 @@ def flow_runs(processes: Iterable[Process]) -> dict[str, list[Process]]:
 def end_flow_runs(root: Path, grace_seconds: float, is_impatient: Callable[[], bool] = lambda: False) -> list[str]:
     """End the flow runs of a workspace as Prefect's cancel does: SIGTERM to each one's group, SIGKILL after a grace.
 
-    Each is asked once: a second SIGTERM would break off what it writes down. Gives the ids of all that were found.
+    Workers are halted first, and stay so: asked to end, Prefect's kill their runs at once, and until then they begin
+    others. A process is asked once: a second SIGTERM would break off what it writes down. Gives the ids of all runs.
     """
     deadline = time.monotonic() + grace_seconds
-    asked: set[str] = set()
+    asked: set[int] = set()
+    found: set[str] = set()
     while True:
-        running = flow_runs(marked(root))
-        for flow_run_id in running.keys() - asked:
-            for group in _leading_groups(running[flow_run_id]):
-                with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(group, signal.SIGTERM)
-            asked.add(flow_run_id)
+        processes = marked(root)
+        _signal([process.pid for process in processes if process.is_worker], signal.SIGSTOP)
+        running = flow_runs(processes)
+        found |= running.keys()
+        for group in {group for each in running.values() for group in _leading_groups(each)} - asked:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGTERM)
+            asked.add(group)
         if not running:
-            return sorted(asked)
+            return sorted(found)
         if time.monotonic() > deadline or is_impatient():
-            kill([process.pid for found in running.values() for process in found])
-            return sorted(asked)
+            kill([process.pid for each in running.values() for process in each])
+            return sorted(found)
         time.sleep(_POLL_SECONDS)
 
 
 def end_all(root: Path, run_grace_seconds: float = RUN_GRACE_SECONDS) -> list[str]:
     """End every marked process: flow runs first, while a server may still hear from them. Gives the flow runs' ids."""
     ended = end_flow_runs(root, run_grace_seconds)
-    services = [process.pid for process in marked(root)]
-    for pid in services:
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGTERM)
+    left = marked(root)
+    kill([process.pid for process in left if process.is_worker])
+    _signal([process.pid for process in left if not process.is_worker], signal.SIGTERM)
     deadline = time.monotonic() + SERVICE_GRACE_SECONDS
     while marked(root) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
@@ -90,9 +96,13 @@ def end_all(root: Path, run_grace_seconds: float = RUN_GRACE_SECONDS) -> list[st
 
 def kill(pids: Sequence[int]) -> None:
     """End processes at once; those that have ended are no error."""
+    _signal(pids, signal.SIGKILL)
+
+
+def _signal(pids: Sequence[int], number: signal.Signals) -> None:
     for pid in pids:
         with suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
 
 
 def _leading_groups(processes: Sequence[Process]) -> set[int]:
@@ -112,6 +122,7 @@ def _read(folder: Path, mark: bytes) -> Process | None:
         return None  # another user's, or gone meanwhile
     if state in (b"Z", b"X"):
         return None
-    run = next((each for each in variables if each.startswith(f"{FLOW_RUN}=".encode())), None)
-    flow_run_id = run.partition(b"=")[2].decode() if run is not None else None
-    return Process(int(folder.name), int(parent_pid), int(group), flow_run_id or None)
+    values = dict(each.partition(b"=")[::2] for each in variables)
+    flow_run_id = values.get(FLOW_RUN.encode(), b"").decode() or None
+    is_worker = POOL.encode() in values and flow_run_id is None
+    return Process(int(folder.name), int(parent_pid), int(group), flow_run_id, is_worker)

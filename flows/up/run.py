@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from flows.recipe import load_recipe
 from flows.up import credentials as auth
 from flows.up import screen, services
 from flows.up.addresses import Addresses, holding
@@ -36,7 +38,6 @@ _START_SECONDS = 300.0
 _DEPLOY_SECONDS = 300.0
 _WORKER_SECONDS = 120.0
 _RUN_GRACE_SECONDS = 25.0
-_WORKER_GRACE_SECONDS = 8.0
 _SERVER_GRACE_SECONDS = 10.0
 _CHECK_SECONDS = 0.2
 _REFRESH = "refresh"
@@ -97,7 +98,7 @@ def up(
                 pass
             finally:
                 announce(None)
-                _end(place, supervisor, api, stop, tell)
+                _end(options, place, supervisor, api, stop)
 
 
 def _start(
@@ -128,17 +129,22 @@ def _start(
     if options.metrics_port is not None:
         supervisor.start(services.metrics_exporter(options, place, client))
     if options.run_now:
-        _run_now(api)
+        _run_now(options, api)
     _wait_for_workers(supervisor, api)
 
 
 def _go_on_with_left_runs(options: Options, api: PrefectApi, supervisor: Supervisor) -> None:
     """Nothing of this workspace runs now. Where others may run things for the same server, its heartbeats tell."""
-    if options.is_beyond_loopback or options.postgres is not None:
+    if not _is_alone(options):
         return
     later = hand_on(api, set(), is_all=True)
     if later:
         supervisor.tell(f"{len(later)} runs that were broken off go on now: {', '.join(later)}.")
+
+
+def _is_alone(options: Options) -> bool:
+    """Whether nobody else has workers for this server, so that nothing runs once ours have ended."""
+    return not options.is_beyond_loopback and options.postgres is None
 
 
 def _check_auth(options: Options) -> None:
@@ -155,12 +161,10 @@ def _check_auth(options: Options) -> None:
             )
 
 
-def _run_now(api: PrefectApi) -> None:
-    found = api.post("/deployments/filter", {"deployments": {"name": {"like_": _REFRESH}}, "limit": 50})
-    chosen = sorted(found, key=lambda each: (each["name"] != _REFRESH, each["updated"] or ""))
-    if not chosen:
-        raise TerminalError(f"--run-now: got no deployment named {_REFRESH}, wanted one: see the log of deploy.")
-    api.post(f"/deployments/{chosen[0]['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
+def _run_now(options: Options, api: PrefectApi) -> None:
+    recipe = urllib.parse.quote(load_recipe(options.recipe).name, safe="")
+    found = api.get(f"/deployments/name/{_REFRESH}/{recipe}")
+    api.post(f"/deployments/{found['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
 
 
 def _wait_for_workers(supervisor: Supervisor, api: PrefectApi) -> None:
@@ -189,17 +193,18 @@ def _is_online(api: PrefectApi, pool: str, name: str, supervisor: Supervisor) ->
     return any((now - beat).total_seconds() <= started_ago for beat in beats)
 
 
-def _end(place: Workspace, supervisor: Supervisor, api: PrefectApi, stop: _Stop, tell: Callable[[str], None]) -> None:
+def _end(options: Options, place: Workspace, supervisor: Supervisor, api: PrefectApi, stop: _Stop) -> None:
     """Runs first, then workers, then servers, which hear of both. Whatever fails on the way, nothing is left behind."""
-    if marked(place.root):
+    tell = supervisor.tell
+    if supervisor.running:
         tell("stopping: runs are asked to end, then workers and servers; once more ends them at once.")
     try:
         ended = set(end_flow_runs(place.root, _RUN_GRACE_SECONDS, lambda: stop.num_asked > 1))
-        supervisor.stop([f"worker-{pool}" for pool in POOLS], _WORKER_GRACE_SECONDS)
-        ended |= set(end_flow_runs(place.root, 0))  # a worker may have begun one in the last moment
-        if ended:
-            later = hand_on(api, ended, is_all=False)
-            tell(f"{len(ended)} runs were broken off; {len(later)} of them go on with the next `corpusmill up`.")
+        supervisor.stop([f"worker-{pool}" for pool in POOLS], 0)  # they are halted, and have nothing to write down
+        if supervisor.running:
+            later = hand_on(api, ended, is_all=_is_alone(options))
+            if later:
+                tell(f"{len(later)} runs were broken off and go on with the next `corpusmill up`: {', '.join(later)}.")
     except CorpusmillError as error:
         tell(str(error))
     finally:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from flows.up.credentials import Credentials
 from flows.up.options import LOOPBACK, Options
 from flows.up.postgres import without_password
-from flows.up.processes import MARK
+from flows.up.processes import MARK, POOL
 from flows.workspace import Workspace
 
 POOLS = ("cpu", "gpu")
@@ -89,7 +89,7 @@ def worker(pool: str, place: Workspace, client: Mapping[str, str]) -> Service:
     command += ("--install-policy", "never")
     if pool == "gpu":
         command += ("--limit", "1")
-    environment = _common(place) | client
+    environment = _common(place) | client | {POOL: pool}
     environment.setdefault("PREFECT_WORKER_QUERY_SECONDS", _QUERY_SECONDS)
     return Service(name=f"worker-{pool}", command=command, environment=environment)
 

@@ -166,7 +166,7 @@ def test_a_service_is_started_again_with_growing_delays_and_stopped_in_bounded_t
     supervisor.start(service)
 
     def begun(number: int) -> bool:
-        return (tmp_path / "a.log").read_text().count("begun") == number
+        return tail(tmp_path / "a.log", 9).count("begun") == number
 
     def is_another(pid: int) -> bool:
         supervisor.check()
@@ -327,8 +327,7 @@ def test_what_is_beyond_loopback(host, expected):
     [
         ({"artifacts": "gs://b"}, "--artifacts: got gs://b, wanted s3://BUCKET"),
         ({"artifacts": "s3://"}, "--artifacts: got s3://, wanted"),
-        ({"timezone": "UTC"}, "--timezone: got it alone"),
-        ({"cron": "0 3 * * *", "timezone": "Mars/Olympus"}, "--timezone: got Mars/Olympus"),
+        ({"timezone": "Mars/Olympus"}, "--timezone: got Mars/Olympus"),
         ({"host": "203.0.113.7"}, "--host: got 203.0.113.7"),
     ],
 )
