@@ -6,9 +6,10 @@ import signal
 import stat
 import subprocess
 import sys
+from typing import Any
 
 import pytest
-from up_processes import belonging, command_lines, environment, started, wait_for
+from up_processes import Up, belonging, command_lines, environment, started, wait_for
 
 from flows.settings import read_settings
 
@@ -127,3 +128,24 @@ def test_beyond_loopback_both_servers_ask_for_a_password(tmp_path):
         ]
         seen = command_lines() + up.err() + up.logs() + json.dumps(facts)
         assert not [each for each in passwords if each in seen]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stop", "kill"])
+def test_a_run_that_is_broken_off_goes_on_with_the_next_up(tmp_path, number):
+    pytest.importorskip("flows.deployment")
+    root = tmp_path / "w"
+
+    def refresh(up: Up) -> dict[str, Any]:
+        return next((run for name, run in up.flow_runs().items() if "refresh" in name), {})
+
+    with started(root, has_deployments=True, run_now=True) as up:
+        up.wait_until_up()
+        wait_for(lambda: refresh(up).get("state_type") == "RUNNING", 120, "the run had begun")
+        up.stop(number)
+        wait_for(lambda: not belonging(root), 90, "every process had ended")
+    with started(root, has_deployments=True) as again:
+        again.wait_until_up()
+        wait_for(lambda: refresh(again)["state_type"] == "COMPLETED", 300, "the run had gone on to its end")
+        assert refresh(again)["run_count"] == 2
+        assert {run["state_type"] for run in again.flow_runs().values()} == {"SCHEDULED", "COMPLETED"}

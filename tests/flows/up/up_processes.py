@@ -31,8 +31,8 @@ from pipelines.errors import CorpusmillError
 given = json.loads(sys.argv[2])
 deploy = given.pop("deploy")
 try:
-    options = options_of(None, ports=(0, 0, 0), postgres=os.environ.get("CORPUSMILL_POSTGRES"), run_now=False, cron=None,
-        timezone=None, has_metrics=False, **{"host": "127.0.0.1", "artifacts": None, **given})
+    options = options_of(None, ports=(0, 0, 0), postgres=os.environ.get("CORPUSMILL_POSTGRES"), cron=None,
+        timezone=None, has_metrics=False, **{"host": "127.0.0.1", "artifacts": None, "run_now": False, **given})
     up(options, Workspace(Path(sys.argv[1])), as_json=True, deploy=deploy)
 except CorpusmillError as error:
     _fail(str(error), 1)
@@ -77,6 +77,14 @@ class Up:
             path.read_text(errors="replace")[-3000:] for path in sorted((self.root / "logs").glob("*.log"))
         )
 
+    def flow_runs(self) -> dict[str, dict[str, Any]]:
+        """Flow runs of deployments by their names."""
+        request = urllib.request.Request(
+            f"{self.facts['prefect_api']}/flow_runs/filter", b'{"limit": 100}', {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return {run["name"]: run for run in json.loads(answer.read()) if run["deployment_id"]}
+
     def get(self, url: str, auth: str | None = None) -> int:
         """The status of an answer."""
         request = urllib.request.Request(url)
@@ -93,10 +101,10 @@ class Up:
 
 @contextmanager
 def started(
-    root: Path, *, deploy: list[str] | None = None, variables: dict[str, str] | None = None, **options: Any
+    root: Path, *, has_deployments: bool = False, variables: dict[str, str] | None = None, **options: Any
 ) -> Iterator[Up]:
-    """An `up` on a workspace, ended with the block, however that ends. `deploy` is a stand-in that does nothing."""
-    given = json.dumps({"deploy": deploy or [sys.executable, "-c", ""], **options})
+    """An `up` on a workspace, ended with the block, however that ends. Without deployments a stand-in registers nothing."""
+    given = json.dumps({"deploy": None if has_deployments else [sys.executable, "-c", ""], **options})
     with (root.parent / f"{root.name}.err").open("w") as err:
         process = subprocess.Popen(
             [sys.executable, "-c", STAND_IN, str(root), given],
