@@ -8,6 +8,7 @@ READY := $(VENV)/.ready
 DATA ?= $(CORPUSMILL_TEST_DATA)
 
 .PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-dedup bench-incremental bench-cancel bench-kills bench-train bench-train-kills bench-journal bench-outage bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown real-pages lock clean
+.PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-dedup bench-incremental bench-kills bench-train bench-train-kills bench-journal bench-outage bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown bench-up real-pages lock clean
 
 run: $(READY)
 	$(BIN)/corpusmill run
@@ -110,6 +111,10 @@ bench-kills: $(READY)
 
 bench-journal: $(READY)
 	$(BIN)/python tests/benchmarks/bench_journal.py
+
+# From `corpusmill up` on a new workspace to a finished run of its refresh.
+bench-up: $(READY)
+	$(BIN)/python tests/benchmarks/bench_up.py
 
 real-pages: $(READY)
 	infra/fetch_debian_docs.sh pages

@@ -18,6 +18,7 @@ import typer
 from pipelines.errors import ConfigError, CorpusmillError
 
 if TYPE_CHECKING:
+    from flows.workspace import Workspace
     from pipelines.takedown.ledger import Scope
 
 EXIT_FAILED = 1
@@ -520,6 +521,71 @@ def promote(
 
 
 @app.command()
+def up(
+    recipe: RecipePath = None,
+    workspace: WorkspacePath = None,
+    postgres: Annotated[
+        str | None,
+        typer.Option(
+            "--postgres",
+            metavar="URL",
+            envvar="CORPUSMILL_POSTGRES",
+            help="postgresql://USER@HOST:PORT/NAME for both servers, in databases NAME_prefect and NAME_mlflow; the "
+            "password in $PGPASSWORD, or the whole URL in $CORPUSMILL_POSTGRES. Default: SQLite in the workspace.",
+        ),
+    ] = None,
+    artifacts: Annotated[
+        str | None,
+        typer.Option(
+            "--artifacts",
+            metavar="s3://BUCKET/PREFIX",
+            help="Where MLflow's server keeps artifacts; endpoint and credentials from AWS_*. Default: the workspace.",
+        ),
+    ] = None,
+    host: Annotated[
+        str,
+        typer.Option("--host", help="Address that both servers listen on; beyond loopback they ask for a password."),
+    ] = "127.0.0.1",
+    prefect_port: Annotated[
+        int | None, typer.Option("--prefect-port", min=0, max=65535, help="0: any. Default: 4200, or any if in use.")
+    ] = None,
+    mlflow_port: Annotated[
+        int | None, typer.Option("--mlflow-port", min=0, max=65535, help="0: any. Default: 5000, or any if in use.")
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option("--metrics-port", min=0, max=65535, help="0: any. Default: 9464, or any if in use.")
+    ] = None,
+    run_now: Annotated[bool, typer.Option("--run-now", help="Run `refresh` once as soon as everything is up.")] = False,
+    cron: Annotated[
+        str | None, typer.Option("--cron", help="When to refresh, as in cron; the deployment's own if left out.")
+    ] = None,
+    timezone: Annotated[str | None, typer.Option("--timezone", help="Time zone of --cron.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run everything on this machine until stopped: Prefect, MLflow, a worker for each pool, the recipe's deployments.
+
+    Commands in the same workspace use these servers while they run.
+    """
+    from flows.up.options import options_of
+    from flows.up.postgres import take_from_command_line
+    from flows.up.run import up as run_services
+
+    take_from_command_line(postgres)
+    options = options_of(
+        recipe,
+        host=host,
+        ports=(prefect_port, mlflow_port, metrics_port),
+        postgres=postgres,
+        artifacts=artifacts,
+        run_now=run_now,
+        cron=cron,
+        timezone=timezone,
+        has_metrics=any(command.name == "metrics" for command in app.registered_commands),
+    )
+    run_services(options, _place(workspace), as_json=as_json)
+
+
+@app.command()
 def serve(
     recipe: ModelRecipe = None,
     model: ModelFolder = None,
@@ -536,6 +602,13 @@ def serve(
 
     folder = models.chosen_folder(recipe, workspace, model)
     serve_model(folder, checkpoint, host=host, port=port, tell=partial(print, flush=True))
+
+
+def _place(workspace: Path | None) -> "Workspace":
+    from flows.settings import read_settings
+    from flows.workspace import Workspace
+
+    return Workspace.of(read_settings(workspace))
 
 
 def _show(text: str) -> None:
@@ -766,3 +839,7 @@ def _emit(found: Any, lines: Any, *, as_json: bool) -> None:
     text = json.dumps(found, indent=1, ensure_ascii=False, default=str) if as_json else "\n".join(lines(found))
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.up.addresses import Addresses, living
 from pipelines.errors import ConfigError
 
 
@@ -18,6 +19,8 @@ class Settings:
     """A Prefect server that is up already; None starts one on loopback for the run."""
     mlflow_tracking_uri: str | None
     """None keeps the runs in the workspace."""
+    services: Addresses | None = None
+    """Those of the `corpusmill up` that runs in the workspace, whether or not they are the servers above."""
     bucket: str | None = None
     """s3://BUCKET/PREFIX, where shards and records are kept; None keeps them in the workspace."""
     max_copies_num_bytes: int = 20 << 30
@@ -27,7 +30,7 @@ class Settings:
 
 
 def read_settings(workspace: Path | None = None, num_workers: int | None = None) -> Settings:
-    """Settings from the environment; what is given here goes first.
+    """Settings from the environment, then from the services that `corpusmill up` runs; what is given here goes first.
 
     CORPUSMILL_WORKSPACE, CORPUSMILL_WORKERS, CORPUSMILL_STORE, CORPUSMILL_STORE_CACHE_GIB, PREFECT_API_URL and
     MLFLOW_TRACKING_URI are read. Raises ConfigError.
@@ -38,11 +41,14 @@ def read_settings(workspace: Path | None = None, num_workers: int | None = None)
     workers = os.environ.get("CORPUSMILL_WORKERS", str(num_cores())) if num_workers is None else str(num_workers)
     if not workers.isdecimal():
         raise ConfigError(f"CORPUSMILL_WORKERS: got {workers!r}, wanted a whole number of at least 0: correct it.")
+    folder = (workspace or Path(os.environ.get("CORPUSMILL_WORKSPACE", "workspace"))).absolute()
+    services = living(folder)
     return Settings(
-        workspace=(workspace or Path(os.environ.get("CORPUSMILL_WORKSPACE", "workspace"))).absolute(),
+        workspace=folder,
         num_workers=int(workers),
-        prefect_api_url=os.environ.get("PREFECT_API_URL") or None,
-        mlflow_tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or None,
+        prefect_api_url=os.environ.get("PREFECT_API_URL") or (services.prefect_api if services else None),
+        mlflow_tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or (services.mlflow if services else None),
+        services=services,
         bucket=os.environ.get("CORPUSMILL_STORE") or None,
         max_copies_num_bytes=int(cache_gib) << 30,
         is_workspace_named=workspace is not None or "CORPUSMILL_WORKSPACE" in os.environ,

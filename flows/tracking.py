@@ -24,6 +24,7 @@ from mlflow.exceptions import MlflowException
 from flows.control_plane import check_answers
 from flows.execution import PARENT_TAG, parent_run_id
 from flows.settings import Settings
+from flows.up.credentials import to_environment
 from flows.workspace import Workspace
 from pipelines.errors import TerminalError, TransientError
 from pipelines.fingerprint import code_fingerprint
@@ -224,6 +225,11 @@ def open_tracker(settings: Settings, workspace: Workspace, recipe: str, flow_run
     experiment = client.get_experiment_by_name(recipe)
     if experiment is not None:
         experiment_id = experiment.experiment_id
+        if experiment.artifact_location.startswith("mlflow-artifacts:") and not settings.mlflow_tracking_uri:
+            raise TransientError(
+                f"got an experiment {recipe!r} whose artifacts lie behind MLflow's server, wanted that up: "
+                "start `corpusmill up` as before and run again to record this, nothing is lost."
+            )
     else:
         location = None if settings.mlflow_tracking_uri else workspace.mlflow_artifacts.absolute().as_uri()
         experiment_id = client.create_experiment(recipe, artifact_location=location, tags=_EXPERIMENT_TAGS)
@@ -243,7 +249,11 @@ def open_client(settings: Settings, workspace: Workspace) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", _NUM_RETRIES)
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is for the one JSON document
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     uri = settings.mlflow_tracking_uri or workspace.mlflow_uri
+    services = settings.services
+    if services is not None and uri == services.mlflow and services.credentials is not None:
+        to_environment(Path(services.credentials), os.environ)
     try:
         check_answers("MLFLOW_TRACKING_URI", uri)
         client = MlflowClient(tracking_uri=uri)
