@@ -6,6 +6,7 @@ It takes in whatever loses its parent (a flow run outlives its worker, in a sess
 when the test ends, however that ends. Exits with the command's status once the command has ended.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -54,21 +55,17 @@ def end_all() -> None:
             how = signal.SIGKILL if time.monotonic() > deadline else signal.SIGTERM
             if how == signal.SIGKILL or pid not in asked:
                 asked.add(pid)
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, how)
-                except ProcessLookupError:
-                    pass
         reap()
         time.sleep(0.05)
 
 
 def reap() -> None:
     """Take leave of children that have ended."""
-    try:
+    with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        pass
+            continue
 
 
 def descendants() -> list[int]:

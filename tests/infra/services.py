@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from deployment_files import INFRA, compose
 from mlflow_server import free_port
@@ -40,7 +41,7 @@ _POSTGRES_FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/local/pgsql/bin")
 
 def found(*names: str) -> str | None:
     """The first program of these that this machine has."""
-    paths = [os.environ["PATH"], str(Path(sys.executable).parent), *map(str, _postgres_folders()), "/usr/sbin"]
+    paths = [str(Path(sys.executable).parent), os.environ["PATH"], *map(str, _postgres_folders()), "/usr/sbin"]
     for name in names:
         if path := shutil.which(name, path=os.pathsep.join(paths)):
             return path
@@ -119,12 +120,10 @@ class Services:
             "/workspace": self.folder / "workspace",
             "/recipes": self.folder / "recipes",
             "/etc/caddy": INFRA / "caddy",
-            "/tmp/": self.folder / "tmp" / name,
-            "/data": self.folder / name,
+            "/tmp": self.folder / "tmp" / name,
         }
-        for inside, outside in places.items():
-            text = re.sub(rf"(?<![\w.}}/-]){re.escape(inside.rstrip('/'))}(?=/|$|\s)", str(outside), text)
-        return text
+        inside = "|".join(map(re.escape, places))
+        return re.sub(rf"(?<![\w./-])({inside})(?=/|$|\s)", lambda found: str(places[found[1]]), text)
 
     def environment(self, name: str) -> dict[str, str]:
         """What a container of the service would have, and nothing of ours."""
@@ -213,26 +212,30 @@ class Services:
         return ["env", "-C", "/", *settings]
 
     def _start_postgres(self) -> None:
-        """What the image's entrypoint does: make the cluster, run the scripts, start."""
-        home = self._postgres_home()
-        user = ["--user", "postgres"] if os.geteuid() == 0 else []
+        """What the image's entrypoint does: make the cluster, run the scripts, start. Postgres refuses to run as root."""
+        home, is_root = self._postgres_home(), os.geteuid() == 0
         password = home / "password"
         password.write_text(self.secret("postgres_password"))
-        if user:
+        if is_root:
             for path in (home, password):
                 shutil.chown(path, "postgres", "postgres")
         environment = self.environment("postgres") | {"HOME": str(home), "TMPDIR": str(home)}
-        initdb = found("initdb") or ""
-        words = self.file["postgres"]["environment"]["POSTGRES_INITDB_ARGS"].split()
-        data = home / "data"
+        initdb, data = found("initdb") or "", home / "data"
         is_new = not data.exists()
         if is_new:
+            words = self.file["postgres"]["environment"]["POSTGRES_INITDB_ARGS"].split()
+            options = [
+                "--username=postgres",
+                "--auth-local=trust",
+                f"--pwfile={password}",
+                "--no-sync",
+                "--locale=C.UTF-8",
+            ]
+            who: dict[str, Any] = {"user": "postgres", "group": "postgres", "extra_groups": []} if is_root else {}
             subprocess.run(
-                [sys.executable, KEEPER, *user, initdb, "--username=postgres", "--auth-local=trust", *words, f"--pwfile={password}", "--no-sync", "--locale=C.UTF-8", "--encoding=UTF8", "-D", data],
-                env=environment, cwd="/", stdin=subprocess.PIPE, capture_output=True, check=True,
-            )  # fmt: skip
+                [initdb, *options, *words, "-D", data], env=environment, cwd="/", capture_output=True, check=True, **who
+            )
         program, *options = self.command("postgres")
-        program = str(Path(initdb).resolve().with_name(program))
         options += [
             "-D",
             str(data),
@@ -241,15 +244,13 @@ class Services:
             "-c",
             f"unix_socket_directories={home}",
         ]
-        self._run("postgres", [*user, program, *options], environment)
+        user = ["--user", "postgres"] if is_root else []
+        self._run("postgres", [*user, str(Path(initdb).resolve().with_name(program)), *options], environment)
         if is_new:
             self._wait("postgres")
             script = self.file["postgres"]["volumes"][1].split(":")[0]
-            settings = {"SECRETS_FOLDER": str(self.folder / "secrets"), "POSTGRES_USER": "postgres"}
-            subprocess.run(
-                [*self.as_postgres(), *(f"{key}={value}" for key, value in settings.items()), INFRA / script],
-                capture_output=True, check=True,
-            )  # fmt: skip
+            settings = [f"SECRETS_FOLDER={self.folder / 'secrets'}", "POSTGRES_USER=postgres"]
+            subprocess.run([*self.as_postgres(), *settings, INFRA / script], capture_output=True, check=True)
 
     def _postgres_home(self) -> Path:
         """A folder that the database's user can reach: pytest's own are closed to it."""
@@ -274,7 +275,7 @@ class Services:
         while time.monotonic() < deadline:
             code = self.running[name].poll()
             if code is not None:
-                assert is_once and code == 0, f"{name} ended with {code}: {self.log(name)[-3000:]}"
+                assert (is_once, code) == (True, 0), f"{name} ended with {code}: {self.log(name)[-3000:]}"
                 self.running.pop(name)
                 return
             if not is_once and self.is_well(name):
@@ -320,7 +321,7 @@ def processes_that_mention(folder: Path) -> list[str]:
     for path in Path("/proc").glob("[0-9]*"):
         try:
             told = path.joinpath("cmdline").read_text().replace("\0", " ")
-            if int(path.name) != os.getpid() and (str(folder) in told or str(folder) in os.readlink(path / "cwd")):
+            if int(path.name) != os.getpid() and (str(folder) in told or str(folder) in str((path / "cwd").readlink())):
                 left.append(f"{path.name} {told}")
         except OSError:
             continue

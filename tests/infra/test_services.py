@@ -132,18 +132,15 @@ def test_every_service_is_well(stack: Services) -> None:
     assert [name for name in stack.running if not stack.is_well(name)] == []
 
 
-def test_the_health_check_of_the_background_services_can_fail(stack: Services) -> None:
-    done = stack.run(
-        "prefect-services",
-        "python",
-        "/opt/corpusmill/infra/images/healthy.py",
-        "--reads-events",
-        "/run/secrets/valkey_url",
-    )
-    assert done.returncode == 0, done.stderr
+def test_the_health_check_of_the_background_services_can_fail(stack: Services, prefect: Prefect) -> None:
+    """Where nobody reads what the API says, and not before."""
+    check = ("python", "/opt/corpusmill/infra/images/healthy.py", "--reads-events", "/run/secrets/valkey_url", "3")
+    assert stack.run("prefect-services", *check).returncode == 0
     stack.stop("prefect-services")
-    until(lambda: not stack.is_well("prefect-services"), 90, "readers to be missed")
+    prefect.ask("/variables/", {"name": f"said_{time.monotonic_ns()}", "value": "x"})
+    until(lambda: stack.run("prefect-services", *check).returncode == 1, 60, "an event that nobody reads")
     stack.start("prefect-services")
+    until(lambda: stack.run("prefect-services", *check).returncode == 0, 60, "it to be read")
 
 
 def test_servers_ask_for_a_password(stack: Services) -> None:
