@@ -1,5 +1,6 @@
-"""What a person sees while stages run: bars on a terminal, plain lines otherwise, all on stderr."""
+"""What a person sees while stages run: bars on a terminal, plain lines otherwise, all on stderr; on a worker, log records."""
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from llm.reports import StepReport
 from pipelines.crawl import CrawlProgress
+
+_logger = logging.getLogger(__name__)
 
 _LINE_SECONDS = 10.0
 _NUM_ERROR_KINDS = 3
@@ -58,8 +61,11 @@ def _plain_lines() -> Report:
         shown_at, shown = last.get(name, (0.0, ""))
         line = f"{name}: {num_done:,}{f'/{total:,}' if total is not None else ''} {note}".rstrip()
         if line != shown and (is_end or now - shown_at >= _LINE_SECONDS or name not in last):
-            sys.stderr.write(f"{line}\n")
-            sys.stderr.flush()
+            if _logger.isEnabledFor(logging.INFO):  # as on a worker, from where it goes to Prefect's log
+                _logger.info("%s", line)
+            else:
+                sys.stderr.write(f"{line}\n")
+                sys.stderr.flush()
             last[name] = (now, line)
 
     return report

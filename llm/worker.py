@@ -6,6 +6,7 @@ that may pass (as in BSD's sysexits), 1 any other; the reason is one line on std
 """
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from llm.data import TokenData
 from llm.distributed import is_main_process
 from llm.journal import journal
 from llm.reports import Report, StepReport
+from llm.starter import STARTER, end_with_starter
 from llm.train import TrainingStoppedError, train
 from llm.weights import read_weights
 from pipelines.errors import CorpusmillError, InputError, TransientError
@@ -90,6 +92,8 @@ def work(job: WorkerJob) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run the job that is named; gives the exit code."""
+    starter = os.environ.get(STARTER)
+    end_with_starter(signal.SIGKILL, int(starter) if starter else None)
     if len(arguments) != 1:
         print(f"got {len(arguments)} arguments, wanted one: python -m llm.worker JOB.json", file=sys.stderr)  # noqa: T201
         return 2
