@@ -9,6 +9,7 @@ DATA ?= $(CORPUSMILL_TEST_DATA)
 
 .PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-dedup bench-incremental bench-cancel bench-kills bench-train bench-train-kills bench-journal bench-outage bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown real-pages lock clean
 .PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-dedup bench-incremental bench-kills bench-train bench-train-kills bench-journal bench-outage bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown bench-up real-pages lock clean
+.PHONY: run test test-slow test-data test-gpu test-browser test-services check format image-cpu image-cuda image-pins golden bench bench-build bench-dedup bench-incremental bench-cancel bench-kills bench-train bench-train-kills bench-journal bench-outage bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown real-pages lock clean
 
 run: $(READY)
 	$(BIN)/corpusmill run
@@ -27,6 +28,20 @@ test-gpu: $(READY)
 
 test-browser: $(READY)
 	$(BIN)/pytest -m browser
+
+# The team's services as processes: Postgres, a broker, Prefect, MLflow, S3, the proxy, workers. Needs Debian's packages
+# postgresql and redis-server (or valkey); some minutes.
+test-services: $(READY)
+	$(BIN)/pytest -m services
+
+# TORCH_INDEX_URL=... says where CPU builds of torch are served.
+image-cpu image-cuda: image-%:
+	docker build --file infra/images/Dockerfile --build-arg VARIANT=$* --build-arg TORCH_INDEX_URL="$(TORCH_INDEX_URL)" \
+		--tag corpusmill:$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)-$* .
+
+# Digests of the images that are named by tag, looked up in their registry.
+image-pins:
+	infra/images/pin.sh
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -21,10 +21,10 @@ _LARGE = ("crawl/**/*.warc.gz", "crawl/**/*.cdxj", "models/**/*.safetensors", "s
 def archive(workspace: Path) -> None:
     """Write the archive while nobody else writes the workspace."""
     from flows.backup import back_up
-
+    from flows.settings import read_settings
     from flows.workspace import Workspace, writing
 
-    place = Workspace(workspace)
+    place = Workspace.of(read_settings(workspace))
     with tempfile.TemporaryDirectory() as folder, writing(place):
         made = back_up(place, Path(folder), 1)
         with open(made["path"], "rb") as file:

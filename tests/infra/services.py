@@ -79,7 +79,8 @@ class Services:
             for port in inner:
                 self.ports[name, port] = free_port()
         self.ports["object-store", 8333] = int(self.s3_endpoint.rpartition(":")[2])
-        self.file = compose(HTTPS_PORT="8443", **self.variables)["services"]
+        outside = str(self.ports["proxy", 8443])  # of the one port that people see, others are told, too
+        self.file = compose(HTTPS_PORT=outside, **self.variables)["services"]
         for each in ("workspace", "logs", "tmp"):
             (self.folder / each).mkdir(parents=True, exist_ok=True)
 

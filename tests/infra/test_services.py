@@ -5,9 +5,10 @@ them, what it recorded is copied, lost and brought back, and nothing is left whe
 """
 
 import base64
+import http.client
 import json
 import os
-import shutil
+import socket
 import ssl
 import subprocess
 import time
@@ -218,27 +219,28 @@ def test_secrets_are_nowhere_but_where_they_belong(stack: Services, refreshed: d
 def test_the_proxy_speaks_tls_and_leads_by_name(stack: Services) -> None:
     context = ssl.create_default_context(cafile=str(stack.folder / "secrets" / "ca.crt"))
 
-    def ask(name: str, path: str) -> tuple[int, dict[str, str]]:
-        import http.client
-        import socket
-
+    def ask(name: str, path: str, user: str = "") -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPSConnection(name, stack.ports["proxy", 8443], context=context, timeout=30)
         connection._create_connection = lambda address, *rest: socket.create_connection(
             ("127.0.0.1", address[1]), *rest
         )
-        connection.request("GET", path)
+        connection.request("GET", path, headers={"Authorization": f"Basic {base64.b64encode(user.encode()).decode()}"})
         answer = connection.getresponse()
-        answer.read()
-        return answer.status, {key.lower(): value for key, value in answer.getheaders()}
+        return answer.status, {key.lower(): value for key, value in answer.getheaders()}, answer.read()
 
     assert ask("prefect.localhost", "/api/health")[0] == 200
-    assert ask("prefect.localhost", "/api/flows/count")[0] in (401, 405)
-    status, headers = ask("prefect.localhost", "/")
-    assert status in (200, 307)
+    assert ask("prefect.localhost", "/api/admin/version")[0] == 401
+    assert ask("prefect.localhost", "/api/admin/version", stack.secret("prefect_auth"))[0] == 200
+    status, headers, _ = ask("prefect.localhost", "/ui-settings")
+    assert status == 200
     assert headers["strict-transport-security"]
-    assert ask("prefect.localhost", "/api/metrics")[0] == 404, "for Prometheus, from inside"
+    assert ask("prefect.localhost", "/api/metrics", stack.secret("prefect_auth"))[0] == 404, (
+        "for Prometheus, from inside"
+    )
     assert ask("mlflow.localhost", "/")[0] == 401
-    with pytest.raises(ssl.SSLError):
+    status, _, page = ask("mlflow.localhost", "/", f"admin:{stack.secret('mlflow_admin_password')}")
+    assert (status, b"MLflow" in page) == (200, True)
+    with pytest.raises(OSError):
         ask("unknown.localhost", "/")
 
 
@@ -307,4 +309,4 @@ def test_they_end_cleanly_and_leave_nothing(stack: Services) -> None:
     stack.end()
     assert running
     assert processes_that_mention(stack.folder) == []
-    assert not shutil.os.path.exists(stack._postgres_home() / "postmaster.pid")
+    assert not processes_that_mention(stack._postgres_home())
