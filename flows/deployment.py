@@ -4,6 +4,7 @@ What is deployed stands in `infra/prefect.yaml`; the recipe, the workspace and t
 it is found by name and brought up to date, so that deploying again changes nothing.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -107,8 +108,6 @@ def _check_schedule(schedule: Mapping[str, Any]) -> None:
 def _apply(
     wanted: Sequence[Mapping[str, Any]], recipe: str, settings: Settings, *, paused: bool, alert_block: str | None
 ) -> dict[str, Any]:
-    import os
-
     os.environ["DO_NOT_TRACK"] = "1"
     from httpx import HTTPError
     from prefect.client.orchestration import get_client

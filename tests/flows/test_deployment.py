@@ -105,7 +105,7 @@ def test_the_form_has_choices_bounds_and_words(deploy: Any, client: SyncPrefectC
         ("refresh", {"wait_minutes": -1}, "-1 is less than the minimum of 0"),
         ("takedown", {"scope": "text", "value": "v", "reason": "r", "by": "b"}, "'text' is not one of"),
         ("takedown", {"scope": "url", "value": "v", "by": "b"}, "'reason' is a required property"),
-        ("train", {"launcher": "slurm"}, "'slurm' is not one of ['inside', 'torchrun']"),
+        ("train", {"stop_seconds": 60}, "60 is greater than the maximum of 25"),
     ],
 )
 def test_the_server_refuses_wrong_values_with_a_sentence(
