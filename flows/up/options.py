@@ -121,7 +121,7 @@ def _check_artifacts(artifacts: str | None) -> None:
     if not artifacts.startswith(_ARTIFACTS) or not artifacts.removeprefix(_ARTIFACTS).strip("/"):
         raise ConfigError(f"--artifacts: got {artifacts}, wanted s3://BUCKET or s3://BUCKET/PREFIX: correct it.")
     if importlib.util.find_spec("boto3") is None:
-        raise ConfigError("--artifacts: got no package boto3, wanted it for S3: pip install 'corpusmill[s3]'.")
+        raise ConfigError("--artifacts: got no package boto3, wanted it for S3: pip install 'corpusmill[services]'.")
 
 
 def _check_timezone(timezone: str | None) -> None:

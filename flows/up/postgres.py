@@ -36,13 +36,14 @@ class Postgres:
     @property
     def shown(self) -> str:
         """For people to read."""
-        return self.server.set(password=None, query={}).render_as_string()
+        url = self.server
+        return URL.create("postgresql", url.username, None, url.host, url.port, url.database).render_as_string()
 
     @property
     def secrets(self) -> list[str]:
         """What no log may show."""
         password = self.server.password
-        return [] if password is None else [str(password), _quoted(self.server)]
+        return [] if password is None else [str(password), _quoted(str(password))]
 
     @property
     def prefect_url(self) -> str:
@@ -146,9 +147,10 @@ async def _make(postgres: Postgres) -> None:
         await connection.close()
 
 
-def _quoted(url: URL) -> str:
-    """The password as it stands in an address."""
-    return url.set(username="x", host="x").render_as_string(hide_password=False).partition("x:")[2].rpartition("@")[0]
+def _quoted(password: str) -> str:
+    """As it stands in an address."""
+    url = URL.create("x", "x", password, "x").render_as_string(hide_password=False)
+    return url.removeprefix("x://x:").removesuffix("@x")
 
 
 def _without_option(arguments: Sequence[str]) -> list[str]:

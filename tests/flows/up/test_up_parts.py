@@ -244,7 +244,10 @@ def test_each_server_gets_a_database_of_its_own(given, prefect, mlflow):
     found = postgres.parse(given, {"PGPASSWORD": "pg"})
     assert found.prefect_url.replace("%2F", "/") == prefect
     assert found.mlflow_url.replace("%2F", "/") == mlflow
+    assert found.shown.startswith("postgresql://u@")
     assert "p@w" not in found.shown + repr(found)
+    assert {str(found.server.password)} <= set(found.secrets)
+    assert all(secret in found.prefect_url + str(found.server.password) for secret in found.secrets)
     assert "p%40w" not in found.shown + repr(found)
 
 
