@@ -54,6 +54,7 @@ class ShardWorker:
 
     def __init__(self) -> None:
         self._pool = PoolExecutor(1)
+        self._stores: dict[Place, Store] = {}
         self._same_code: set[tuple[str, str]] = set()
 
     def ready(self) -> str:
@@ -88,7 +89,7 @@ class ShardWorker:
     def _work(
         self, place: Place, works: Sequence[Work], told: "queue.SimpleQueue[Told | BaseException | None]"
     ) -> None:
-        store = Store(_place_here(place))
+        store = self._stores.setdefault(place, Store(_place_here(place)))
         here: list[Work] = []
         for work in works:
             try:

@@ -4,8 +4,8 @@
     python infra/scale_plan.py --write    writes it beside this file
     python infra/scale_plan.py --check    exits 1 where the document there is another
 
-Every number of the document is an input below, with where it comes from, or worked out of them here. After a benchmark that
-gives another rate, change the rate and write the document anew.
+Every number of the document is an input below, with where it comes from, or worked out of inputs here. After a benchmark
+that gives another rate, change the rate and write the document anew.
 """
 
 import argparse
@@ -14,137 +14,344 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DOCUMENT = Path(__file__).with_name("scale-plan.md")
-_GB, _TB = 10**9, 10**12
-_HOUR = 3600
+HOUR_SECONDS = 3600
+GB, TB, TIB = 10**9, 10**12, 2**40
+
+# What a month is
+
+NUM_PAGES = 2.4e9
+NUM_FILES = 100_000
+NUM_SEGMENTS = 100
+WARC_BYTES = 90 * TB
+PAGE_BYTES = 377 * TIB / 2.7e9
+TEXT_BYTES = 5000
+URL_BYTES = 75
+KEPT_SHARE = 0.15
+TOKEN_BYTES = 4.5
+
+# What was measured
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Month:
-    """One monthly crawl. What is not published is an assumption, and says so."""
-
-    num_pages: float = 2.4e9
-    """Assumed: between the 2.7 billion of May 2024 and the smaller ones since."""
-    num_files: int = 100_000
-    """WARC files: CC-MAIN-2026-17 lists 500,000 files below `segments`, of five kinds."""
-    num_segments: int = 100
-    """As many as in every crawl since 2016 whose listing we saw."""
-    warc_bytes_per_file: float = 0.9e9
-    """Assumed: files are cut at about a gigabyte; monthly archives are told to be 75 to 100 TB."""
-    page_bytes: float = 377 * 2**40 / 2.7e9
-    """Uncompressed, headers included: May 2024 had 377 TiB for 2.7 billion pages."""
-    text_bytes_per_page: float = 5000.0
-    """Assumed: extracted text of an average page."""
-    url_bytes_per_page: float = 75.0
-    """Assumed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Stage:
-    """What a stage took on our pages, one worker: `make bench-build`."""
+    """What a stage took on our pages, one worker."""
 
     name: str
     cpu_seconds: float
     out_bytes: float
-    """Of its shards, compressed."""
-    by: str
-    """What its cost grows with: `page` (HTML bytes), `text` (bytes of text) or `row`."""
-    where: str = "workers"
-    """`workers`, or `driver` for what sees every row at once or is too small to give away."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """`make bench-build` on the English pages of Debian's documentation, tokenizer given, and `make bench-dedup`."""
-
-    date: str
-    machine: str
-    num_pages: int
-    page_bytes: float
-    """HTML of all pages."""
-    text_bytes: float
-    """Text of the pages that are kept, as it is encoded."""
-    stages: tuple[Stage, ...]
-    dedup_seconds_per_million: float = 87.0
-    """CPU seconds of near and dedup for a million documents: `make bench-dedup`."""
-    dedup_bytes_per_million: float = 1.4e9
-    """Memory of the same, at most."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prices:
-    """US dollars, on demand, one region, before tax and discount: list prices as we know them; check them before you buy."""
-
-    core_hour: float = 0.0425
-    """A virtual core of a compute-optimised machine (c5.2xlarge: 0.34 an hour for eight, the provider's own example)."""
-    spot_share: float = 0.4
-    """Assumed: what interruptible machines cost of that."""
-    memory_machine_hour: float = 8.0
-    """Assumed: a machine with 1 TB of memory and 128 cores."""
-    gb_month: float = 0.023
-    per_1000_put: float = 0.005
-    """Put, copy, list."""
-    per_1000_get: float = 0.0004
-    gb_out: float = 0.09
-    """To the internet. Within the region where the crawl lies, nothing."""
-
-
-MEASURED = Measured(
-    date="2026-11-26",
-    machine="two shared cores",
-    num_pages=1,
-    page_bytes=1.0,
-    text_bytes=1.0,
-    stages=(),
-)
-_GLOBAL = ("near", "dedup")
-_ALL_OF_THEM = "a row"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """A stage of the month."""
-
-    name: str
+    """Of its shards, as they are stored."""
+    cost_by: str
+    """What its cost grows with: `page` (bytes of HTML), `text` (bytes of text), `row`, or `none`."""
+    size_by: str
     where: str
-    core_hours: float
-    out_bytes: float
-    num_shards: int
+    """`workers`, or `driver`: the process that the flow runs in."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """The month, worked out."""
+MEASURED_ON = "2026-11-26, two shared cores, Python 3.11"
+OUR_PAGES = 1870
+OUR_PAGE_BYTES = 1
+OUR_TEXT_BYTES = 1
+STAGES: tuple[Stage, ...] = ()
+DEDUP_SECONDS_PER_MILLION = 87.0
+DEDUP_BYTES_PER_MILLION = 1.4 * GB
+HASH_BYTES_PER_SECOND = 1.27 * GB
+RECORD_BYTES = 20_000
 
-    month: Month
-    measured: Measured
-    prices: Prices
+# What is assumed of machines and prices
 
-    def share(self, stage: Stage) -> float:
-        """How many times the cost of our pages that of the month is."""
-        month, ours = self.month, self.measured
-        by = {
-            "page": month.num_pages * month.page_bytes / ours.page_bytes,
-            "text": month.num_pages * month.text_bytes_per_page / ours.text_bytes,
-            "row": month.num_pages / ours.num_pages,
-        }
-        return by[stage.by]
+CORES = (64, 256, 1024)
+NETWORK_BYTES_PER_SECOND = 1.25 * GB
+DRIVER_MEMORY_BYTES = 512 * GB
+CORE_HOUR_DOLLARS = 0.0425
+SPOT_SHARE = 0.4
+GB_MONTH_DOLLARS = 0.023
+PUT_DOLLARS = 0.005 / 1000
+GET_DOLLARS = 0.0004 / 1000
+OUT_GB_DOLLARS = 0.09
 
-    @property
-    def lines(self) -> list[Line]:
-        found = []
-        for stage in self.measured.stages:
-            seconds = stage.cpu_seconds * self.share(stage)
-            if stage.name in _GLOBAL:
-                part = {"near": 0.8, "dedup": 0.2}[stage.name]
-                seconds = part * self.measured.dedup_seconds_per_million * self.month.num_pages / 1e6
-            share = self.share(stage) if stage.by != "page" else self.share(_by_text(stage))
-            found.append(
-                Line(
-                    name=stage.name,
-                    where=stage.where,
-                    core_hours=seconds / _HOUR,
-                    out_bytes=stage.out_bytes * share,
-                    num_shards=self.month.num_files if stage.where == "workers" or stage.name in _ALIGNED else 1,
-                )
+
+def scale(by: str) -> float:
+    """How many times our pages a month is, by what a cost grows with."""
+    return {
+        "page": NUM_PAGES * PAGE_BYTES / OUR_PAGE_BYTES,
+        "text": NUM_PAGES * TEXT_BYTES / OUR_TEXT_BYTES,
+        "row": NUM_PAGES / OUR_PAGES,
+        "none": 1.0,
+    }[by]
+
+
+def core_hours(stage: Stage) -> float:
+    """Of the month. Near and dedup are taken from their own benchmark: a thousand pages say nothing of them."""
+    if stage.name in ("near", "dedup"):
+        return DEDUP_SECONDS_PER_MILLION * NUM_PAGES / 1e6 / HOUR_SECONDS / 2
+    return stage.cpu_seconds * scale(stage.cost_by) / HOUR_SECONDS
+
+
+def out_bytes(stage: Stage) -> float:
+    return stage.out_bytes * scale(stage.size_by)
+
+
+def num_shards(stage: Stage) -> int:
+    """Objects that a stage leaves, one for each source file unless it sees all at once."""
+    return {"index": -(-NUM_FILES // 64), "near": 1, "sample": 1, "tokenizer": 1}.get(stage.name, NUM_FILES)
+
+
+def hours_of(where: str) -> float:
+    return sum(core_hours(stage) for stage in STAGES if stage.where == where)
+
+
+def stored_bytes() -> float:
+    return sum(map(out_bytes, STAGES))
+
+
+def num_puts() -> float:
+    """A shard and its record each; a source file is lent once."""
+    return sum(2 * num_shards(stage) for stage in STAGES) + NUM_FILES
+
+
+def num_gets() -> float:
+    """Each stage reads its inputs (two on average), and looks for its record."""
+    return sum(3 * num_shards(stage) for stage in STAGES) + 2 * NUM_FILES
+
+
+def passes_seconds() -> float:
+    """Of the source bytes through the driver: fetched, hashed, lent."""
+    return WARC_BYTES * (2 / NETWORK_BYTES_PER_SECOND + 1 / HASH_BYTES_PER_SECOND)
+
+
+def memory_limit() -> float:
+    return DRIVER_MEMORY_BYTES / DEDUP_BYTES_PER_MILLION * 1e6
+
+
+def compute_dollars() -> float:
+    return (hours_of("workers") + hours_of("driver")) * CORE_HOUR_DOLLARS
+
+
+def request_dollars() -> float:
+    return num_puts() * PUT_DOLLARS + num_gets() * GET_DOLLARS
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---:" if place else "---" for place in range(len(head))), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
+
+
+def facts() -> str:
+    rows = [
+        (
+            "pages",
+            f"{NUM_PAGES / 1e9:g} billion",
+            "assumed: May 2024 had 2.7 billion, later months told of are smaller",
+        ),
+        ("WARC files", f"{NUM_FILES:,}", "CC-MAIN-2026-17 lists 500,000 files of five kinds, of which WARC is one"),
+        ("segments", f"{NUM_SEGMENTS}", "as in each listing that we saw"),
+        ("bytes, compressed", f"{WARC_BYTES / TB:g} TB", "assumed: 0.9 GB a file"),
+        ("bytes a page", f"{PAGE_BYTES / 1000:.0f} kB", "May 2024: 377 TiB for 2.7 billion pages, headers included"),
+        ("text a page", f"{TEXT_BYTES / 1000:g} kB", "assumed"),
+        ("URL", f"{URL_BYTES} bytes", "assumed"),
+        ("kept", f"{KEPT_SHARE:.0%}", "assumed; it differs with the rules more than anything else here"),
+        ("bytes of text a token", f"{TOKEN_BYTES:g}", "assumed"),
+    ]
+    return table(("what", "value", "from"), rows)
+
+
+def rates() -> str:
+    rows = []
+    for stage in STAGES:
+        unit = {
+            "page": f"{OUR_PAGE_BYTES / 1e6 / stage.cpu_seconds:,.1f} MB of HTML" if stage.cpu_seconds else "",
+            "text": f"{OUR_TEXT_BYTES / 1e6 / max(stage.cpu_seconds, 0.01):,.1f} MB of text",
+            "row": f"{OUR_PAGES / max(stage.cpu_seconds, 0.01):,.0f} rows",
+            "none": "once",
+        }[stage.cost_by]
+        rows.append((stage.name, f"{stage.cpu_seconds:.2f}", unit, f"{stage.out_bytes / 1e6:.2f}"))
+    return table(("stage", "CPU s", "a CPU second", "MB written"), rows)
+
+
+def work() -> str:
+    rows = [
+        (
+            stage.name,
+            stage.where,
+            f"{core_hours(stage):,.1f}",
+            f"{num_shards(stage):,}",
+            f"{out_bytes(stage) / TB:,.3f}",
+        )
+        for stage in STAGES
+    ]
+    rows.append(
+        (
+            "all",
+            "",
+            f"{hours_of('workers') + hours_of('driver'):,.1f}",
+            f"{sum(map(num_shards, STAGES)):,}",
+            f"{stored_bytes() / TB:,.3f}",
+        )
+    )
+    return table(("stage", "where", "core hours", "shards", "TB written"), rows)
+
+
+def clock() -> str:
+    """Hours by the clock of a whole month and of one segment, were nothing to break."""
+    rows = []
+    for cores in CORES:
+        alone = hours_of("workers") / cores
+        driver = hours_of("driver") + passes_seconds() / HOUR_SECONDS
+        rows.append(
+            (
+                f"{cores:,}",
+                f"{alone:,.0f}",
+                f"{driver:,.0f}",
+                f"{alone + driver:,.0f}",
+                f"{alone / NUM_SEGMENTS:,.1f}",
+                f"{driver / NUM_SEGMENTS:,.1f}",
+                f"{(alone + driver) / NUM_SEGMENTS:,.1f}",
             )
-        return found
+        )
+    head = ("worker cores", "month: workers", "driver", "together", "segment: workers", "driver", "together")
+    return table(head, rows)
+
+
+def breaks() -> str:
+    pages = NUM_PAGES / 1e6
+    rows = [
+        (
+            "1",
+            "memory of `near` and `dedup`: 1.4 GB a million documents, in one process",
+            f"{memory_limit() / 1e6:.0f} million on {DRIVER_MEMORY_BYTES / GB:.0f} GB; the month takes {pages * DEDUP_BYTES_PER_MILLION / 1e6 / 1e6 / 1e6 * 1e0:.1f} TB",
+            "both stages by range of the hash: bands are hashes already, so each worker resolves a range of buckets; verdicts are joined by document id in a second pass",
+        ),
+        (
+            "2",
+            "every source byte goes through the driver: fetched, hashed (the digest is the key), lent to the workers",
+            f"{passes_seconds() / HOUR_SECONDS:.0f} hours at {NETWORK_BYTES_PER_SECOND * 8 / 1e9:.0f} Gb/s",
+            "workers fetch by URL and version and tell the digest: a stage `fetch` whose output is the file's digest, so that extract is keyed as now",
+        ),
+        (
+            "3",
+            "stages that are cheap on one machine run in the driver (policy, bands, index, sources, near, dedup)",
+            f"{hours_of('driver'):.0f} hours of one core",
+            "the map stages among them to the workers above some thousand shards: a line in `run_node`; the global ones with 1",
+        ),
+        (
+            "4",
+            "look-ups and manifests: a record of about 20 kB and a line of each manifest for every shard",
+            f"{NUM_FILES * len(STAGES) * RECORD_BYTES / GB:.0f} GB of records, {num_gets() / 1e6:.1f} million GETs",
+            "files grouped into units of ten; nothing else",
+        ),
+        ("5", "Prefect: one task a stage, whatever the number of shards", f"{len(STAGES)} task runs", "nothing"),
+    ]
+    return table(("", "what", "where it breaks, or what it takes", "what must change"), rows)
+
+
+def money() -> str:
+    days = 30
+    stored = stored_bytes() / GB * GB_MONTH_DOLLARS * days / 30
+    tokens = KEPT_SHARE * NUM_PAGES * TEXT_BYTES / TOKEN_BYTES
+    rows = [
+        (
+            "worker and driver cores, on demand",
+            f"{hours_of('workers') + hours_of('driver'):,.0f} core hours at {CORE_HOUR_DOLLARS}",
+            f"{compute_dollars():,.0f}",
+        ),
+        ("the same, interruptible", f"{SPOT_SHARE:g} of that, assumed", f"{compute_dollars() * SPOT_SHARE:,.0f}"),
+        ("shards kept for a month", f"{stored_bytes() / TB:,.1f} TB at {GB_MONTH_DOLLARS} a GB", f"{stored:,.0f}"),
+        ("lent files, for hours", "gone after each batch", "0"),
+        (
+            "requests",
+            f"{num_puts() / 1e6:.1f} million PUT, {num_gets() / 1e6:.1f} million GET",
+            f"{request_dollars():,.0f}",
+        ),
+        ("bytes in", f"{WARC_BYTES / TB:g} TB within the region of the crawl", "0"),
+        (
+            "tokens out to the internet",
+            f"{2 * tokens / TB:,.2f} TB at {OUT_GB_DOLLARS} a GB",
+            f"{2 * tokens / GB * OUT_GB_DOLLARS:,.0f}",
+        ),
+    ]
+    return table(("what", "how many", "US dollars"), rows)
+
+
+def document() -> str:
+    """The whole of scale-plan.md."""
+    segment_pages = NUM_PAGES / NUM_SEGMENTS
+    tokens = KEPT_SHARE * NUM_PAGES * TEXT_BYTES / TOKEN_BYTES
+    per_page = hours_of("workers") * HOUR_SECONDS / NUM_PAGES
+    balance = hours_of("workers") / (hours_of("driver") + passes_seconds() / HOUR_SECONDS)
+    return f"""# One Common Crawl month: a plan with arithmetic
+
+`infra/scale_plan.py` writes this page from measured rates and from assumptions that it names; a test compares the two. Change a rate there and run
+`python infra/scale_plan.py --write`.
+
+## In short
+- The work is {hours_of("workers"):,.0f} core hours on workers ({1 / per_page:,.0f} pages a second and core), which any number of machines can share, and {hours_of("driver"):,.0f} hours in the one process
+  that drives them. It costs {compute_dollars():,.0f} dollars on demand, some {compute_dollars() * SPOT_SHARE:,.0f} on machines that may be taken away: a lost worker costs the shards that it had not finished.
+- {WARC_BYTES / TB:g} TB come in, {stored_bytes() / TB:,.1f} TB are written (every stage's output is kept), and {tokens / 1e9:,.0f} billion tokens ({2 * tokens / TB:,.2f} TB) come out.
+- **As one run it does not work today.** The first thing that breaks is the memory of near-duplicates and dedup: {memory_limit() / 1e6:.0f} million documents on a machine of {DRIVER_MEMORY_BYTES / GB:.0f} GB, of {NUM_PAGES / 1e6:,.0f} million.
+- **What works today is a segment a run**: a hundredth of the month, {segment_pages / 1e6:.0f} million pages, {KEPT_SHARE * segment_pages * TEXT_BYTES / TOKEN_BYTES / 1e9:.1f} billion tokens, within every limit below. Duplicates between segments are then not found. For the
+  models that this project trains (GPT-2 up to 1.5 billion parameters), one to ten segments are enough.
+
+## What a month is
+{facts()}
+
+Common Crawl's own posts give the figures of May 2024; the listing of CC-MAIN-2026-17 is the one on its mirror. The rest is assumed, and marked so.
+
+## What we measured
+{OUR_PAGES:,} English pages of Debian's documentation, {OUR_PAGE_BYTES / 1e6:.1f} MB of HTML and {OUR_TEXT_BYTES / 1e6:.1f} MB of text, one worker, default rules, a given tokenizer: `make bench-build`, {MEASURED_ON}. Near-duplicates and dedup of a million
+documents: {DEDUP_SECONDS_PER_MILLION:.0f} CPU seconds and {DEDUP_BYTES_PER_MILLION / GB:g} GB at most, `make bench-dedup`. SHA-256: {HASH_BYTES_PER_SECOND / GB:g} GB/s.
+
+{rates()}
+
+Pages of the web are larger than these and hold less text for their size, so costs are carried over by what they grow with: extraction by bytes of HTML, signals, toxicity
+and tokenize by bytes of text, the rest by rows. A core of a cloud machine is half of a core with two threads: with both busy, expect the rates of `cpu_growth` in `make bench-ray`.
+
+## The work
+{work()}
+
+Near and dedup are taken from their own benchmark, half each. By the clock, in hours, were nothing to break:
+
+{clock()}
+
+The driver's hours are its stages and three passes over the source files (in, hashed, out again). More than some {balance:,.0f} worker cores for one driver are wasted: then the driver
+takes longer than they do. Several segments at once, each with a driver and a workspace of its own, have no such bound.
+
+## Object storage
+{num_puts() / 1e6:.1f} million PUT and {num_gets() / 1e6:.1f} million GET requests: a shard and a record for each of {NUM_FILES:,} files and stage, two inputs read and a record looked up, a source file lent and
+fetched. Over ten hours that is {num_gets() / 36000:,.0f} GETs a second; a bucket takes thousands for each prefix, and names are digests, so they spread.
+
+## Money
+{money()}
+
+List prices as known to us, in one region and before discounts: check them before you buy.
+
+## Where it breaks, in this order
+{breaks()}
+
+## How to run a segment today
+1. A recipe with `kind: warc` and `paths` of the segment's part of `warc.paths.gz`, one workspace for each segment, `CORPUSMILL_STORE=s3://BUCKET/cc/SEGMENT`.
+2. A Ray cluster in the region of the crawl, this version installed on every node, `CORPUSMILL_RAY_CACHE` on a local disk of at least 30 GB for each core. The flow runs on a node of it
+   with {segment_pages / 1e6 * DEDUP_BYTES_PER_MILLION / GB:.0f} GB of memory for near and dedup, beside what else is there.
+3. `corpusmill build RECIPE --task-runner ray`, by a deployment, with retries: what was finished is kept, whatever ended.
+4. Every stage's shards stay, {stored_bytes() / NUM_SEGMENTS / GB:,.0f} GB a segment, so that a changed threshold costs a fiftieth of the build. Who will not change anything exports the kept
+   documents and removes the prefix.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--write", action="store_true")
+    what.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    text = document()
+    if options.write:
+        DOCUMENT.write_text(text, encoding="utf-8")
+    elif options.check:
+        if DOCUMENT.read_text(encoding="utf-8") != text:
+            sys.exit(f"got another {DOCUMENT.name} than the rates give, wanted the same: run scale_plan.py --write.")
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()
