@@ -16,6 +16,7 @@ import os
 import secrets
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -29,6 +30,13 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a warning on GPUs that no shard needs
 }
+_OWN_ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # named for two systems, it keeps a node of any to loopback
+    "AUTOSCALER_METRIC_PORT": "0",  # any free port in place of a fixed one
+    "DASHBOARD_METRIC_PORT": "0",
+}
+"""For a cluster of our own."""
 _OBJECT_STORE_BYTES = 100 << 20
 """Shared memory of a cluster of our own. Shards go through files or a bucket; Ray carries keys and counts."""
 _FOLDER_PREFIX = "corpusmill-ray-"
@@ -40,12 +48,12 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[None]:
 
     Raises TransientError where it does not come up, or does not answer.
     """
-    for name, value in _ENVIRONMENT.items():
+    for name, value in (_ENVIRONMENT | (_OWN_ENVIRONMENT if address is None else {})).items():
         os.environ.setdefault(name, value)
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack, contextlib.ExitStack() as starting:
         arguments: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address is None:
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
+            starting.enter_context(_our_import_path())
             if not os.environ.get("RAY_AUTH_TOKEN_PATH"):
                 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             arguments |= {
@@ -59,7 +67,7 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[None]:
 
         runner: RayTaskRunner[Any] = RayTaskRunner(address=address or "local", init_kwargs=arguments)
         try:
-            with _our_signals():
+            with starting, _our_signals():
                 stack.enter_context(runner)
         except (OSError, RuntimeError, TimeoutError) as error:
             brief = " ".join(str(error).split())[:300]
@@ -68,6 +76,20 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[None]:
                 "check CORPUSMILL_RAY_ADDRESS and that this host is a node of it, or set the task runner to pool."
             ) from error
         yield
+
+
+@contextmanager
+def _our_import_path() -> Iterator[None]:
+    """Processes that are started in the block import from where this one does."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 @contextmanager

@@ -66,6 +66,10 @@ def budget(_config: LoudConfig) -> RowBudget:
     return RowBudget(seconds=5, memory_bytes=256 << 20)
 
 
+def tally(batch: pa.RecordBatch) -> dict[str, int]:
+    return {"rows": batch.num_rows}
+
+
 SHOUT = Stage(
     name="shout",
     version=1,
@@ -73,7 +77,7 @@ SHOUT = Stage(
     output=LOUD,
     transform=shout,
     budget=budget,
-    tally=lambda batch: {"rows": batch.num_rows},
+    tally=tally,
 )
 
 

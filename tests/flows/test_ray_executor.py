@@ -1,5 +1,6 @@
 """The executor on Ray: a real cluster of several processes on loopback gives what one process gives, whatever dies."""
 
+import ipaddress
 import os
 import signal
 import time
@@ -124,7 +125,7 @@ def test_an_error_is_told_as_it_is_and_the_rest_is_kept(
     ray: RayExecutor, store: Store, text: str, error: type[Exception]
 ) -> None:
     with pytest.raises(error, match=f"got {text}, wanted another"):
-        run(store, ray, ("one",), (text,), ("two",))
+        run(store, ray, ("one",), ("two",), (text,))
     assert run(store, ray, ("one",), ("two",)).num_computed == 0
 
 
@@ -138,10 +139,15 @@ def test_the_cluster_is_on_loopback_alone_and_asks_for_a_token(ray: RayExecutor,
         if connection.status == "LISTEN"
     ]
     assert listening
-    assert set(listening) == {"127.0.0.1"}
+    assert {each for each in listening if not _is_loopback(each)} == set()
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
     assert os.environ["RAY_AUTH_MODE"] == "token"
     assert not any(os.environ["RAY_AUTH_TOKEN"] in word for each in ours for word in each.cmdline())
+
+
+def _is_loopback(text: str) -> bool:
+    address = ipaddress.ip_address(text)
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def test_no_process_of_a_batch_outlives_its_executor(ray: RayExecutor, store: Store) -> None:
@@ -157,16 +163,16 @@ def test_no_process_of_a_batch_outlives_its_executor(ray: RayExecutor, store: St
 
 
 def test_batches_are_large_at_first_and_small_at_the_end(store: Store) -> None:
-    works = works_of(SHOUT, LoudConfig(), [put(store, f"unit{place}", f"text{place}") for place in range(1000)])
+    works = works_of(SHOUT, LoudConfig(), [put(store, f"unit{place}", f"text{place}") for place in range(200)])
     stage = _Stage(store, lambda _work, _record: None, lambda _rows: None, deque(works))
     sizes = []
     while stage.has_more:
         sizes.append(len(stage.next_batch(2)))
-    assert sum(sizes) == 1000
-    assert sizes[0] == 125 <= MAX_BATCH_WORKS
+    assert sum(sizes) == 200
+    assert sizes[0] == 25 <= MAX_BATCH_WORKS
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-3:] == [1, 1, 1]
-    assert len(sizes) < 50, "what a batch costs is not paid for each shard"
+    assert len(sizes) < 40, "what a batch costs is not paid for each shard"
 
 
 def test_a_worker_with_another_version_makes_nothing(store: Store) -> None:
