@@ -64,12 +64,13 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[None]:
                 "_temp_dir": str(stack.enter_context(_own_folder())),
             }
         from prefect_ray import RayTaskRunner
+        from ray.exceptions import RayError
 
         runner: RayTaskRunner[Any] = RayTaskRunner(address=address or "local", init_kwargs=arguments)
         try:
             with starting, _our_signals():
                 stack.enter_context(runner)
-        except (OSError, RuntimeError, TimeoutError) as error:
+        except (OSError, RuntimeError, RayError) as error:
             brief = " ".join(str(error).split())[:300]
             raise TransientError(
                 f"got no Ray cluster ({brief}), wanted one at {address or 'loopback'}: "
