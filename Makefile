@@ -10,6 +10,7 @@ DATA ?= $(CORPUSMILL_TEST_DATA)
 .PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-dedup bench-incremental bench-cancel bench-kills bench-train bench-train-kills bench-journal bench-outage bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown real-pages lock clean
 .PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-dedup bench-incremental bench-kills bench-train bench-train-kills bench-journal bench-outage bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown bench-up real-pages lock clean
 .PHONY: run test test-slow test-data test-gpu test-browser test-services check format image-cpu image-cuda image-pins golden bench bench-build bench-dedup bench-incremental bench-cancel bench-kills bench-train bench-train-kills bench-journal bench-outage bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown real-pages lock clean
+.PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-dedup bench-incremental bench-kills bench-train bench-train-kills bench-journal bench-outage bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown bench-ray bench-overhead real-pages lock clean
 
 run: $(READY)
 	$(BIN)/corpusmill run
@@ -130,6 +131,12 @@ bench-journal: $(READY)
 # From `corpusmill up` on a new workspace to a finished run of its refresh.
 bench-up: $(READY)
 	$(BIN)/python tests/benchmarks/bench_up.py
+# Two Ray workers against one; five minutes on two quiet cores.
+bench-ray: $(READY)
+	$(BIN)/python tests/benchmarks/bench_ray.py
+
+bench-overhead: $(READY)
+	$(BIN)/python tests/benchmarks/bench_overhead.py
 
 real-pages: $(READY)
 	infra/fetch_debian_docs.sh pages

@@ -75,22 +75,37 @@ Workers = Annotated[
         "--workers", min=0, help="Processes for CPU-bound stages; 0: none besides this one. Default: all cores."
     ),
 ]
+Runner = Annotated[
+    Literal["pool", "ray"] | None,
+    typer.Option(
+        "--task-runner",
+        help="Who runs CPU-bound stages: this machine's processes, or Ray. Default: $CORPUSMILL_TASK_RUNNER or pool.",
+    ),
+]
 
 
 @app.command()
 def run(
-    recipe: RecipePath = None, workspace: WorkspacePath = None, workers: Workers = None, as_json: AsJson = False
+    recipe: RecipePath = None,
+    workspace: WorkspacePath = None,
+    workers: Workers = None,
+    task_runner: Runner = None,
+    as_json: AsJson = False,
 ) -> None:
     """Crawl, build, train and evaluate: the whole recipe, only as far as something changed."""
-    _run_flow(recipe, workspace, workers, "evaluate", as_json=as_json)
+    _run_flow(recipe, workspace, workers, "evaluate", task_runner=task_runner, as_json=as_json)
 
 
 @app.command()
 def build(
-    recipe: RecipePath = None, workspace: WorkspacePath = None, workers: Workers = None, as_json: AsJson = False
+    recipe: RecipePath = None,
+    workspace: WorkspacePath = None,
+    workers: Workers = None,
+    task_runner: Runner = None,
+    as_json: AsJson = False,
 ) -> None:
     """Crawl and build: from seeds or files to token shards and a data card."""
-    _run_flow(recipe, workspace, workers, "build", as_json=as_json)
+    _run_flow(recipe, workspace, workers, "build", task_runner=task_runner, as_json=as_json)
 
 
 @app.command()
@@ -98,6 +113,7 @@ def train(
     recipe: RecipePath = None,
     workspace: WorkspacePath = None,
     workers: Workers = None,
+    task_runner: Runner = None,
     as_json: AsJson = False,
     prove_resume: Annotated[
         int | None,
@@ -126,15 +142,19 @@ def train(
         found = prove(recipe, workspace, prove_resume, partial(print, file=sys.stderr))
         _emit(found, proof_lines, as_json=as_json)
         raise typer.Exit(0 if found["holds"] else 1)
-    _run_flow(recipe, workspace, workers, "train", as_json=as_json)
+    _run_flow(recipe, workspace, workers, "train", task_runner=task_runner, as_json=as_json)
 
 
 @app.command()
 def evaluate(
-    recipe: RecipePath = None, workspace: WorkspacePath = None, workers: Workers = None, as_json: AsJson = False
+    recipe: RecipePath = None,
+    workspace: WorkspacePath = None,
+    workers: Workers = None,
+    task_runner: Runner = None,
+    as_json: AsJson = False,
 ) -> None:
     """Build and train what is missing, then measure the model on held-out text."""
-    _run_flow(recipe, workspace, workers, "evaluate", as_json=as_json)
+    _run_flow(recipe, workspace, workers, "evaluate", task_runner=task_runner, as_json=as_json)
 
 
 @crawl_app.command("run")
@@ -163,13 +183,14 @@ def schedule(
     timezone: Annotated[str, typer.Option("--timezone", help="Time zone of the schedule.")] = "UTC",
     workspace: WorkspacePath = None,
     workers: Workers = None,
+    task_runner: Runner = None,
 ) -> None:
     """Run a recipe on a schedule, as a Prefect deployment, until stopped. Needs PREFECT_API_URL: `prefect server start`."""
     from flows.recipe import load_recipe
     from flows.settings import read_settings
 
     name = load_recipe(recipe).name
-    settings = read_settings(workspace, workers)
+    settings = read_settings(workspace, workers, task_runner)
     if settings.prefect_api_url is None:
         raise ConfigError(
             "PREFECT_API_URL: got none, wanted the address of a Prefect server that stays up: "
@@ -183,7 +204,8 @@ def schedule(
     parameters = {
         "recipe": str(recipe.absolute()) if recipe else None,
         "workspace": str(settings.workspace),
-        "workers": settings.num_workers,
+        "workers": settings.ray_num_workers if settings.task_runner == "ray" else settings.num_workers,
+        "task_runner": settings.task_runner,
     }
     # One run at a time: a second one would only wait for the workspace.
     pipeline.serve(name=name, schedule=Cron(cron, timezone=timezone), parameters=parameters, limit=1)
@@ -797,6 +819,7 @@ def _run_flow(
     workers: int | None,
     until: Literal["crawl", "build", "train", "evaluate"],
     *,
+    task_runner: Literal["pool", "ray"] | None = None,
     as_json: bool,
 ) -> None:
     from flows import summary
@@ -812,7 +835,7 @@ def _run_flow(
         require_crawl(wanted)
     if until != "crawl":
         wanted.check_files()
-    settings = read_settings(workspace, workers)
+    settings = read_settings(workspace, workers, task_runner)
     place = Workspace.of(settings)
     path = str(recipe.absolute()) if recipe else None
     try:
@@ -829,7 +852,7 @@ def _run_flow(
                 if until == "crawl":
                     found = crawl(path, str(settings.workspace))
                 else:
-                    found = pipeline(path, str(settings.workspace), settings.num_workers, until)
+                    found = pipeline(path, str(settings.workspace), workers, until, settings.task_runner)
     except KeyboardInterrupt:  # caught here: Typer would end without a word
         _fail("got a request to stop; what was finished is kept: run the same command again to go on.", EXIT_STOPPED)
     _emit(found, summary.crawl_lines if until == "crawl" else summary.run_lines, as_json=as_json)

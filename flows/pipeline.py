@@ -15,16 +15,16 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows import console, runs, takedown, tasks
+from flows.executors import executor_of
 from flows.inspection import corpus_facts, last_build, urls_of
 from flows.jobs import Dataset, JobResult, TrainingJob
 from flows.recipe import CrawlSource, Recipe, load_recipe
-from flows.settings import Settings, read_settings
+from flows.settings import Settings, TaskRunner, read_settings
 from flows.sources import known_crawls
 from flows.workspace import Workspace, writing
 from pipelines.bias.report import bias_summary
 from pipelines.corpus import tokenizer_resource
 from pipelines.errors import EmptyCorpusError
-from pipelines.executor import open_executor
 from pipelines.materialize import StageResult
 from pipelines.report import funnel
 from pipelines.store import Manifest, Store
@@ -44,14 +44,18 @@ def _run_name() -> str:
 
 @flow(name="pipeline", flow_run_name=_run_name, persist_result=False, validate_parameters=False)
 def pipeline(
-    recipe: str | None = None, workspace: str | None = None, workers: int | None = None, until: Until = "evaluate"
+    recipe: str | None = None,
+    workspace: str | None = None,
+    workers: int | None = None,
+    until: Until = "evaluate",
+    task_runner: TaskRunner | None = None,
 ) -> Summary:
     """Crawl, build, train and evaluate a recipe, each only as far as something changed."""
-    settings, place, wanted = _open(recipe, workspace, workers)
+    settings, place, wanted = _open(recipe, workspace, workers, task_runner)
     with writing(place), runs.execution(settings, place, wanted):  # between two flows, too, nobody else's
         with console.progress() as report:
             tasks.fetch_needed_lists(wanted, place, report)  # before a crawl that may take a day
-        parts = [crawl(recipe, workspace), build_corpus(recipe, workspace, workers)]
+        parts = [crawl(recipe, workspace), build_corpus(recipe, workspace, workers, task_runner)]
         if until in ("train", "evaluate"):
             parts.append(train(recipe, workspace))
         if until == "evaluate":
@@ -98,10 +102,15 @@ def crawl(recipe: str | None = None, workspace: str | None = None) -> Summary:
 
 
 @flow(name="build_corpus", flow_run_name=_run_name, persist_result=False, validate_parameters=False)
-def build_corpus(recipe: str | None = None, workspace: str | None = None, workers: int | None = None) -> Summary:
+def build_corpus(
+    recipe: str | None = None,
+    workspace: str | None = None,
+    workers: int | None = None,
+    task_runner: TaskRunner | None = None,
+) -> Summary:
     """Turn the pages at hand into token shards and a data card."""
-    settings, place, wanted = _open(recipe, workspace, workers)
-    with writing(place) as store, console.progress() as report, open_executor(settings.num_workers) as executor:
+    settings, place, wanted = _open(recipe, workspace, workers, task_runner)
+    with writing(place) as store, console.progress() as report, executor_of(settings) as executor:
         crawls, unfinished = known_crawls(wanted, place)
         collected = tasks.collect_sources(wanted, place, crawls, unfinished, report)
         tasks.fetch_needed_lists(wanted, place, report)
@@ -193,8 +202,10 @@ def training_job(recipe: Recipe, workspace: Workspace, store: Store) -> Training
     return TrainingJob.of(recipe, Dataset.of(done, tokenizer_resource(config, done, store)), workspace)
 
 
-def _open(recipe: str | None, workspace: str | None, workers: int | None = None) -> tuple[Settings, Workspace, Recipe]:
-    settings = read_settings(Path(workspace) if workspace else None, workers)
+def _open(
+    recipe: str | None, workspace: str | None, workers: int | None = None, task_runner: TaskRunner | None = None
+) -> tuple[Settings, Workspace, Recipe]:
+    settings = read_settings(Path(workspace) if workspace else None, workers, task_runner)
     return settings, Workspace.of(settings), load_recipe(Path(recipe) if recipe else None)
 
 

@@ -1,11 +1,16 @@
 """Where a run happens: read once from the environment; none of it enters a stage key."""
 
+import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from flows.up.addresses import Addresses, living
 from pipelines.errors import ConfigError
+
+TaskRunner = Literal["pool", "ray"]
+"""Who runs the shards of a stage: processes of this machine, or a Ray cluster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,13 +32,20 @@ class Settings:
     """Of the copies of the bucket's shards in the workspace."""
     is_workspace_named: bool = True
     """False where it is the default, below the working directory."""
+    task_runner: TaskRunner = "pool"
+    ray_address: str | None = None
+    """HOST:PORT of a Ray cluster that is up, of which this host is a node; None starts one on loopback for the run."""
+    ray_num_workers: int | None = None
+    """Shards that are worked on at once on Ray; None: as many as the cluster has CPUs."""
 
 
-def read_settings(workspace: Path | None = None, num_workers: int | None = None) -> Settings:
+def read_settings(
+    workspace: Path | None = None, num_workers: int | None = None, task_runner: TaskRunner | None = None
+) -> Settings:
     """Settings from the environment, then from the services that `corpusmill up` runs; what is given here goes first.
 
-    CORPUSMILL_WORKSPACE, CORPUSMILL_WORKERS, CORPUSMILL_STORE, CORPUSMILL_STORE_CACHE_GIB, PREFECT_API_URL and
-    MLFLOW_TRACKING_URI are read. Raises ConfigError.
+    CORPUSMILL_WORKSPACE, CORPUSMILL_WORKERS, CORPUSMILL_STORE, CORPUSMILL_STORE_CACHE_GIB, CORPUSMILL_TASK_RUNNER,
+    CORPUSMILL_RAY_ADDRESS, PREFECT_API_URL and MLFLOW_TRACKING_URI are read. Raises ConfigError.
     """
     cache_gib = os.environ.get("CORPUSMILL_STORE_CACHE_GIB", "20")
     if not cache_gib.isdecimal():
@@ -43,6 +55,11 @@ def read_settings(workspace: Path | None = None, num_workers: int | None = None)
         raise ConfigError(f"CORPUSMILL_WORKERS: got {workers!r}, wanted a whole number of at least 0: correct it.")
     folder = (workspace or Path(os.environ.get("CORPUSMILL_WORKSPACE", "workspace"))).absolute()
     services = living(folder)
+    runner = _task_runner(task_runner)
+    ray_address = os.environ.get("CORPUSMILL_RAY_ADDRESS") or None
+    if runner == "ray":
+        _check_ray(ray_address, int(workers))
+    is_cluster_asked = ray_address is not None and num_workers is None and "CORPUSMILL_WORKERS" not in os.environ
     return Settings(
         workspace=folder,
         num_workers=int(workers),
@@ -52,7 +69,36 @@ def read_settings(workspace: Path | None = None, num_workers: int | None = None)
         bucket=os.environ.get("CORPUSMILL_STORE") or None,
         max_copies_num_bytes=int(cache_gib) << 30,
         is_workspace_named=workspace is not None or "CORPUSMILL_WORKSPACE" in os.environ,
+        task_runner=runner,
+        ray_address=ray_address,
+        ray_num_workers=None if is_cluster_asked else int(workers),
     )
+
+
+def _task_runner(given: TaskRunner | None) -> TaskRunner:
+    said = given or os.environ.get("CORPUSMILL_TASK_RUNNER") or "pool"
+    for known in get_args(TaskRunner):
+        if said == known:
+            return known  # type: ignore[no-any-return]
+    raise ConfigError(
+        f"CORPUSMILL_TASK_RUNNER: got {said!r}, wanted {' or '.join(get_args(TaskRunner))}: correct it, or pass --task-runner."
+    )
+
+
+def _check_ray(address: str | None, num_workers: int) -> None:
+    missing = [name for name in ("ray", "prefect_ray") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"CORPUSMILL_TASK_RUNNER: got ray without the package {missing[0]}, wanted both of Ray's: "
+            "install corpusmill[ray], or leave the setting at pool."
+        )
+    if num_workers == 0:
+        raise ConfigError("CORPUSMILL_WORKERS: got 0 with the task runner ray, wanted at least 1: correct one of them.")
+    if address is not None and (address.count(":") != 1 or not address.rpartition(":")[2].isdecimal()):
+        raise ConfigError(
+            f"CORPUSMILL_RAY_ADDRESS: got {address!r}, wanted HOST:PORT as `ray start` prints it, on a node of the cluster: "
+            "correct it; Ray's client protocol (ray://) cannot tell how far a shard is."
+        )
 
 
 def num_cores() -> int:
