@@ -71,7 +71,7 @@ def sites() -> Iterator[Callable[[bytes], dict[str, Any]]]:
 
         def at(warc: bytes) -> dict[str, Any]:
             site = stack.enter_context(
-                serve({"/crawl-data/remote.warc.gz": ("application/octet-stream", warc), **article_site(20)})
+                serve({"/crawl-data/remote.warc.gz": ("application/octet-stream", warc), **article_site(200)})
             )
             return {"url": site.url(), "allow_addresses": [f"127.0.0.1:{site.port}"]}
 
