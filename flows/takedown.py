@@ -155,6 +155,7 @@ def _artifacts_holding(place: Workspace, wanted: Wanted) -> list[str]:
 def add(workspace_path: Path | None, scope: Scope, value: str, *, by: str | None, reason: str) -> Facts:
     """Write a take-down into the ledger."""
     place = _place(workspace_path)
+    place.make()
     return _described(place, add_request(place.takedown_ledger, scope, value, by=by or user(), reason=reason))
 
 
@@ -193,6 +194,20 @@ def naming(place: Workspace, url_or_doc_id: str) -> list[Facts]:
         if any(url_or_doc_id in (item["url"], item["doc_id"]) for item in documents):
             ids.add(body["takedown"]["id"])
     return [_described(place, request) for request in requests if request.id in ids]
+
+
+def waiting(place: Workspace) -> list[Facts]:
+    """Take-downs in force that the newest build of a recipe has not certified: id, since when, and the recipe.
+
+    Where none was built yet, the recipe is None. Raises IntegrityError for a damaged ledger.
+    """
+    requests = read_ledger(place.takedown_ledger)
+    built = sorted(path.parent.name for path in (place.root / "reports").glob("*/data_card.json"))
+    return [
+        {"id": request.id, "added_at": request.added_at, "recipe": recipe or None}
+        for recipe in built or [""]
+        for request in uncertified(place.takedown_folder, requests, recipe)
+    ]
 
 
 def damage(place: Workspace) -> list[str]:
