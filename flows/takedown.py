@@ -196,20 +196,6 @@ def naming(place: Workspace, url_or_doc_id: str) -> list[Facts]:
     return [_described(place, request) for request in requests if request.id in ids]
 
 
-def waiting(place: Workspace) -> list[Facts]:
-    """Take-downs in force that the newest build of a recipe has not certified: id, since when, and the recipe.
-
-    Where none was built yet, the recipe is None. Raises IntegrityError for a damaged ledger.
-    """
-    requests = read_ledger(place.takedown_ledger)
-    built = sorted(path.parent.name for path in (place.root / "reports").glob("*/data_card.json"))
-    return [
-        {"id": request.id, "added_at": request.added_at, "recipe": recipe or None}
-        for recipe in built or [""]
-        for request in uncertified(place.takedown_folder, requests, recipe)
-    ]
-
-
 def damage(place: Workspace) -> list[str]:
     """What is damaged of the ledgers and certificates."""
     found = []

@@ -87,7 +87,10 @@ def test_what_could_unpickle_is_told_not_to():
 
 def test_what_hides_secrets_enters_no_key(tmp_path):
     """A new kind of secret must not make anybody's corpus anew."""
-    modules = {node.stage.transform.__module__ for node in corpus_nodes(parse_recipe(TEXT, tmp_path).corpus_config(Store(Place(root=tmp_path))))}
+    modules = {
+        node.stage.transform.__module__
+        for node in corpus_nodes(parse_recipe(TEXT, tmp_path).corpus_config(Store(Place(root=tmp_path))))
+    }
     modules |= {reader.__module__ for reader in READERS.values()}
     assert not {"pipelines.redaction", "pipelines.log_lines"} & import_closure(modules)
 

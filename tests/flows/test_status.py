@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -305,11 +306,11 @@ def test_schedules_late_runs_and_failures_of_prefect_are_told(place, monkeypatch
     assert "overdue" in shown(place)
 
 
-def test_the_champion_is_read_from_the_workspace(place):
+def test_the_champion_is_read_from_the_workspace(place, demo):
     from mlflow import MlflowClient
 
     with writing(place):
-        pass
+        shutil.copy(demo.workspace / "mlflow.db", place.root)
     assert look.status(place.root)["champions"] == []
     client = MlflowClient(tracking_uri=place.mlflow_uri, registry_uri=place.mlflow_uri)
     client.create_registered_model("harbour")
