@@ -150,16 +150,15 @@ def check_advisories(locked: Iterable[Locked], folder: Path) -> tuple[list[Findi
                         )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"got {path}, which is no OSV advisory ({error!r}), wanted one: take it out.") from error
-    found = []
-    for each in locked:
-        for affected in by_name.get(canonicalize_name(each.name), []):
-            if (fixed := _affects(affected, each.version)) is not None:
-                found.append(
-                    Finding(
-                        each.name,
-                        f"got {each.version}, of which {affected['id']} tells, wanted {fixed}: raise it in the lock.",
-                    )
-                )
+    found = [
+        Finding(
+            each.name,
+            f"got {each.version}, of which {affected['id']} tells, wanted {fixed}: raise it in the lock.",
+        )
+        for each in locked
+        for affected in by_name.get(canonicalize_name(each.name), [])
+        if (fixed := _affects(affected, each.version)) is not None
+    ]
     return found, num_read
 
 
@@ -198,40 +197,34 @@ def _fixed_in(affected: Mapping[str, Any]) -> str | None:
 
 
 def ask_service(lock: Path) -> tuple[list[Finding], str | None]:
-    """What pip-audit finds, or why it could not ask. It is told the names and versions of the lock file, and no more."""
-    command = [
-        sys.executable,
-        "-m",
-        "pip_audit",
-        "--requirement",
-        str(lock),
-        "--no-deps",
-        "--disable-pip",
-        "--format",
-        "json",
-    ]
+    """What pip-audit finds, and what it could not look up. It is told the names and versions of the lock file, and no more."""
+    options = ["--no-deps", "--disable-pip", "--format", "json", "--progress-spinner", "off"]
+    command = [sys.executable, "-m", "pip_audit", "--requirement", str(lock), *options]
     try:
-        done = subprocess.run(
-            [*command, "--progress-spinner", "off"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_SERVICE_SECONDS,
-        )
-        told = json.loads(done.stdout)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_SERVICE_SECONDS)
+        told = json.loads(done.stdout)["dependencies"]
     except subprocess.TimeoutExpired:
         return [], f"no answer within {_SERVICE_SECONDS} s"
-    except ValueError:
-        return [], (done.stderr.strip().splitlines() or [f"pip-audit ended with {done.returncode}"])[-1][:300]
+    except (ValueError, KeyError):
+        return [], (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1][:300]
+    return findings_of(told)
+
+
+def findings_of(told: Sequence[Mapping[str, Any]]) -> tuple[list[Finding], str | None]:
+    """Of the dependencies in pip-audit's JSON: what is vulnerable, and how many it could not look up."""
     found = [
         Finding(
             each["name"],
-            f"got {each['version']}, of which {problem['id']} tells, wanted {' or '.join(problem['fix_versions']) or 'another version'}: raise it in the lock.",
+            f"got {each['version']}, of which {problem['id']} tells, wanted "
+            f"{' or '.join(problem['fix_versions']) or 'another version'}: raise it in the lock.",
         )
-        for each in told["dependencies"]
+        for each in told
         for problem in each.get("vulns", [])
     ]
-    return found, None
+    skipped = [each for each in told if "skip_reason" in each]
+    if not skipped:
+        return found, None
+    return found, f"{len(skipped)} of {len(told)} packages skipped ({skipped[0]['skip_reason'][:200]})"
 
 
 # the bill of materials
@@ -272,7 +265,7 @@ def bill_of_materials(
 
     The same text for the same arguments: its serial number is made of the lock file's digest, its time is the epoch's.
     """
-    from cyclonedx.factory.license import LicenseFactory
+    from cyclonedx.contrib.license.factories import LicenseFactory
     from cyclonedx.model.bom import Bom, BomMetaData
     from cyclonedx.model.component import Component, ComponentScope, ComponentType
     from cyclonedx.output.json import JsonV1Dot6
