@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 from flows.measures import MEASURES
 from flows.run_state import State, is_alive, read_state
 from flows.settings import LOCAL_HOSTS, read_settings
-from flows.waiting import waiting
+from flows.takedowns_waiting import waiting
 from flows.workspace import Workspace
 from pipelines.errors import ConfigError, CorpusmillError
 from pipelines.store import storage_errors

@@ -18,7 +18,7 @@ from typing import Any
 from flows.asking import ask_champions, ask_prefect, parsed_time
 from flows.run_state import State, is_alive, read_state
 from flows.settings import prefect_authorization, read_settings, redactor, tracker_authorization
-from flows.waiting import waiting
+from flows.takedowns_waiting import waiting
 from flows.workspace import Workspace
 from pipelines.crawl.report import crawl_report
 from pipelines.errors import CorpusmillError, TerminalError
