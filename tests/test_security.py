@@ -12,9 +12,10 @@ from flows.inspection import doctor
 from flows.recipe import parse_recipe
 from flows.workspace import Workspace, writing
 from pipelines.corpus import corpus_nodes
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, InputError
 from pipelines.fingerprint import import_closure
 from pipelines.sources import READERS
+from pipelines.sources.hub import fetch_dataset
 from pipelines.store import Place, Store
 
 ROOT = Path(__file__).parent.parent
@@ -101,6 +102,22 @@ def test_what_hides_secrets_enters_no_key(tmp_path):
 def test_a_recipe_runs_no_code(tmp_path, tag):
     with pytest.raises(ConfigError, match="not YAML"):
         parse_recipe(f"name: r\nsources: {tag}\n", tmp_path)
+
+
+def test_a_dataset_runs_no_code_and_reads_no_pickle(tmp_path):
+    """`datasets` had loading scripts once, and a reader of pickles."""
+    mark = tmp_path / "ran"
+    script = tmp_path / "evil"
+    script.mkdir()
+    (script / "evil.py").write_text(f"from pathlib import Path\nPath({str(mark)!r}).touch()\n")
+    pickled = tmp_path / "pickled"
+    pickled.mkdir()
+    call = f"cposix\nsystem\n(S'touch {mark}'\ntR."
+    (pickled / "train.pkl").write_bytes(call.encode())
+    for folder in (script, pickled):
+        with pytest.raises(InputError, match="cannot be opened"):
+            fetch_dataset(str(folder), tmp_path / f"of-{folder.name}")
+    assert not mark.exists()
 
 
 def test_a_recipe_that_swells_is_refused_or_bounded(tmp_path):

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -24,7 +25,7 @@ from flows.takedown import add
 from flows.workspace import Workspace, writing
 from pipelines.errors import ConfigError, FetchError
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
 
 ROOT = Path(__file__).parent.parent.parent
 ALERTS = ROOT / "infra" / "prometheus" / "alerts.yaml"
@@ -147,6 +148,44 @@ def test_the_alerts_ask_for_what_is_exported_and_say_what_to_do(place):
         assert "Run `" in rule["annotations"]["description"] or re.match(
             "(Compare|Look|Start)", rule["annotations"]["description"]
         )
+
+
+RULE_TESTS = """
+rule_files: [{alerts}]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - {{series: 'corpusmill_run_last_failed{{flow="train",recipe="r"}}', values: '0x5 1x5'}}
+      - {{series: 'corpusmill_run_last_success_timestamp_seconds{{flow="build_corpus",recipe="r"}}', values: '0x2000'}}
+      - {{series: 'corpusmill_corpus_kept_ratio{{recipe="r"}}', values: '0.5x2000'}}
+      - {{series: 'corpusmill_corpus_kept_ratio_before{{recipe="r"}}', values: '0.55x10 0.7x2000'}}
+      - {{series: 'corpusmill_crawl_pages_per_second{{recipe="r",source="s"}}', values: '0.1x100'}}
+      - {{series: 'corpusmill_crawl_queued_urls{{recipe="r",source="s"}}', values: '500x100'}}
+      - {{series: 'corpusmill_run_in_progress{{flow="crawl",recipe="r"}}', values: '1x100'}}
+      - {{series: 'corpusmill_disk_free_bytes', values: '1000000000x100'}}
+      - {{series: 'corpusmill_disk_size_bytes', values: '100000000000x100'}}
+      - {{series: 'corpusmill_takedowns_waiting', values: '1x2000'}}
+      - {{series: 'corpusmill_build_info{{version="1"}}', values: '1x2000'}}
+    promql_expr_test:
+      - {{expr: 'count(ALERTS{{alertname="CorpusmillRunFailed"}}) or vector(0)', eval_time: 3m, exp_samples: [{{value: 0, labels: '{{}}'}}]}}
+      - {{expr: 'count(ALERTS{{alertname="CorpusmillRunFailed"}})', eval_time: 7m, exp_samples: [{{value: 1, labels: '{{}}'}}]}}
+      - {{expr: 'count(ALERTS{{alertname="CorpusmillFunnelMoved"}}) or vector(0)', eval_time: 5m, exp_samples: [{{value: 0, labels: '{{}}'}}]}}
+      - {{expr: 'count(ALERTS{{alertname="CorpusmillFunnelMoved"}})', eval_time: 20m, exp_samples: [{{value: 1, labels: '{{}}'}}]}}
+      - {{expr: 'count(ALERTS{{alertname="CorpusmillNoSuccess"}}) or vector(0)', eval_time: 25h, exp_samples: [{{value: 0, labels: '{{}}'}}]}}
+      - {{expr: 'count(ALERTS{{alertname="CorpusmillNoSuccess"}})', eval_time: 27h, exp_samples: [{{value: 1, labels: '{{}}'}}]}}
+      - {{expr: 'count(ALERTS{{alertname="CorpusmillCrawlSlow",alertstate="firing"}})', eval_time: 20m, exp_samples: [{{value: 1, labels: '{{}}'}}]}}
+      - {{expr: 'count(ALERTS{{alertname="CorpusmillDiskLow",alertstate="firing"}})', eval_time: 20m, exp_samples: [{{value: 1, labels: '{{}}'}}]}}
+      - {{expr: 'count(ALERTS{{alertname="CorpusmillTakedownWaiting",alertstate="firing"}})', eval_time: 27h, exp_samples: [{{value: 1, labels: '{{}}'}}]}}
+"""
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool, of the package prometheus")
+def test_the_alerts_fire_when_they_should_and_not_before(tmp_path):
+    path = tmp_path / "tests.yaml"
+    path.write_text(RULE_TESTS.format(alerts=ALERTS))
+    told = subprocess.run(["promtool", "test", "rules", str(path)], capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stdout + told.stderr
 
 
 # counters over runs
@@ -317,6 +356,60 @@ def test_without_a_gpu_nothing_is_told_of_one():
     if shutil.which("nvidia-smi") is not None:
         pytest.skip("there is one")
     assert list(gpu_metrics()) == []
+
+
+def test_gpus_are_told_by_number_as_nvidias_library_counts_them(monkeypatch):
+    """With a stand-in for it, since this machine has none: shares and bytes, and what it does not know is left out."""
+
+    def unknown(_handle: int) -> float:
+        raise library.NVMLError("not supported")
+
+    library = SimpleNamespace(
+        NVMLError=type("NVMLError", (Exception,), {}),
+        nvmlInit=lambda: None,
+        nvmlDeviceGetCount=lambda: 2,
+        nvmlDeviceGetHandleByIndex=lambda number: number,
+        nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(used=1 << 30, total=(handle + 1) << 34),
+        nvmlDeviceGetUtilizationRates=lambda handle: SimpleNamespace(gpu=25 * (handle + 1), memory=0),
+        nvmlDeviceGetPowerUsage=unknown,
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    found = {
+        sample.name: sample for metric in gpu_metrics() for sample in metric.samples if sample.labels["gpu"] == "1"
+    }
+    assert found["corpusmill_gpu_utilization_ratio"].value == 0.5
+    assert found["corpusmill_gpu_memory_used_bytes"].value == 1 << 30
+    assert found["corpusmill_gpu_memory_size_bytes"].value == 2 << 34
+    assert "corpusmill_gpu_power_watts" not in found
+
+
+def test_a_whole_run_is_told(demo):
+    """The demo: crawled, built, trained and evaluated by the command."""
+    found = exported(Workspace(demo.workspace))
+    recipe = demo.summary["recipe"]
+    sources = [labels for labels in found["corpusmill_crawl_pages_total"] if labels[0] == recipe]
+    assert sum(found["corpusmill_crawl_pages_total"][labels] for labels in sources) > 100
+    assert found["corpusmill_crawl_requests_total"][sources[0]] >= found["corpusmill_crawl_pages_total"][sources[0]]
+    assert found["corpusmill_crawl_queued_urls"][sources[0]] == 0
+    documents = demo.summary["documents"]
+    assert found["corpusmill_corpus_documents"][recipe, "in"] == documents["in"]
+    assert found["corpusmill_corpus_documents"][recipe, "kept"] == documents["kept"]
+    dropped = {
+        labels[1]: count
+        for labels, count in found["corpusmill_corpus_dropped_documents"].items()
+        if labels[0] == recipe
+    }
+    assert dropped == documents["dropped"]
+    assert found["corpusmill_corpus_tokens"][recipe,] == demo.summary["tokens"]
+    shards = {stage["name"]: stage for stage in demo.summary["stages"]}
+    assert found["corpusmill_stage_shards_total"][recipe, "extract", "computed"] == shards["extract"]["computed"]
+    assert found["corpusmill_stage_documents_total"][recipe, "signals"] >= documents["in"] - 1
+    assert found["corpusmill_training_steps_total"][recipe,] == demo.summary["training"]["steps"]
+    assert found["corpusmill_training_tokens_total"][recipe,] > 0
+    assert found["corpusmill_training_loss_nats"][recipe,] > 0
+    for flow in ("pipeline", "crawl", "build_corpus", "train", "evaluate"):
+        assert found["corpusmill_runs_total"][flow, recipe, "finished"] == 1
+        assert found["corpusmill_run_last_failed"][flow, recipe] == 0
 
 
 def test_what_a_run_says_costs_it_next_to_nothing(place):

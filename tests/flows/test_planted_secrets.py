@@ -132,3 +132,10 @@ def check_log(text: str) -> None:
     )
     assert any(line["shard"] for line in of_workers)
     assert len({line["flow_run_id"] for line in of_workers}) == 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("CORPUSMILL_LOG_FORMAT", "xml"), ("CORPUSMILL_LOG_LEVEL", "loud")])
+def test_a_setting_of_the_log_that_is_none_is_refused(tmp_path, name, value):
+    done = run_command("status", "--workspace", tmp_path, **{name: value})
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"corpusmill: {name}: got '{value}', wanted ")
