@@ -226,6 +226,35 @@ def metrics(
 
 
 @app.command()
+def deploy(
+    recipe: RecipePath = None,
+    workspace: WorkspacePath = None,
+    cron: Annotated[
+        str | None, typer.Option("--cron", help="When to refresh, as in cron; left out: at 3 each night.")
+    ] = None,
+    timezone: Annotated[
+        str | None, typer.Option("--timezone", help="Time zone of the schedules. Default: UTC.")
+    ] = None,
+    paused: Annotated[bool, typer.Option("--paused", help="Create the schedules switched off.")] = False,
+    alert_block: Annotated[
+        str | None,
+        typer.Option(
+            "--alert-block", metavar="TYPE/NAME", help="Prefect block that alerts leave by: it holds the secret."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Create or update work pools, deployments and automations for a recipe on the server at PREFECT_API_URL.
+
+    Deployments: refresh (nightly), train, evaluate, takedown, maintenance (weekly); each is called FLOW/RECIPE.
+    """
+    from flows import deployment
+
+    found = deployment.deploy(recipe, workspace, cron=cron, timezone=timezone, paused=paused, alert_block=alert_block)
+    _emit(found, deployment.deployment_lines, as_json=as_json)
+
+
+@app.command()
 def plan(recipe: RecipePath = None, workspace: WorkspacePath = None, as_json: AsJson = False) -> None:
     """Say what a run would compute, and why, without doing it."""
     from flows import inspection, summary

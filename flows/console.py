@@ -1,4 +1,4 @@
-"""What a person sees while stages run: bars on a terminal, plain lines otherwise, all on stderr."""
+"""What a person sees while stages run: bars on a terminal, plain lines otherwise, all on stderr; on a worker, log records."""
 
 import logging
 import sys
@@ -45,6 +45,8 @@ def _shown() -> Iterator[Report]:
     elif sys.stderr.isatty():
         with _bars() as bars:
             yield bars
+    elif _logger.isEnabledFor(logging.INFO):  # as on a worker, from where it goes to Prefect's log
+        yield _seldom(_log)
     else:
         yield _seldom(_print)
 

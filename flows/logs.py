@@ -46,11 +46,12 @@ def log_from_flow() -> None:
     for name in OURS:
         ours = logging.getLogger(name)
         if not any(isinstance(handler, APILogHandler) for handler in ours.handlers):
-            to_prefect = APILogHandler()
-            to_prefect.addFilter(_is_in_a_run)
-            _prepare(to_prefect, style, hiding)
-            ours.addHandler(to_prefect)
-        if ours.level == logging.NOTSET:
+            ours.addHandler(APILogHandler())
+        for handler in ours.handlers:  # of which one may come from PREFECT_LOGGING_EXTRA_LOGGERS
+            if isinstance(handler, APILogHandler) and _is_in_a_run not in handler.filters:
+                handler.addFilter(_is_in_a_run)
+            _prepare(handler, style, hiding)
+        if ours.level == logging.NOTSET:  # not the command's process
             ours.setLevel(style.level)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from prefect import flow
 from prefect.runtime import flow_run
@@ -31,6 +31,9 @@ from pipelines.executor import open_executor
 from pipelines.materialize import StageResult
 from pipelines.report import Funnel, funnel
 from pipelines.store import Manifest, Store
+
+if TYPE_CHECKING:
+    from llm.torchrun import Torchrun
 
 Until = Literal["build", "train", "evaluate"]
 Summary = dict[str, Any]
@@ -163,14 +166,25 @@ def build_corpus(recipe: str | None = None, workspace: str | None = None, worker
 def train(recipe: str | None = None, workspace: str | None = None) -> Summary:
     """Train the model on the newest build, or go on where an earlier run stopped."""
     settings, place, wanted = _open(recipe, workspace)
-    with writing(place) as store, _recorded(place, "train", wanted, recipe), console.progress() as report:
+    return run_training(settings, place, wanted, recipe)
+
+
+def run_training(
+    settings: Settings,
+    place: Workspace,
+    wanted: Recipe,
+    recipe_path: str | None,
+    torchrun: "Torchrun | None" = None,
+) -> Summary:
+    """What the flow `train` does, under torchrun where that is given."""
+    with writing(place) as store, _recorded(place, "train", wanted, recipe_path), console.progress() as report:
         job = training_job(wanted, place, store)
         if job.finished() is not None and runs.is_training_recorded(job):
             result = tasks.train_model(job, wanted, store, report)
             runs.end_left_trainings(settings, place, wanted)
         else:
             with runs.recorded_training(settings, place, wanted, job, partial(urls_of, wanted, store)) as on_end:
-                result = tasks.train_model(job, wanted, store, report)
+                result = tasks.train_model(job, wanted, store, report, torchrun)
                 on_end(result)
     values = {name: value for name, value in result.values.items() if name != "token_shards"}
     return _head(settings, wanted) | {"training": values, "stages": [_job_line("train", result)]}

@@ -29,6 +29,8 @@ class Settings:
     """s3://BUCKET/PREFIX, where shards and records are kept; None keeps them in the workspace."""
     max_copies_num_bytes: int = 20 << 30
     """Of the copies of the bucket's shards in the workspace."""
+    is_workspace_named: bool = True
+    """False where it is the default, below the working directory."""
 
 
 def read_settings(workspace: Path | None = None, num_workers: int | None = None) -> Settings:
@@ -50,6 +52,7 @@ def read_settings(workspace: Path | None = None, num_workers: int | None = None)
         mlflow_tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or None,
         bucket=os.environ.get("CORPUSMILL_STORE") or None,
         max_copies_num_bytes=int(cache_gib) << 30,
+        is_workspace_named=workspace is not None or "CORPUSMILL_WORKSPACE" in os.environ,
     )
 
 

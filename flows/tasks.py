@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID, uuid4
 
 from prefect import task
@@ -61,6 +61,9 @@ from pipelines.report import Funnel, card_facts, data_card
 from pipelines.sources.remote import RemoteFile
 from pipelines.store import Manifest, Store, storage_errors
 from pipelines.takedown.ledger import Request
+
+if TYPE_CHECKING:
+    from llm.torchrun import Torchrun
 
 _logger = logging.getLogger(__name__)
 
@@ -309,12 +312,15 @@ def _run_stage(
     return result
 
 
-def train_model(job: TrainingJob, recipe: Recipe, store: Store, report: console.Report) -> JobResult:
+def train_model(
+    job: TrainingJob, recipe: Recipe, store: Store, report: console.Report, torchrun: "Torchrun | None" = None
+) -> JobResult:
     """Train to the end, or go on where an earlier run stopped."""
-    show = _training_progress(job, recipe, report)
+    # What torchrun's processes say is in the log already.
+    show = _training_progress(job, recipe, report if torchrun is None else lambda *_: None)
 
     def run() -> tuple[str, JobResult]:
-        return job.key, train_job(job, recipe, store, show)
+        return job.key, train_job(job, recipe, store, show, torchrun)
 
     result = run_as_task("train", run)
     steps = result.values["steps"]

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from flows.settings import Settings
-from pipelines.errors import StorageError
+from pipelines.errors import InUseError
 from pipelines.storage.lease import owner_name
 from pipelines.store import Place, Store, storage_errors
 
@@ -121,8 +121,8 @@ class Workspace:
 _MAX_OWNER_BYTES = 500
 _OWNER = re.compile(r"process \d+ on \S+ since [-\d]+ [:\d]+ UTC")
 
-_held: ContextVar[tuple[Path, Store] | None] = ContextVar("held_workspace", default=None)
-"""The workspace that the run in this context writes, so that the flows of a pipeline share one lock."""
+_held: ContextVar[tuple[Path, Store, int] | None] = ContextVar("held_workspace", default=None)
+"""The workspace that the run in this context writes, so that the flows of a pipeline share one lock, and its descriptor."""
 
 
 def _owner(lock: BinaryIO) -> str:
@@ -132,13 +132,19 @@ def _owner(lock: BinaryIO) -> str:
     return said if _OWNER.fullmatch(said) else "another process"
 
 
+def held_lock() -> int | None:
+    """The descriptor of the lock that this context holds. A process that inherits it holds the workspace, too, till it ends."""
+    held = _held.get()
+    return None if held is None else held[2]
+
+
 @contextmanager
 def writing(workspace: Workspace) -> Iterator[Store]:
     """Hold the workspace's lock and yield its store. The lock ends with the process, however that ends.
 
     Where the store lies in a bucket, its lease is held as well, so that no other workspace writes it.
     Within a block that holds it already, the same store is yielded and the outer block goes on holding it.
-    Raises StorageError where another run holds it, or where the folder cannot be made.
+    Raises InUseError where another run holds it, StorageError where the folder cannot be made.
     """
     held = _held.get()
     if held is not None and held[0] == workspace.root:
@@ -151,7 +157,7 @@ def writing(workspace: Workspace) -> Iterator[Store]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StorageError(
+            raise InUseError(
                 f"got a workspace in use by {_owner(lock)} ({workspace.root}), wanted it free: "
                 "wait for that run, or pass another --workspace."
             ) from None
@@ -161,7 +167,7 @@ def writing(workspace: Workspace) -> Iterator[Store]:
         store = workspace.open_store()
         with store.exclusive(owner_name(os.getpid()), workspace.root / "lock"):
             store.clear_temporary()
-            token = _held.set((workspace.root, store))
+            token = _held.set((workspace.root, store, lock.fileno()))
             try:
                 yield store
             finally:

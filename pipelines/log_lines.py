@@ -20,6 +20,8 @@ from pipelines.redaction import Redacting, Redactor
 LogFormat = Literal["text", "json"]
 OURS = ("flows", "pipelines", "llm")
 """Loggers of our own; `level` is theirs."""
+_ON_WORKER = "PREFECT__FLOW_RUN_ID"
+"""Set for the process of a flow run by whoever starts it."""
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -44,11 +46,11 @@ class LogStyle:
 def style_of(environment: Mapping[str, str]) -> LogStyle:
     """As CORPUSMILL_LOG_FORMAT (text, json) and CORPUSMILL_LOG_LEVEL ask; what is none of their values counts as none.
 
-    Lines of JSON tell more by default: programs read them.
+    Lines of JSON tell more by default: programs read them. So does a run of Prefect's on a worker: its log is all that is seen.
     """
     is_json = environment.get("CORPUSMILL_LOG_FORMAT", "").lower() == "json"
     level = environment.get("CORPUSMILL_LOG_LEVEL", "").upper()
-    usual = "INFO" if is_json else "WARNING"
+    usual = "INFO" if is_json or _ON_WORKER in environment else "WARNING"
     return LogStyle(format="json" if is_json else "text", level=level if level in LEVELS else usual)
 
 
