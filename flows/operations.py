@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from pydantic import Field
@@ -226,7 +225,7 @@ def takedown(
     with _operation(recipe, workspace, wait_minutes, max_hours) as (settings, _place, _wanted, _store):
         built = pipeline.build_corpus(recipe, str(settings.workspace), workers)
     found = takedowns.certificate(settings.workspace, request_id)
-    create_markdown_artifact(key=tasks.slug("takedown", request_id), markdown=found["markdown"])
+    tasks.show_markdown(tasks.slug("takedown", request_id), found["markdown"])
     return built | {"takedown": request_id, "certificate": found["path"]}
 
 
@@ -327,7 +326,7 @@ def _decide(recipe: Recipe, place: Workspace, store: Store, dataset_digest: str,
     tokens = last_build(recipe, store, config)["tokenize"]
     decision = change.decide(store, tokens, dataset_digest, change.trainings_of(place, recipe.name), train_share)
     write_result(place.report_folder(recipe.name) / "train_decision.json", dataset_digest, decision.facts(), [])
-    create_markdown_artifact(key=tasks.slug(recipe.name, "train-decision"), markdown=decision.markdown())
+    tasks.show_markdown(tasks.slug(recipe.name, "train-decision"), decision.markdown())
     event = events.CHANGED_ENOUGH if decision.is_to_train else events.CHANGED_LITTLE
     _logger.info("train: %s: %s", "yes" if decision.is_to_train else "no", decision.reason)
     events.tell(event, recipe.name, place, decision.facts())

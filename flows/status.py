@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.asking import ask_champions, ask_prefect, parsed_time
+from flows.events import read_alerts
 from flows.run_state import State, is_alive, read_state
 from flows.settings import prefect_authorization, read_settings, redactor, tracker_authorization
 from flows.takedowns_waiting import waiting
@@ -27,6 +28,7 @@ Facts = dict[str, Any]
 
 _LATE = timedelta(minutes=5)
 """From when a scheduled run that did not begin is overdue."""
+_ALERT_AGE = timedelta(days=2)
 _SIZE_SECONDS = 1.5
 _MAX_SHOWN = 8
 _FAILED = ("failed", "killed")
@@ -63,6 +65,7 @@ def status(workspace_path: Path | None) -> Facts:
         "due": {"schedules": prefect["due"], "crawls": [each for each in crawls if "problem" not in each]},
         "prefect": {name: prefect[name] for name in ("url", "answers", "problem")},
         "runs": _last_runs(state),
+        "alerts": _alerts(place, now),
         "takedowns_waiting": takedowns,
         "champions": champions,
         "champion_problem": champion_problem,
@@ -171,6 +174,12 @@ def _last_runs(state: State) -> list[Facts]:
         }
         for each in ended
     ]
+
+
+def _alerts(place: Workspace, now: datetime) -> list[Facts]:
+    """What deployed runs raised of late, the newest first: somebody should look, though nothing failed."""
+    since = (now - _ALERT_AGE).isoformat(timespec="seconds")
+    return [each for each in reversed(read_alerts(place)) if str(each.get("at", "")) >= since]
 
 
 # what is due
@@ -351,6 +360,10 @@ def status_lines(found: Facts) -> list[str]:
     lines += _section("failed", failed or ["nothing"], len(found["failed"]) - _MAX_SHOWN)
     late = [f"{each['what']}, since {each['at']}: {each['do']}" for each in found["overdue"][:_MAX_SHOWN]]
     lines += _section("overdue", late, len(found["overdue"]) - _MAX_SHOWN)
+    alerts = [
+        f"{each['recipe']}, {each['kind']} ({each['at']}): {each['message']}" for each in found["alerts"][:_MAX_SHOWN]
+    ]
+    lines += _section("alerts", alerts, len(found["alerts"]) - _MAX_SHOWN)
     lines += _due_lines(found)
     last = [
         f"{each['flow']:<13}{each['recipe']:<20} {each['outcome']:<9} {each['ended_at']}  {each['seconds']:,.0f} s"

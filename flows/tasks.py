@@ -229,7 +229,7 @@ def report_crawl(source: CrawlSource, recipe: Recipe, place: Workspace) -> Path:
     _write_text(path.with_suffix(".json"), json.dumps(facts, indent=1, ensure_ascii=False))
     if is_new:
         _write_text(path, markdown)
-        _show_markdown(slug(recipe.name, "crawl-report", source.name), markdown)
+        show_markdown(slug(recipe.name, "crawl-report", source.name), markdown)
     return path
 
 
@@ -238,7 +238,7 @@ def crawl_report_path(source: CrawlSource, recipe: Recipe, place: Workspace) -> 
     return place.report_folder(recipe.name) / f"crawl-{source.name}.md"
 
 
-def _show_markdown(key: str, markdown: str) -> None:
+def show_markdown(key: str, markdown: str) -> None:
     """Markdown in Prefect's UI, without a secret that it may quote."""
     create_markdown_artifact(key=key, markdown=redactor().text(markdown))
 
@@ -456,7 +456,7 @@ def write_report(
         folder.mkdir(parents=True, exist_ok=True)
         card.write_text(data_card(recipe.name, facts), encoding="utf-8")
         write_result(path, key, facts, [card])
-        _show_markdown(slug(recipe.name, "data-card"), card.read_text(encoding="utf-8"))
+        show_markdown(slug(recipe.name, "data-card"), card.read_text(encoding="utf-8"))
         return key, facts
 
     facts = run_as_task("report", run)
@@ -488,7 +488,7 @@ def certify_takedowns(
         found = takedown.certify(settings, place, store, recipe, config, done, requests, files.get)
         for each in found:
             markdown = Path(each["certificate"]).with_suffix(".md").read_text(encoding="utf-8")
-            _show_markdown(slug("takedown", each["id"], recipe.name), markdown)
+            show_markdown(slug("takedown", each["id"], recipe.name), markdown)
         return digest_value([each["id"] for each in found]), found
 
     return run_as_task("takedown", run)

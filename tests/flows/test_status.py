@@ -195,6 +195,26 @@ def test_last_runs_take_downs_and_disk_are_told(place):
     assert found["disk"]["free_bytes"] > 0
 
 
+def test_alerts_of_deployed_runs_are_told_for_two_days(place):
+    with writing(place):
+        pass
+    now = datetime.now(UTC)
+    lines = [
+        {
+            "at": (now - timedelta(days=days)).isoformat(timespec="seconds"),
+            "kind": "disk-low",
+            "recipe": "r",
+            "message": f"{days} days",
+        }
+        for days in (3, 1)
+    ]
+    (place.root / "alerts.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    found = look.status(place.root)
+    assert [each["message"] for each in found["alerts"]] == ["1 days"]
+    assert "alerts      r, disk-low (" in shown(place)
+    assert found["ok"]
+
+
 def test_a_damaged_ledger_is_a_failure_with_what_to_do(place):
     folder = place.crawl_folder("demo-web")
     folder.mkdir(parents=True)
