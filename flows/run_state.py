@@ -68,6 +68,9 @@ class Recorder:
     def __init__(self, place: Workspace) -> None:
         self._path = state_path(place)
         self._lock = threading.Lock()
+        """Of the state."""
+        self._writing = threading.Lock()
+        """Of the file: the thread and the end of a flow write it."""
         self._seen: dict[str, float] = {}
         self._ended = threading.Event()
         self._failed_in: str | None = None
@@ -146,7 +149,7 @@ class Recorder:
     def write(self) -> None:
         """Replace the file. What cannot be written is not: the run is what counts."""
         temporary = self._path.with_name(".state.json.tmp")
-        with contextlib.suppress(OSError):
+        with self._writing, contextlib.suppress(OSError):
             with self._lock:
                 self.state["updated_at"] = time.time()
                 text = json.dumps(self.state, ensure_ascii=False)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -272,6 +273,20 @@ def test_the_state_stays_small(place):
     assert len(state["series"]["corpusmill_crawl_errors_total"]) == MAX_SERIES
     assert len(state["runs"]) == 100
     assert state_path(place).stat().st_size < 200_000
+
+
+def test_who_reads_while_it_is_written_reads_a_whole_state(place):
+    """By two threads at once, as the one that writes every two seconds and the end of a flow do."""
+    with run(place) as record:
+        fill(record)
+        writers = [threading.Thread(target=lambda: [record.write() for _ in range(200)]) for _ in range(2)]
+        for writer in writers:
+            writer.start()
+        while any(writer.is_alive() for writer in writers):
+            state = json.loads(state_path(place).read_bytes())
+            assert len(state["series"]) == len(MEASURES)
+        for writer in writers:
+            writer.join()
 
 
 def test_a_damaged_state_is_an_empty_one(place):
