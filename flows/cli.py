@@ -4,7 +4,6 @@ Exit 0: done. 1: failed. 2: bad usage or recipe, one line with the field and the
 """
 
 import json
-import logging
 import os
 import signal
 import sys
@@ -209,6 +208,44 @@ def schedule(
     }
     # One run at a time: a second one would only wait for the workspace.
     pipeline.serve(name=name, schedule=Cron(cron, timezone=timezone), parameters=parameters, limit=1)
+
+
+@app.command()
+def status(workspace: WorkspacePath = None, as_json: AsJson = False) -> None:
+    """Say what runs, what is due, what failed and what to do next. Waits for nothing. Exit 1 if something failed or is overdue."""
+    from flows import status as look
+
+    found = look.status(workspace)
+    _emit(found, look.status_lines, as_json=as_json)
+    if not found["ok"]:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def metrics(
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File to write, for a textfile collector: name it *.prom.")
+    ] = None,
+    serve_at: Annotated[
+        str | None, typer.Option("--serve", metavar="HOST:PORT", help="Answer scrapes there, until stopped.")
+    ] = None,
+    expose: Annotated[
+        bool, typer.Option("--expose", help="Let --serve listen beyond loopback. Nobody is asked for a password.")
+    ] = False,
+    workspace: WorkspacePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell Prometheus of the workspace: runs, errors, crawl, stages, training, disk, GPUs, take-downs."""
+    from flows.metrics import serve_metrics, write_metrics
+
+    if (out is None) == (serve_at is None):
+        raise ConfigError(
+            "--out, --serve: got both or neither, wanted one: a file to write, or an address to serve at."
+        )
+    if serve_at is not None:
+        serve_metrics(workspace, serve_at, is_exposed=expose, tell=partial(print, flush=True))
+    elif out is not None:
+        _emit(write_metrics(workspace, out), lambda found: [f"metrics in {found['path']}"], as_json=as_json)
 
 
 @app.command()
@@ -784,10 +821,12 @@ def main() -> None:
     """Entry point: errors become one sentence on stderr and an exit code."""
     # Idle OpenMP threads must sleep: spinning, they halve the speed of training on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    _log_to_stderr()
     warnings.simplefilter("ignore")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
+        from flows.logs import log_from_command
+
+        log_from_command()
         app()
     except ConfigError as error:
         _fail(str(error), EXIT_BAD_USAGE)
@@ -797,19 +836,17 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has gone
 
 
-def _log_to_stderr() -> None:
-    """Warnings as plain lines. What Prefect says of a failed run is in its own logs; `main` says it in a sentence."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(lambda record: not record.name.startswith(("prefect.flow_runs", "prefect.task_runs")))
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
-
-
 def _interrupt(_signal: int, _frame: Any) -> None:
     raise KeyboardInterrupt
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    sys.stderr.write(f"corpusmill: {message}\n")
+    from flows.logs import say_failure
+
+    try:
+        say_failure(message)
+    except ConfigError as error:  # of the settings that logs are written by
+        sys.stderr.write(f"corpusmill: {error}\n")
     raise SystemExit(code)
 
 

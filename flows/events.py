@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from flows.settings import redactor
 from flows.workspace import Workspace
 from pipelines.digest import digest_value
 from pipelines.store import storage_errors
@@ -49,13 +50,15 @@ def tell(event: str, recipe: str, place: Workspace, facts: Mapping[str, Any]) ->
         "corpusmill.workspace": str(place.root),
     }
     try:
-        emit_event(event=event, resource=resource, payload=json.loads(json.dumps(dict(facts), default=str)))
+        payload = redactor().value(json.loads(json.dumps(dict(facts), default=str)))
+        emit_event(event=event, resource=resource, payload=payload)
     except Exception as error:  # noqa: BLE001 - whatever a server does, the work goes on
         _logger.warning("got %s from Prefect for the event %s; the work goes on.", error, event)
 
 
 def alert(kind: AlertKind, sentence: str, recipe: str, place: Workspace, facts: Mapping[str, Any]) -> None:
     """Say that somebody should look: in the log, in the workspace's `alerts.jsonl`, and as an event."""
+    sentence = redactor().text(sentence)
     _logger.warning("alert, %s: %s", kind, sentence)
     line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "kind": kind, "recipe": recipe, "message": sentence}
     path = alerts_path(place)

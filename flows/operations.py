@@ -8,13 +8,12 @@ UI, which refuses what they do not take.
 import json
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from pydantic import Field
@@ -22,8 +21,10 @@ from pydantic import Field
 from flows import backup, bounds, change, events, pipeline, runs, tasks, verification
 from flows import takedown as takedowns
 from flows.inspection import last_build
+from flows.logs import log_from_flow
 from flows.recipe import Recipe, load_recipe
 from flows.results import write_result
+from flows.run_state import recorded
 from flows.settings import Settings, read_settings
 from flows.time_limit import time_limit
 from flows.turns import nothing_to_do, show_waiting
@@ -73,6 +74,12 @@ MaxHours = Annotated[
 MinFreeGib = Annotated[
     float, Field(title="Least free disk (GiB)", ge=0, description="Less of it below the workspace raises an alert.")
 ]
+_VERBS = {
+    "refresh": "build",
+    "takedown": "build",
+    "maintenance": "verify",
+}
+"""Commands that do what a flow does, for a person to repeat."""
 _WAIT_MINUTES = 720.0
 _FREE_GIB = 5.0
 _DAY = 24.0
@@ -170,7 +177,7 @@ def train(
             hold_open=() if lock is None else (lock,),
             on_line=lambda line: _logger.info("%s", line),
         )
-        summary = pipeline.run_training(settings, place, replace(wanted, run=run), options)
+        summary = pipeline.run_training(settings, place, replace(wanted, run=run), recipe, options)
         facts = {name: summary["training"][name] for name in ("folder", "steps", "final_val_loss", "dataset_digest")}
         events.tell(events.TRAINED, wanted.name, place, facts)
     return summary
@@ -218,7 +225,7 @@ def takedown(
     with _operation(recipe, workspace, wait_minutes, max_hours) as (settings, _place, _wanted, _store):
         built = pipeline.build_corpus(recipe, str(settings.workspace), workers)
     found = takedowns.certificate(settings.workspace, request_id)
-    create_markdown_artifact(key=tasks.slug("takedown", request_id), markdown=found["markdown"])
+    tasks.show_markdown(tasks.slug("takedown", request_id), found["markdown"])
     return built | {"takedown": request_id, "certificate": found["path"]}
 
 
@@ -264,6 +271,7 @@ def _operation(
     recipe: str | None, workspace: str | None, wait_minutes: float, max_hours: float
 ) -> Iterator[tuple[Settings, Workspace, Recipe, Store]]:
     """A run's turn at its workspace, for no longer than it may take."""
+    log_from_flow()
     wanted = load_recipe(Path(recipe) if recipe else None)
     settings = _settings(workspace)
     place = Workspace.of(settings)
@@ -273,7 +281,17 @@ def _operation(
         writing_in_turn(place, wait_minutes * 60, on_wait) as store,
     ):
         on_wait(None)
-        yield settings, place, wanted, store
+        with _recorded(place, wanted, recipe):
+            yield settings, place, wanted, store
+
+
+def _recorded(place: Workspace, wanted: Recipe, recipe: str | None) -> AbstractContextManager[object]:
+    """Record the run under the name of its flow; `train` and `evaluate` are recorded by the pipeline's flows of these names."""
+    name = flow_run.flow_name
+    if name not in _VERBS:
+        return nullcontext()
+    path = None if name == "maintenance" else recipe  # verify reads the whole workspace
+    return recorded(place, name, wanted.name, recipe_path=path, flow_run_id=flow_run.id, verb=_VERBS[name])
 
 
 def _settings(workspace: str | None) -> Settings:
@@ -308,7 +326,7 @@ def _decide(recipe: Recipe, place: Workspace, store: Store, dataset_digest: str,
     tokens = last_build(recipe, store, config)["tokenize"]
     decision = change.decide(store, tokens, dataset_digest, change.trainings_of(place, recipe.name), train_share)
     write_result(place.report_folder(recipe.name) / "train_decision.json", dataset_digest, decision.facts(), [])
-    create_markdown_artifact(key=tasks.slug(recipe.name, "train-decision"), markdown=decision.markdown())
+    tasks.show_markdown(tasks.slug(recipe.name, "train-decision"), decision.markdown())
     event = events.CHANGED_ENOUGH if decision.is_to_train else events.CHANGED_LITTLE
     _logger.info("train: %s: %s", "yes" if decision.is_to_train else "no", decision.reason)
     events.tell(event, recipe.name, place, decision.facts())

@@ -7,6 +7,7 @@ plain texts and numbers, so that a deployment's form in Prefect's UI shows them.
 
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +19,9 @@ from flows import console, runs, takedown, tasks
 from flows.executors import executor_of
 from flows.inspection import corpus_facts, last_build, urls_of
 from flows.jobs import Dataset, JobResult, TrainingJob
+from flows.logs import log_from_flow
 from flows.recipe import CrawlSource, Recipe, load_recipe
+from flows.run_state import Recorder, recorded
 from flows.settings import Settings, TaskRunner, read_settings
 from flows.sources import known_crawls
 from flows.workspace import Workspace, writing
@@ -26,7 +29,7 @@ from pipelines.bias.report import bias_summary
 from pipelines.corpus import tokenizer_resource
 from pipelines.errors import EmptyCorpusError
 from pipelines.materialize import StageResult
-from pipelines.report import funnel
+from pipelines.report import Funnel, funnel
 from pipelines.store import Manifest, Store
 
 if TYPE_CHECKING:
@@ -52,7 +55,12 @@ def pipeline(
 ) -> Summary:
     """Crawl, build, train and evaluate a recipe, each only as far as something changed."""
     settings, place, wanted = _open(recipe, workspace, workers, task_runner)
-    with writing(place), runs.execution(settings, place, wanted):  # between two flows, too, nobody else's
+    verb = {"build": "build", "train": "train", "evaluate": "run"}[until]
+    with (
+        writing(place),  # between two flows, too, nobody else's
+        _recorded(place, "pipeline", wanted, recipe, verb),
+        runs.execution(settings, place, wanted),
+    ):
         with console.progress() as report:
             tasks.fetch_needed_lists(wanted, place, report)  # before a crawl that may take a day
         parts = [crawl(recipe, workspace), build_corpus(recipe, workspace, workers, task_runner)]
@@ -73,7 +81,7 @@ def crawl(recipe: str | None = None, workspace: str | None = None) -> Summary:
     settings, place, wanted = _open(recipe, workspace)
     stages: list[dict[str, Any]] = []
     outcomes: dict[str, dict[str, int]] = {}
-    with writing(place), console.progress() as report:
+    with writing(place), _recorded(place, "crawl", wanted, recipe), console.progress() as report:
         for source in wanted.sources:
             if not isinstance(source, CrawlSource):
                 continue
@@ -110,7 +118,12 @@ def build_corpus(
 ) -> Summary:
     """Turn the pages at hand into token shards and a data card."""
     settings, place, wanted = _open(recipe, workspace, workers, task_runner)
-    with writing(place) as store, console.progress() as report, executor_of(settings) as executor:
+    with (
+        writing(place) as store,
+        _recorded(place, "build_corpus", wanted, recipe) as record,
+        console.progress() as report,
+        executor_of(settings) as executor,
+    ):
         crawls, unfinished = known_crawls(wanted, place)
         collected = tasks.collect_sources(wanted, place, crawls, unfinished, report)
         tasks.fetch_needed_lists(wanted, place, report)
@@ -137,6 +150,7 @@ def build_corpus(
         if not counted.num_tokens:
             raise EmptyCorpusError("got no tokens from the kept documents, wanted some: loosen the recipe's rules.")
         tasks.show_funnel(wanted, counted)
+        _record_corpus(record, wanted.name, counted, results)
         summary = (
             _head(settings, wanted)
             | {
@@ -161,12 +175,18 @@ def build_corpus(
 def train(recipe: str | None = None, workspace: str | None = None) -> Summary:
     """Train the model on the newest build, or go on where an earlier run stopped."""
     settings, place, wanted = _open(recipe, workspace)
-    return run_training(settings, place, wanted)
+    return run_training(settings, place, wanted, recipe)
 
 
-def run_training(settings: Settings, place: Workspace, wanted: Recipe, torchrun: "Torchrun | None" = None) -> Summary:
+def run_training(
+    settings: Settings,
+    place: Workspace,
+    wanted: Recipe,
+    recipe_path: str | None,
+    torchrun: "Torchrun | None" = None,
+) -> Summary:
     """What the flow `train` does, under torchrun where that is given."""
-    with writing(place) as store, console.progress() as report:
+    with writing(place) as store, _recorded(place, "train", wanted, recipe_path), console.progress() as report:
         job = training_job(wanted, place, store)
         if job.finished() is not None and runs.is_training_recorded(job):
             result = tasks.train_model(job, wanted, store, report)
@@ -183,7 +203,7 @@ def run_training(settings: Settings, place: Workspace, wanted: Recipe, torchrun:
 def evaluate(recipe: str | None = None, workspace: str | None = None) -> Summary:
     """Measure the trained model on held-out text, and let it write."""
     settings, place, wanted = _open(recipe, workspace)
-    with writing(place) as store, console.progress() as report:
+    with writing(place) as store, _recorded(place, "evaluate", wanted, recipe), console.progress() as report:
         job = training_job(wanted, place, store)
         result = tasks.evaluate_model(job, wanted, store, corpus_facts(wanted, store), report)
         if not result.is_reused or not runs.is_evaluation_recorded(job, wanted):
@@ -205,8 +225,31 @@ def training_job(recipe: Recipe, workspace: Workspace, store: Store) -> Training
 def _open(
     recipe: str | None, workspace: str | None, workers: int | None = None, task_runner: TaskRunner | None = None
 ) -> tuple[Settings, Workspace, Recipe]:
+    log_from_flow()
     settings = read_settings(Path(workspace) if workspace else None, workers, task_runner)
     return settings, Workspace.of(settings), load_recipe(Path(recipe) if recipe else None)
+
+
+def _recorded(
+    place: Workspace, flow: str, recipe: Recipe, path: str | None, verb: str | None = None
+) -> AbstractContextManager[Recorder]:
+    return recorded(place, flow, recipe.name, recipe_path=path, flow_run_id=flow_run.id, verb=verb)
+
+
+def _record_corpus(record: Recorder, recipe: str, counted: Funnel, results: Mapping[str, StageResult]) -> None:
+    """What the newest build is, for monitors."""
+    share = counted.num_kept / max(counted.num_in, 1)
+    before = record.get("corpusmill_corpus_kept_ratio", recipe=recipe)
+    if before is not None and before != share:
+        record.set("corpusmill_corpus_kept_ratio_before", before, recipe=recipe)
+    record.set("corpusmill_corpus_kept_ratio", share, recipe=recipe)
+    record.set("corpusmill_corpus_documents", counted.num_in, recipe=recipe, outcome="in")
+    record.set("corpusmill_corpus_documents", counted.num_kept, recipe=recipe, outcome="kept")
+    record.replace("corpusmill_corpus_dropped_documents", counted.dropped, "reason", recipe=recipe)
+    record.set("corpusmill_corpus_tokens", counted.num_tokens, recipe=recipe)
+    if results["tokenize"].num_computed:
+        seconds = sum(result.seconds for result in results.values())
+        record.set("corpusmill_build_tokens_per_second", counted.num_tokens / max(seconds, 1e-9), recipe=recipe)
 
 
 def _head(settings: Settings, recipe: Recipe) -> Summary:

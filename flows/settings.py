@@ -2,12 +2,19 @@
 
 import importlib.util
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, get_args
 
 from flows.up.addresses import Addresses, living
 from pipelines.errors import ConfigError
+from pipelines.log_lines import LEVELS, LogStyle, style_of
+from pipelines.redaction import Redactor
+
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]", "::1")
+"""What a server may listen on that nobody else reaches."""
 
 TaskRunner = Literal["pool", "ray"]
 """Who runs the shards of a stage: processes of this machine, or a Ray cluster."""
@@ -99,6 +106,37 @@ def _check_ray(address: str | None, num_workers: int) -> None:
             f"CORPUSMILL_RAY_ADDRESS: got {address!r}, wanted HOST:PORT as `ray start` prints it, on a node of the cluster: "
             "correct it; Ray's client protocol (ray://) cannot tell how far a shard is."
         )
+
+
+def log_style() -> LogStyle:
+    """How this process logs: CORPUSMILL_LOG_FORMAT is `text` (the default) or `json`, CORPUSMILL_LOG_LEVEL a level's name.
+
+    Raises ConfigError for other values.
+    """
+    given = os.environ.get("CORPUSMILL_LOG_FORMAT", "text")
+    if given.lower() not in ("text", "json"):
+        raise ConfigError(f"CORPUSMILL_LOG_FORMAT: got {given!r}, wanted text or json: correct it.")
+    level = os.environ.get("CORPUSMILL_LOG_LEVEL")
+    if level and level.upper() not in LEVELS:
+        raise ConfigError(f"CORPUSMILL_LOG_LEVEL: got {level!r}, wanted one of {', '.join(LEVELS)}: correct it.")
+    return style_of(os.environ)
+
+
+def redactor() -> Redactor:
+    """What hides the secrets of this process's environment, and all that looks like one."""
+    return Redactor.of(os.environ)
+
+
+def prefect_authorization(more: Mapping[str, str] = MappingProxyType({})) -> str | None:
+    """user:password for the Prefect API, as Prefect's own client reads it; `more` counts where the environment has none."""
+    return os.environ.get("PREFECT_API_AUTH_STRING") or more.get("PREFECT_API_AUTH_STRING")
+
+
+def tracker_authorization(more: Mapping[str, str] = MappingProxyType({})) -> str | None:
+    """user:password for the MLflow server, likewise."""
+    known = {**more, **os.environ}
+    user = known.get("MLFLOW_TRACKING_USERNAME")
+    return f"{user}:{known.get('MLFLOW_TRACKING_PASSWORD', '')}" if user else None
 
 
 def num_cores() -> int:

@@ -10,6 +10,7 @@ models/     checkpoints and the journal of their training, one folder for each t
 reports/    data cards and evaluations, one folder for each recipe
 takedowns/  certificates of take-downs; takedowns.jsonl who asked for them, outputs.jsonl what was exported
 mlflow.db mlartifacts/ prefect/   the trackers' own files
+state.json  what runs, how the last runs ended, counters for monitors
 lock        held by the one run that may write
 """
 
@@ -42,6 +43,14 @@ class Workspace:
     @classmethod
     def of(cls, settings: Settings) -> "Workspace":
         return cls(settings.workspace, settings.bucket, settings.max_copies_num_bytes)
+
+    def make(self) -> None:
+        """Make the folder, for its owner alone, if it is not there. Raises StorageError where that cannot be.
+
+        One that is there is left as it is: who shares a workspace has said so.
+        """
+        with storage_errors(self.root):
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @property
     def store_place(self) -> Place:
@@ -141,8 +150,8 @@ def writing(workspace: Workspace) -> Iterator[Store]:
     if held is not None and held[0] == workspace.root:
         yield held[1]
         return
+    workspace.make()
     with storage_errors(workspace.root):
-        workspace.root.mkdir(parents=True, exist_ok=True)
         lock = (workspace.root / "lock").open("a+b", buffering=0)
     with lock:
         try:
