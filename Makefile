@@ -8,6 +8,11 @@ READY := $(VENV)/.ready
 DATA ?= $(CORPUSMILL_TEST_DATA)
 
 .PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-dedup bench-incremental bench-kills bench-train bench-train-kills bench-journal bench-outage bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown bench-soak real-pages lock clean
+.PHONY: run test test-slow test-data test-gpu test-browser check audit format golden bench bench-build bench-dedup bench-incremental bench-kills bench-train bench-train-kills bench-journal bench-outage bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown real-pages lock clean
+.PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-dedup bench-incremental bench-cancel bench-kills bench-train bench-train-kills bench-journal bench-outage bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown real-pages lock clean
+.PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-dedup bench-incremental bench-kills bench-train bench-train-kills bench-journal bench-outage bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown bench-up real-pages lock clean
+.PHONY: run test test-slow test-data test-gpu test-browser test-services check format image-cpu image-cuda image-pins golden bench bench-build bench-dedup bench-incremental bench-cancel bench-kills bench-train bench-train-kills bench-journal bench-outage bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown real-pages lock clean
+.PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-dedup bench-incremental bench-kills bench-train bench-train-kills bench-journal bench-outage bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown bench-ray bench-overhead real-pages lock clean
 
 run: $(READY)
 	$(BIN)/corpusmill run
@@ -27,11 +32,29 @@ test-gpu: $(READY)
 test-browser: $(READY)
 	$(BIN)/pytest -m browser
 
+# The team's services as processes: Postgres, a broker, Prefect, MLflow, S3, the proxy, workers. Needs Debian's packages
+# postgresql and redis-server (or valkey); some minutes.
+test-services: $(READY)
+	$(BIN)/pytest -m services
+
+# TORCH_INDEX_URL=... says where CPU builds of torch are served.
+image-cpu image-cuda: image-%:
+	docker build --file infra/images/Dockerfile --build-arg VARIANT=$* --build-arg TORCH_INDEX_URL="$(TORCH_INDEX_URL)" \
+		--tag corpusmill:$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)-$* .
+
+# Digests of the images that are named by tag, looked up in their registry.
+image-pins:
+	infra/images/pin.sh
+
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# ADVISORIES=FOLDER of OSV files asks no network; STRICT=1 fails where vulnerabilities could not be looked up.
+audit: $(READY)
+	$(BIN)/python infra/audit.py $(if $(ADVISORIES),--advisories "$(ADVISORIES)") $(if $(STRICT),--strict)
 
 golden: $(READY)
 	CORPUSMILL_WRITE_GOLDEN=1 $(BIN)/pytest tests/pipelines/test_golden.py
@@ -104,12 +127,25 @@ bench-train-kills: $(READY)
 # Thirty scheduled refreshes of a site that changes, with kills of worker, servers, runs and database; about half an hour.
 bench-soak: $(READY)
 	$(BIN)/python tests/benchmarks/bench_soak.py
+# A training that is cancelled as Prefect's UI does it: seconds until no process of it is left. About three minutes.
+bench-cancel: $(READY)
+	$(BIN)/python tests/benchmarks/bench_cancel.py
 
 bench-kills: $(READY)
 	$(BIN)/python tests/benchmarks/bench_kills.py
 
 bench-journal: $(READY)
 	$(BIN)/python tests/benchmarks/bench_journal.py
+
+# From `corpusmill up` on a new workspace to a finished run of its refresh.
+bench-up: $(READY)
+	$(BIN)/python tests/benchmarks/bench_up.py
+# Two Ray workers against one; five minutes on two quiet cores.
+bench-ray: $(READY)
+	$(BIN)/python tests/benchmarks/bench_ray.py
+
+bench-overhead: $(READY)
+	$(BIN)/python tests/benchmarks/bench_overhead.py
 
 real-pages: $(READY)
 	infra/fetch_debian_docs.sh pages

@@ -4,7 +4,6 @@ Exit 0: done. 1: failed. 2: bad usage or recipe, one line with the field and the
 """
 
 import json
-import logging
 import os
 import signal
 import sys
@@ -18,6 +17,7 @@ import typer
 from pipelines.errors import ConfigError, CorpusmillError
 
 if TYPE_CHECKING:
+    from flows.workspace import Workspace
     from pipelines.takedown.ledger import Scope
 
 EXIT_FAILED = 1
@@ -74,22 +74,37 @@ Workers = Annotated[
         "--workers", min=0, help="Processes for CPU-bound stages; 0: none besides this one. Default: all cores."
     ),
 ]
+Runner = Annotated[
+    Literal["pool", "ray"] | None,
+    typer.Option(
+        "--task-runner",
+        help="Who runs CPU-bound stages: this machine's processes, or Ray. Default: $CORPUSMILL_TASK_RUNNER or pool.",
+    ),
+]
 
 
 @app.command()
 def run(
-    recipe: RecipePath = None, workspace: WorkspacePath = None, workers: Workers = None, as_json: AsJson = False
+    recipe: RecipePath = None,
+    workspace: WorkspacePath = None,
+    workers: Workers = None,
+    task_runner: Runner = None,
+    as_json: AsJson = False,
 ) -> None:
     """Crawl, build, train and evaluate: the whole recipe, only as far as something changed."""
-    _run_flow(recipe, workspace, workers, "evaluate", as_json=as_json)
+    _run_flow(recipe, workspace, workers, "evaluate", task_runner=task_runner, as_json=as_json)
 
 
 @app.command()
 def build(
-    recipe: RecipePath = None, workspace: WorkspacePath = None, workers: Workers = None, as_json: AsJson = False
+    recipe: RecipePath = None,
+    workspace: WorkspacePath = None,
+    workers: Workers = None,
+    task_runner: Runner = None,
+    as_json: AsJson = False,
 ) -> None:
     """Crawl and build: from seeds or files to token shards and a data card."""
-    _run_flow(recipe, workspace, workers, "build", as_json=as_json)
+    _run_flow(recipe, workspace, workers, "build", task_runner=task_runner, as_json=as_json)
 
 
 @app.command()
@@ -97,6 +112,7 @@ def train(
     recipe: RecipePath = None,
     workspace: WorkspacePath = None,
     workers: Workers = None,
+    task_runner: Runner = None,
     as_json: AsJson = False,
     prove_resume: Annotated[
         int | None,
@@ -125,15 +141,19 @@ def train(
         found = prove(recipe, workspace, prove_resume, partial(print, file=sys.stderr))
         _emit(found, proof_lines, as_json=as_json)
         raise typer.Exit(0 if found["holds"] else 1)
-    _run_flow(recipe, workspace, workers, "train", as_json=as_json)
+    _run_flow(recipe, workspace, workers, "train", task_runner=task_runner, as_json=as_json)
 
 
 @app.command()
 def evaluate(
-    recipe: RecipePath = None, workspace: WorkspacePath = None, workers: Workers = None, as_json: AsJson = False
+    recipe: RecipePath = None,
+    workspace: WorkspacePath = None,
+    workers: Workers = None,
+    task_runner: Runner = None,
+    as_json: AsJson = False,
 ) -> None:
     """Build and train what is missing, then measure the model on held-out text."""
-    _run_flow(recipe, workspace, workers, "evaluate", as_json=as_json)
+    _run_flow(recipe, workspace, workers, "evaluate", task_runner=task_runner, as_json=as_json)
 
 
 @crawl_app.command("run")
@@ -162,13 +182,14 @@ def schedule(
     timezone: Annotated[str, typer.Option("--timezone", help="Time zone of the schedule.")] = "UTC",
     workspace: WorkspacePath = None,
     workers: Workers = None,
+    task_runner: Runner = None,
 ) -> None:
     """Run a recipe on a schedule, as a Prefect deployment, until stopped. Needs PREFECT_API_URL: `prefect server start`."""
     from flows.recipe import load_recipe
     from flows.settings import read_settings
 
     name = load_recipe(recipe).name
-    settings = read_settings(workspace, workers)
+    settings = read_settings(workspace, workers, task_runner)
     if settings.prefect_api_url is None:
         raise ConfigError(
             "PREFECT_API_URL: got none, wanted the address of a Prefect server that stays up: "
@@ -182,10 +203,78 @@ def schedule(
     parameters = {
         "recipe": str(recipe.absolute()) if recipe else None,
         "workspace": str(settings.workspace),
-        "workers": settings.num_workers,
+        "workers": settings.ray_num_workers if settings.task_runner == "ray" else settings.num_workers,
+        "task_runner": settings.task_runner,
     }
     # One run at a time: a second one would only wait for the workspace.
     pipeline.serve(name=name, schedule=Cron(cron, timezone=timezone), parameters=parameters, limit=1)
+
+
+@app.command()
+def status(workspace: WorkspacePath = None, as_json: AsJson = False) -> None:
+    """Say what runs, what is due, what failed and what to do next. Waits for nothing. Exit 1 if something failed or is overdue."""
+    from flows import status as look
+
+    found = look.status(workspace)
+    _emit(found, look.status_lines, as_json=as_json)
+    if not found["ok"]:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def metrics(
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File to write, for a textfile collector: name it *.prom.")
+    ] = None,
+    serve_at: Annotated[
+        str | None, typer.Option("--serve", metavar="HOST:PORT", help="Answer scrapes there, until stopped.")
+    ] = None,
+    expose: Annotated[
+        bool, typer.Option("--expose", help="Let --serve listen beyond loopback. Nobody is asked for a password.")
+    ] = False,
+    workspace: WorkspacePath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell Prometheus of the workspace: runs, errors, crawl, stages, training, disk, GPUs, take-downs."""
+    from flows.metrics import serve_metrics, write_metrics
+
+    if (out is None) == (serve_at is None):
+        raise ConfigError(
+            "--out, --serve: got both or neither, wanted one: a file to write, or an address to serve at."
+        )
+    if serve_at is not None:
+        serve_metrics(workspace, serve_at, is_exposed=expose, tell=partial(print, flush=True))
+    elif out is not None:
+        _emit(write_metrics(workspace, out), lambda found: [f"metrics in {found['path']}"], as_json=as_json)
+
+
+@app.command()
+def deploy(
+    recipe: RecipePath = None,
+    workspace: WorkspacePath = None,
+    cron: Annotated[
+        str | None, typer.Option("--cron", help="When to refresh, as in cron; left out: at 3 each night.")
+    ] = None,
+    timezone: Annotated[
+        str | None, typer.Option("--timezone", help="Time zone of the schedules. Default: UTC.")
+    ] = None,
+    paused: Annotated[bool, typer.Option("--paused", help="Create the schedules switched off.")] = False,
+    alert_block: Annotated[
+        str | None,
+        typer.Option(
+            "--alert-block", metavar="TYPE/NAME", help="Prefect block that alerts leave by: it holds the secret."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Create or update work pools, deployments and automations for a recipe on the server at PREFECT_API_URL.
+
+    Deployments: refresh (nightly), train, evaluate, takedown, maintenance (weekly); each is called FLOW/RECIPE.
+    """
+    from flows import deployment
+
+    found = deployment.deploy(recipe, workspace, cron=cron, timezone=timezone, paused=paused, alert_block=alert_block)
+    _emit(found, deployment.deployment_lines, as_json=as_json)
 
 
 @app.command()
@@ -491,6 +580,71 @@ def promote(
 
 
 @app.command()
+def up(
+    recipe: RecipePath = None,
+    workspace: WorkspacePath = None,
+    postgres: Annotated[
+        str | None,
+        typer.Option(
+            "--postgres",
+            metavar="URL",
+            envvar="CORPUSMILL_POSTGRES",
+            help="postgresql://USER@HOST:PORT/NAME for both servers, in databases NAME_prefect and NAME_mlflow; the "
+            "password in $PGPASSWORD, or the whole URL in $CORPUSMILL_POSTGRES. Default: SQLite in the workspace.",
+        ),
+    ] = None,
+    artifacts: Annotated[
+        str | None,
+        typer.Option(
+            "--artifacts",
+            metavar="s3://BUCKET/PREFIX",
+            help="Where MLflow's server keeps artifacts; endpoint and credentials from AWS_*. Default: the workspace.",
+        ),
+    ] = None,
+    host: Annotated[
+        str,
+        typer.Option("--host", help="Address that both servers listen on; beyond loopback they ask for a password."),
+    ] = "127.0.0.1",
+    prefect_port: Annotated[
+        int | None, typer.Option("--prefect-port", min=0, max=65535, help="0: any. Default: 4200, or any if in use.")
+    ] = None,
+    mlflow_port: Annotated[
+        int | None, typer.Option("--mlflow-port", min=0, max=65535, help="0: any. Default: 5000, or any if in use.")
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option("--metrics-port", min=0, max=65535, help="0: any. Default: 9464, or any if in use.")
+    ] = None,
+    run_now: Annotated[bool, typer.Option("--run-now", help="Run `refresh` once as soon as everything is up.")] = False,
+    cron: Annotated[
+        str | None, typer.Option("--cron", help="When to refresh, as in cron; the deployment's own if left out.")
+    ] = None,
+    timezone: Annotated[str | None, typer.Option("--timezone", help="Time zone of --cron.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run everything on this machine until stopped: Prefect, MLflow, a worker for each pool, the recipe's deployments.
+
+    Commands in the same workspace use these servers while they run.
+    """
+    from flows.up.options import options_of
+    from flows.up.postgres import take_from_command_line
+    from flows.up.run import up as run_services
+
+    take_from_command_line(postgres)
+    options = options_of(
+        recipe,
+        host=host,
+        ports=(prefect_port, mlflow_port, metrics_port),
+        postgres=postgres,
+        artifacts=artifacts,
+        run_now=run_now,
+        cron=cron,
+        timezone=timezone,
+        has_metrics=any(command.name == "metrics" for command in app.registered_commands),
+    )
+    run_services(options, _place(workspace), as_json=as_json)
+
+
+@app.command()
 def serve(
     recipe: ModelRecipe = None,
     model: ModelFolder = None,
@@ -507,6 +661,13 @@ def serve(
 
     folder = models.chosen_folder(recipe, workspace, model)
     serve_model(folder, checkpoint, host=host, port=port, tell=partial(print, flush=True))
+
+
+def _place(workspace: Path | None) -> "Workspace":
+    from flows.settings import read_settings
+    from flows.workspace import Workspace
+
+    return Workspace.of(read_settings(workspace))
 
 
 def _show(text: str) -> None:
@@ -660,10 +821,12 @@ def main() -> None:
     """Entry point: errors become one sentence on stderr and an exit code."""
     # Idle OpenMP threads must sleep: spinning, they halve the speed of training on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    _log_to_stderr()
     warnings.simplefilter("ignore")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
+        from flows.logs import log_from_command
+
+        log_from_command()
         app()
     except ConfigError as error:
         _fail(str(error), EXIT_BAD_USAGE)
@@ -673,19 +836,17 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has gone
 
 
-def _log_to_stderr() -> None:
-    """Warnings as plain lines. What Prefect says of a failed run is in its own logs; `main` says it in a sentence."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(lambda record: not record.name.startswith(("prefect.flow_runs", "prefect.task_runs")))
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
-
-
 def _interrupt(_signal: int, _frame: Any) -> None:
     raise KeyboardInterrupt
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    sys.stderr.write(f"corpusmill: {message}\n")
+    from flows.logs import say_failure
+
+    try:
+        say_failure(message)
+    except ConfigError as error:  # of the settings that logs are written by
+        sys.stderr.write(f"corpusmill: {error}\n")
     raise SystemExit(code)
 
 
@@ -695,6 +856,7 @@ def _run_flow(
     workers: int | None,
     until: Literal["crawl", "build", "train", "evaluate"],
     *,
+    task_runner: Literal["pool", "ray"] | None = None,
     as_json: bool,
 ) -> None:
     from flows import summary
@@ -710,7 +872,7 @@ def _run_flow(
         require_crawl(wanted)
     if until != "crawl":
         wanted.check_files()
-    settings = read_settings(workspace, workers)
+    settings = read_settings(workspace, workers, task_runner)
     place = Workspace.of(settings)
     path = str(recipe.absolute()) if recipe else None
     try:
@@ -727,7 +889,7 @@ def _run_flow(
                 if until == "crawl":
                     found = crawl(path, str(settings.workspace))
                 else:
-                    found = pipeline(path, str(settings.workspace), settings.num_workers, until)
+                    found = pipeline(path, str(settings.workspace), workers, until, settings.task_runner)
     except KeyboardInterrupt:  # caught here: Typer would end without a word
         _fail("got a request to stop; what was finished is kept: run the same command again to go on.", EXIT_STOPPED)
     _emit(found, summary.crawl_lines if until == "crawl" else summary.run_lines, as_json=as_json)
@@ -737,3 +899,7 @@ def _emit(found: Any, lines: Any, *, as_json: bool) -> None:
     text = json.dumps(found, indent=1, ensure_ascii=False, default=str) if as_json else "\n".join(lines(found))
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

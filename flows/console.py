@@ -1,5 +1,6 @@
-"""What a person sees while stages run: bars on a terminal, plain lines otherwise, all on stderr."""
+"""What a person sees while stages run: bars on a terminal, plain lines otherwise, all on stderr; on a worker, log records."""
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -8,8 +9,13 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from flows.run_state import recorder
+from flows.settings import log_style
 from llm.reports import StepReport
 from pipelines.crawl import CrawlProgress
+from pipelines.log_lines import telling
+
+_logger = logging.getLogger(__name__)
 
 _LINE_SECONDS = 10.0
 _NUM_ERROR_KINDS = 3
@@ -20,12 +26,29 @@ Report = Callable[[str, int, int | None, str], None]
 
 @contextmanager
 def progress() -> Iterator[Report]:
-    """A reporter for the length of the block."""
-    if sys.stderr.isatty():
+    """A reporter for the length of the block: bars on a terminal, else lines, as log records where these are JSON."""
+    kept = recorder()
+    with _shown() as shown:
+
+        def report(name: str, num_done: int, total: int | None, note: str) -> None:
+            if kept is not None:
+                kept.progress(name, num_done, total, note)
+            shown(name, num_done, total, note)
+
+        yield report
+
+
+@contextmanager
+def _shown() -> Iterator[Report]:
+    if log_style().format == "json":
+        yield _seldom(_log)
+    elif sys.stderr.isatty():
         with _bars() as bars:
             yield bars
+    elif _logger.isEnabledFor(logging.INFO):  # as on a worker, from where it goes to Prefect's log
+        yield _seldom(_log)
     else:
-        yield _plain_lines()
+        yield _seldom(_print)
 
 
 @contextmanager
@@ -49,20 +72,36 @@ def _bars() -> Iterator[Report]:
         yield report
 
 
-def _plain_lines() -> Report:
+def _seldom(show: Callable[[str, int, int | None, str], None]) -> Report:
+    """Shows the first and the last of each stage, and what is new in between, but not more often than people read."""
     last: dict[str, tuple[float, str]] = {}
 
     def report(name: str, num_done: int, total: int | None, note: str) -> None:
         now = time.monotonic()
         is_end = total is not None and num_done >= total
         shown_at, shown = last.get(name, (0.0, ""))
-        line = f"{name}: {num_done:,}{f'/{total:,}' if total is not None else ''} {note}".rstrip()
+        line = _line(name, num_done, total, note)
         if line != shown and (is_end or now - shown_at >= _LINE_SECONDS or name not in last):
-            sys.stderr.write(f"{line}\n")
-            sys.stderr.flush()
+            show(name, num_done, total, note)
             last[name] = (now, line)
 
     return report
+
+
+def _line(name: str, num_done: int, total: int | None, note: str) -> str:
+    return f"{name}: {num_done:,}{f'/{total:,}' if total is not None else ''} {note}".rstrip()
+
+
+def _print(name: str, num_done: int, total: int | None, note: str) -> None:
+    sys.stderr.write(f"{_line(name, num_done, total, note)}\n")
+    sys.stderr.flush()
+
+
+def _log(name: str, num_done: int, total: int | None, note: str) -> None:
+    with telling(stage=name):
+        _logger.info(
+            "%s", _line(name, num_done, total, note), extra={"fields": {"num_done": num_done, "num_in_all": total}}
+        )
 
 
 def crawl_note(seen: CrawlProgress) -> str:

@@ -1,4 +1,4 @@
-"""A Prefect server on loopback for the length of a run, where none is configured.
+"""A Prefect server on loopback for the length of a run, where none is configured and `corpusmill up` runs none.
 
 Prefect's ephemeral API loses task history, so it is not used. The server's database lies in the
 workspace; starting it takes some 14 seconds the first time (it creates the database), 4 after that, and
@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flows.settings import Settings
+from flows.up.addresses import Addresses, without_services
+from flows.up.credentials import to_environment
 from flows.workspace import Workspace
 from pipelines.errors import TerminalError
 
@@ -37,10 +39,38 @@ def prefect_server(settings: Settings, workspace: Workspace) -> Iterator[Callabl
     os.environ["DO_NOT_TRACK"] = "1"
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED", "false")
-    api_url = settings.prefect_api_url
-    if api_url is not None:
+    services, api_url = settings.services, settings.prefect_api_url
+    if services is not None and api_url == services.prefect_api:
+        with _served_by(services, workspace) as wait_until_up:
+            yield wait_until_up
+    elif api_url is not None:
         yield lambda: check_answers("PREFECT_API_URL", api_url)
-        return
+    else:
+        with without_services(workspace.root) as begun_meanwhile:
+            server = _own_server(workspace) if begun_meanwhile is None else _served_by(begun_meanwhile, workspace)
+            with server as wait_until_up:
+                yield wait_until_up
+
+
+@contextmanager
+def _served_by(services: Addresses, workspace: Workspace) -> Iterator[Callable[[], None]]:
+    """Use the server of `corpusmill up`."""
+    is_ours = "PREFECT_API_URL" not in os.environ
+    if services.credentials is not None:
+        to_environment(Path(services.credentials), os.environ)
+    os.environ["PREFECT_HOME"] = str(workspace.prefect_home)
+    os.environ["PREFECT_API_URL"] = services.prefect_api
+    try:
+        yield lambda: check_answers("corpusmill up", services.prefect_api)
+    finally:
+        _send_what_waits()
+        if is_ours:
+            os.environ.pop("PREFECT_API_URL", None)
+
+
+@contextmanager
+def _own_server(workspace: Workspace) -> Iterator[Callable[[], None]]:
+    """Start a server, and stop it at the end."""
     workspace.prefect_home.mkdir(parents=True, exist_ok=True)
     port = _free_port()
     os.environ["PREFECT_HOME"] = str(workspace.prefect_home)

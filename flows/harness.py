@@ -162,7 +162,9 @@ def _asked(loaded: LoadedSuite) -> dict[str, Any]:
             ],
         }
     if loaded.writing is None:
-        raise ConfigError(f"got suite {loaded.suite.name} of kind {loaded.kind}, which the harness has no task for.")
+        raise ConfigError(
+            f"got suite {loaded.suite.name} of kind {loaded.kind}, wanted one that the harness has a task for: leave it out."
+        )
     return {
         "output_type": "generate_until",
         "doc_to_text": "prompt",

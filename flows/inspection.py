@@ -479,6 +479,7 @@ def doctor(workspace_path: Path | None) -> dict[str, Any]:
         _check_python(),
         *_check_versions(),
         _check_workspace(place),
+        *_check_permissions(place),
         *_check_bucket(place),
         _check_disk(place),
         _check_loopback(),
@@ -513,13 +514,41 @@ def _check_versions() -> list[dict[str, Any]]:
 def _check_workspace(place: Workspace) -> dict[str, Any]:
     probe = place.root / ".doctor"
     try:
-        place.root.mkdir(parents=True, exist_ok=True)
+        place.make()
         probe.write_text("")
         probe.unlink()
         found, is_ok = "writable", True
-    except OSError as error:
+    except (OSError, StorageError) as error:
         found, is_ok = str(error), False
     return {"name": "workspace", "ok": is_ok, "found": found, "wanted": f"{place.root} writable: check its owner"}
+
+
+def _check_permissions(place: Workspace) -> list[dict[str, Any]]:
+    """That nobody but its owner, and a group that was let in, can put something into the workspace, or read its secrets."""
+    if not place.root.is_dir():
+        return []
+    inside = (path for path in sorted(place.root.iterdir()) if not path.is_symlink())
+    open_to_all = [path for path in (place.root, *inside) if _mode(path) & 0o002]
+    secret = [path for path in sorted((place.root / "auth").glob("*")) if _mode(path) & 0o077]
+    found = [f"{path} is writable by all" for path in open_to_all] + [
+        f"{path} is readable by others" for path in secret
+    ]
+    return [
+        {
+            "name": "permissions",
+            "ok": not found,
+            "found": "; ".join(found) or "closed to others",
+            "wanted": f"chmod -R o-w {place.root}; chmod 600 what lies in its folder auth",
+        }
+    ]
+
+
+def _mode(path: Path) -> int:
+    """Who may do what with a file; nobody anything where a run has just removed it."""
+    try:
+        return path.stat().st_mode & 0o777
+    except FileNotFoundError:
+        return 0
 
 
 def _check_bucket(place: Workspace) -> list[dict[str, Any]]:

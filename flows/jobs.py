@@ -28,6 +28,7 @@ from pipelines.store import Manifest, Shard, Store, storage_errors
 if TYPE_CHECKING:
     from llm.data import TokenData
     from llm.job import TrainResult
+    from llm.torchrun import Torchrun
     from llm.worker import WorkerJob
 
 _TRAINING = "training.json"
@@ -35,6 +36,8 @@ _DATASET = "dataset.json"
 """What a training reads, written down before it begins: its lineage outlives the build, and shards that are gone."""
 _JOB = "job.json"
 """What a process of its own, here or on another host, takes part in it by: see `llm.worker`."""
+_LOG = "train.log"
+"""What torchrun and its processes write."""
 _EVALUATION_VERSION = 5
 """Raised by hand when the same model and text are meant to give other measurements."""
 
@@ -143,10 +146,13 @@ class TrainingJob:
         return any(self.folder.glob("step-*"))
 
 
-def train_job(job: TrainingJob, recipe: Recipe, store: Store, on_report: OnReport) -> JobResult:
+def train_job(
+    job: TrainingJob, recipe: Recipe, store: Store, on_report: OnReport, torchrun: "Torchrun | None" = None
+) -> JobResult:
     """Train to the end, or go on where an earlier run stopped; a finished training is read back.
 
-    Each report is in the journal of the training before `on_report` is given it.
+    Each report is in the journal of the training before `on_report` is given it. With `torchrun` it runs under that,
+    and what its processes write is in `train.log` beside the journal.
     """
     done = job.finished()
     if done is not None:
@@ -161,8 +167,8 @@ def train_job(job: TrainingJob, recipe: Recipe, store: Store, on_report: OnRepor
         job.folder.mkdir(parents=True, exist_ok=True)
         write_result(job.folder / _DATASET, job.key, _reads(job, recipe), [])
         worker_job(job, paths, recipe.run).write(job.folder / _JOB)
-        if recipe.run.num_processes > 1:
-            result = _train_beside(job, recipe.run, on_report)
+        if recipe.run.num_processes > 1 or torchrun is not None:
+            result = _train_beside(job, recipe.run, on_report, torchrun)
         else:
             with journal(job.folder, stopped_by=(TrainingStoppedError,)) as written:
                 result = train(
@@ -203,15 +209,22 @@ def worker_job(job: TrainingJob, paths: Sequence[Path], run: RunConfig) -> "Work
     )
 
 
-def _train_beside(job: TrainingJob, run: RunConfig, on_report: OnReport) -> "TrainResult":
+def _train_beside(job: TrainingJob, run: RunConfig, on_report: OnReport, torchrun: "Torchrun | None") -> "TrainResult":
     """Train in processes beside this one, which follows their journal. SIGTERM and SIGINT stop them with a checkpoint."""
     from llm.job import finished_result
     from llm.launch import launch
     from llm.stopping import stop_signals
+    from llm.torchrun import torchrun as run_torchrun
 
     follow = follower(job.folder / JOURNAL, on_report)
-    with stop_signals() as received:
-        launch(job.folder / _JOB, run.num_processes, should_stop=lambda: bool(received), on_poll=lambda _pids: follow())
+    if torchrun is not None:
+        # Prefect takes a stop for a cancel only where its own handler stands; that raises, which stops torchrun.
+        run_torchrun(job.folder / _JOB, run.num_processes, job.folder / _LOG, torchrun, on_poll=follow)
+    else:
+        with stop_signals() as received:
+            launch(
+                job.folder / _JOB, run.num_processes, should_stop=lambda: bool(received), on_poll=lambda _pids: follow()
+            )
     return finished_result(job.folder)
 
 

@@ -7,27 +7,33 @@ plain texts and numbers, so that a deployment's form in Prefect's UI shows them.
 
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from prefect import flow
 from prefect.runtime import flow_run
 
 from flows import console, runs, takedown, tasks
+from flows.executors import executor_of
 from flows.inspection import corpus_facts, last_build, urls_of
 from flows.jobs import Dataset, JobResult, TrainingJob
+from flows.logs import log_from_flow
 from flows.recipe import CrawlSource, Recipe, load_recipe
-from flows.settings import Settings, read_settings
+from flows.run_state import Recorder, recorded
+from flows.settings import Settings, TaskRunner, read_settings
 from flows.sources import known_crawls
 from flows.workspace import Workspace, writing
 from pipelines.bias.report import bias_summary
 from pipelines.corpus import tokenizer_resource
 from pipelines.errors import EmptyCorpusError
-from pipelines.executor import open_executor
 from pipelines.materialize import StageResult
-from pipelines.report import funnel
+from pipelines.report import Funnel, funnel
 from pipelines.store import Manifest, Store
+
+if TYPE_CHECKING:
+    from llm.torchrun import Torchrun
 
 Until = Literal["build", "train", "evaluate"]
 Summary = dict[str, Any]
@@ -41,14 +47,23 @@ def _run_name() -> str:
 
 @flow(name="pipeline", flow_run_name=_run_name, persist_result=False, validate_parameters=False)
 def pipeline(
-    recipe: str | None = None, workspace: str | None = None, workers: int | None = None, until: Until = "evaluate"
+    recipe: str | None = None,
+    workspace: str | None = None,
+    workers: int | None = None,
+    until: Until = "evaluate",
+    task_runner: TaskRunner | None = None,
 ) -> Summary:
     """Crawl, build, train and evaluate a recipe, each only as far as something changed."""
-    settings, place, wanted = _open(recipe, workspace, workers)
-    with writing(place), runs.execution(settings, place, wanted):  # between two flows, too, nobody else's
+    settings, place, wanted = _open(recipe, workspace, workers, task_runner)
+    verb = {"build": "build", "train": "train", "evaluate": "run"}[until]
+    with (
+        writing(place),  # between two flows, too, nobody else's
+        _recorded(place, "pipeline", wanted, recipe, verb),
+        runs.execution(settings, place, wanted),
+    ):
         with console.progress() as report:
             tasks.fetch_needed_lists(wanted, place, report)  # before a crawl that may take a day
-        parts = [crawl(recipe, workspace), build_corpus(recipe, workspace, workers)]
+        parts = [crawl(recipe, workspace), build_corpus(recipe, workspace, workers, task_runner)]
         if until in ("train", "evaluate"):
             parts.append(train(recipe, workspace))
         if until == "evaluate":
@@ -66,7 +81,7 @@ def crawl(recipe: str | None = None, workspace: str | None = None) -> Summary:
     settings, place, wanted = _open(recipe, workspace)
     stages: list[dict[str, Any]] = []
     outcomes: dict[str, dict[str, int]] = {}
-    with writing(place), console.progress() as report:
+    with writing(place), _recorded(place, "crawl", wanted, recipe), console.progress() as report:
         for source in wanted.sources:
             if not isinstance(source, CrawlSource):
                 continue
@@ -95,10 +110,20 @@ def crawl(recipe: str | None = None, workspace: str | None = None) -> Summary:
 
 
 @flow(name="build_corpus", flow_run_name=_run_name, persist_result=False, validate_parameters=False)
-def build_corpus(recipe: str | None = None, workspace: str | None = None, workers: int | None = None) -> Summary:
+def build_corpus(
+    recipe: str | None = None,
+    workspace: str | None = None,
+    workers: int | None = None,
+    task_runner: TaskRunner | None = None,
+) -> Summary:
     """Turn the pages at hand into token shards and a data card."""
-    settings, place, wanted = _open(recipe, workspace, workers)
-    with writing(place) as store, console.progress() as report, open_executor(settings.num_workers) as executor:
+    settings, place, wanted = _open(recipe, workspace, workers, task_runner)
+    with (
+        writing(place) as store,
+        _recorded(place, "build_corpus", wanted, recipe) as record,
+        console.progress() as report,
+        executor_of(settings) as executor,
+    ):
         crawls, unfinished = known_crawls(wanted, place)
         collected = tasks.collect_sources(wanted, place, crawls, unfinished, report)
         tasks.fetch_needed_lists(wanted, place, report)
@@ -125,6 +150,7 @@ def build_corpus(recipe: str | None = None, workspace: str | None = None, worker
         if not counted.num_tokens:
             raise EmptyCorpusError("got no tokens from the kept documents, wanted some: loosen the recipe's rules.")
         tasks.show_funnel(wanted, counted)
+        _record_corpus(record, wanted.name, counted, results)
         summary = (
             _head(settings, wanted)
             | {
@@ -149,14 +175,25 @@ def build_corpus(recipe: str | None = None, workspace: str | None = None, worker
 def train(recipe: str | None = None, workspace: str | None = None) -> Summary:
     """Train the model on the newest build, or go on where an earlier run stopped."""
     settings, place, wanted = _open(recipe, workspace)
-    with writing(place) as store, console.progress() as report:
+    return run_training(settings, place, wanted, recipe)
+
+
+def run_training(
+    settings: Settings,
+    place: Workspace,
+    wanted: Recipe,
+    recipe_path: str | None,
+    torchrun: "Torchrun | None" = None,
+) -> Summary:
+    """What the flow `train` does, under torchrun where that is given."""
+    with writing(place) as store, _recorded(place, "train", wanted, recipe_path), console.progress() as report:
         job = training_job(wanted, place, store)
         if job.finished() is not None and runs.is_training_recorded(job):
             result = tasks.train_model(job, wanted, store, report)
             runs.end_left_trainings(settings, place, wanted)
         else:
             with runs.recorded_training(settings, place, wanted, job, partial(urls_of, wanted, store)) as on_end:
-                result = tasks.train_model(job, wanted, store, report)
+                result = tasks.train_model(job, wanted, store, report, torchrun)
                 on_end(result)
     values = {name: value for name, value in result.values.items() if name != "token_shards"}
     return _head(settings, wanted) | {"training": values, "stages": [_job_line("train", result)]}
@@ -166,7 +203,7 @@ def train(recipe: str | None = None, workspace: str | None = None) -> Summary:
 def evaluate(recipe: str | None = None, workspace: str | None = None) -> Summary:
     """Measure the trained model on held-out text, and let it write."""
     settings, place, wanted = _open(recipe, workspace)
-    with writing(place) as store, console.progress() as report:
+    with writing(place) as store, _recorded(place, "evaluate", wanted, recipe), console.progress() as report:
         job = training_job(wanted, place, store)
         result = tasks.evaluate_model(job, wanted, store, corpus_facts(wanted, store), report)
         if not result.is_reused or not runs.is_evaluation_recorded(job, wanted):
@@ -185,9 +222,34 @@ def training_job(recipe: Recipe, workspace: Workspace, store: Store) -> Training
     return TrainingJob.of(recipe, Dataset.of(done, tokenizer_resource(config, done, store)), workspace)
 
 
-def _open(recipe: str | None, workspace: str | None, workers: int | None = None) -> tuple[Settings, Workspace, Recipe]:
-    settings = read_settings(Path(workspace) if workspace else None, workers)
+def _open(
+    recipe: str | None, workspace: str | None, workers: int | None = None, task_runner: TaskRunner | None = None
+) -> tuple[Settings, Workspace, Recipe]:
+    log_from_flow()
+    settings = read_settings(Path(workspace) if workspace else None, workers, task_runner)
     return settings, Workspace.of(settings), load_recipe(Path(recipe) if recipe else None)
+
+
+def _recorded(
+    place: Workspace, flow: str, recipe: Recipe, path: str | None, verb: str | None = None
+) -> AbstractContextManager[Recorder]:
+    return recorded(place, flow, recipe.name, recipe_path=path, flow_run_id=flow_run.id, verb=verb)
+
+
+def _record_corpus(record: Recorder, recipe: str, counted: Funnel, results: Mapping[str, StageResult]) -> None:
+    """What the newest build is, for monitors."""
+    share = counted.num_kept / max(counted.num_in, 1)
+    before = record.get("corpusmill_corpus_kept_ratio", recipe=recipe)
+    if before is not None and before != share:
+        record.set("corpusmill_corpus_kept_ratio_before", before, recipe=recipe)
+    record.set("corpusmill_corpus_kept_ratio", share, recipe=recipe)
+    record.set("corpusmill_corpus_documents", counted.num_in, recipe=recipe, outcome="in")
+    record.set("corpusmill_corpus_documents", counted.num_kept, recipe=recipe, outcome="kept")
+    record.replace("corpusmill_corpus_dropped_documents", counted.dropped, "reason", recipe=recipe)
+    record.set("corpusmill_corpus_tokens", counted.num_tokens, recipe=recipe)
+    if results["tokenize"].num_computed:
+        seconds = sum(result.seconds for result in results.values())
+        record.set("corpusmill_build_tokens_per_second", counted.num_tokens / max(seconds, 1e-9), recipe=recipe)
 
 
 def _head(settings: Settings, recipe: Recipe) -> Summary:

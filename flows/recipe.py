@@ -50,6 +50,7 @@ from pipelines.policy import (
     PolicyConfig,
     QualityRules,
 )
+from pipelines.redaction import secret_in
 from pipelines.refusal import RefusalConfig
 from pipelines.sample import SampleConfig
 from pipelines.signals.classifiers import Classifier
@@ -90,6 +91,8 @@ _BIAS_REST = (*_AUDIT_KEYS, "toxicity")
 """Keys of the section bias that are not the policy's own rules."""
 _QUALITY_REST = ("perplexity", "classifiers")
 """Keys of the section quality that are not the policy's own rules."""
+_MAX_VALUES = 100_000
+"""Of a recipe, its lists written out."""
 _DEFAULT_ARBITER_THRESHOLD = SignalsConfig().arbiter_threshold
 DEMO = Path(__file__).parent / "recipes" / "demo.yaml"
 """The embedded recipe that runs when none is named."""
@@ -139,9 +142,7 @@ class WarcSource:
             if count is not None and count < 1:
                 raise ConfigError(f"{name}: got {count}, wanted at least 1, or null for all: correct it.")
         if self.max_records is not None and not remote and self.base_url is None:
-            raise ConfigError(
-                "max_records: got a limit for remote files, but only local ones are named: take it out, or name a URL."
-            )
+            raise ConfigError("max_records: got a limit for remote files, wanted a URL too: take it out, or name one.")
         AllowedAddresses.parse(self.allow_addresses)
 
 
@@ -592,7 +593,9 @@ class Recipe:
             )
         file = _resource(remote_path(path, remote), f"compliance.{name}")
         if file.digest != held.digest:
-            raise IntegrityError(f"got {file.path}, which is not what was fetched from {path}: remove it.")
+            raise IntegrityError(
+                f"got {file.path}, which is not what was fetched from {path}, wanted it untouched: remove it to fetch it anew."
+            )
         return file
 
     def _block_lists(self, remote: Path) -> tuple[BlockList, ...]:
@@ -635,12 +638,18 @@ def parse_recipe(text: str, base: Path) -> Recipe:
     """Validate a recipe's text; `base` is where its relative paths start."""
     try:
         data = yaml.safe_load(text)
+        num_values = _num_values(data, {})
+    except RecursionError as error:
+        raise ConfigError("got values within values without end, wanted a mapping of sections: correct it.") from error
     except yaml.YAMLError as error:
         place = getattr(error, "problem_mark", None)
         where = f" at line {place.line + 1}, column {place.column + 1}" if place is not None else ""
         raise ConfigError(f"got text that is not YAML{where}, wanted a mapping of sections: correct it.") from error
     if not isinstance(data, dict):
         raise ConfigError(f"got {type(data).__name__}, wanted a mapping with name and sources: see the README.")
+    if num_values > _MAX_VALUES:
+        raise ConfigError(f"got {num_values:,} values, wanted at most {_MAX_VALUES:,}: put lists into files.")
+    _refuse_secrets(data, "")
     known = (
         "name",
         "sources",
@@ -810,6 +819,43 @@ def _value(value: Any, where: str, kind: Any) -> Any:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _num_values(value: Any, known: dict[int, int]) -> int:
+    """How many values a text of YAML stands for, its aliases written out; a few lines can stand for more than a memory holds.
+
+    Raises RecursionError for one that holds itself.
+    """
+    if not isinstance(value, Mapping | list):
+        return 1
+    if id(value) not in known:
+        below = value.values() if isinstance(value, Mapping) else value
+        known[id(value)] = 1 + sum(_num_values(item, known) for item in below)
+    return known[id(value)]
+
+
+def _refuse_secrets(value: Any, where: str) -> None:
+    """A recipe is kept, shown and sent around: what lets its holder in is refused before anything else is looked at."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            _refuse_secrets(str(name), where)
+            _refuse_secrets(item, f"{where}.{name}" if where else str(name))
+    elif isinstance(value, list):
+        for idx, item in enumerate(value):
+            _refuse_secrets(item, f"{where}.{idx}")
+    elif isinstance(value, str) and (kind := secret_in(value)) is not None:
+        raise ConfigError(
+            f"{where}: got {kind}, wanted no secret in a recipe: take the credentials out of it; {_elsewhere(value)}."
+        )
+
+
+def _elsewhere(text: str) -> str:
+    """Where what a recipe may not hold belongs."""
+    if text.startswith(("s3:", "http")) and ("amz-" in text.lower() or text.startswith("s3:")):
+        return "name the object by s3:// and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    if "hf_" in text:
+        return "set HF_TOKEN in the environment"
+    return "fetch what needs a login first and name the file, or set the environment of the run (in Prefect: a Secret block)"
 
 
 def _refuse_unknown(data: Mapping[str, Any], known: Sequence[str], where: str) -> None:
@@ -1052,7 +1098,7 @@ def _entity_model(rules: Mapping[str, Any] | None, rest: Mapping[str, Any]) -> E
     named = [kind for kind in (*rest.get("redact", ()), *(rules or {}).get("drop", ())) if kind in ENTITY_KINDS]
     if named:
         raise ConfigError(
-            f"pii: got kind {named[0]!r}, which only a model finds, without pii.entity_model: name its folder."
+            f"pii: got kind {named[0]!r}, which only a model finds, wanted pii.entity_model too: name its folder."
         )
     return None
 

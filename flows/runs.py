@@ -201,7 +201,7 @@ def recorded_training(
             tracked.end(status)  # whatever becomes of the artifact
             describe(tracked, job.folder, urls_of)
 
-        problem = shipper.end(finish)
+        problem = shipper.end(finish, is_hurried=status == "KILLED")
         if problem is not None:
             _logger.warning(
                 "got %s from the tracker, wanted it to take the record of the training: %s keeps it, "

@@ -37,6 +37,8 @@ _SILENCE_SECONDS = 10.0
 """Without an answer, at the end of a training, and it is left to a later run."""
 _END_SECONDS = 30.0
 """For all that is left at the end of a training."""
+_HURRIED_SECONDS = 4.0
+"""Likewise, where the training was asked to stop: whoever asked ends it by force some time later."""
 _NOTE = "mlflow.note.content"
 _HEADING = "**Events of the training**"
 _MAX_NOTED = 50
@@ -188,12 +190,14 @@ class Shipper:
         self._thread = threading.Thread(target=self._work, name="shipping", daemon=True)
         self._thread.start()
 
-    def end(self, finish: "Callable[[TrackedRun], None]") -> str | None:
+    def end(self, finish: "Callable[[TrackedRun], None]", *, is_hurried: bool = False) -> str | None:
         """Ship what is left and finish the run. None when that is done, or what kept it from being done.
 
         A server that gives no answer for 10 s is given up, and any after 30 s in all; a file is never waited for in vain.
+        Whoever was asked to stop is hurried: 4 s in all.
         """
         sys.setswitchinterval(self._usual_turn_seconds)
+        silence, in_all = (_HURRIED_SECONDS, _HURRIED_SECONDS) if is_hurried else (_SILENCE_SECONDS, _END_SECONDS)
         self._finish = finish
         began = self._answered_at = time.monotonic()
         self._ending.set()
@@ -202,7 +206,7 @@ class Shipper:
                 self._thread.join()
                 break
             now = time.monotonic()
-            left = min(self._answered_at + _SILENCE_SECONDS, began + _END_SECONDS) - now
+            left = min(self._answered_at + silence, began + in_all) - now
             if left <= 0:
                 self._abandoned.set()
                 return self._problem or f"no answer in {now - began:.0f} s"

@@ -90,4 +90,6 @@ def _vocabulary(tokenizer_json: str) -> Any:
         merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in spec["model"]["merges"]]
         return {**spec["model"]["vocab"], **added}, merges
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"got a tokenizer that cannot be read ({error!r}), wanted a tokenizer.json.") from error
+        raise ConfigError(
+            f"got a tokenizer that cannot be read ({error!r}), wanted a tokenizer.json: replace it."
+        ) from error

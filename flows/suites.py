@@ -157,7 +157,7 @@ def declared_suite(section: SuiteSection, base: Path) -> DeclaredSuite:
         if place is not None and not place.is_file():
             raise ConfigError(f"{name}: got {place}, wanted a file: check the path, or give `skip` a reason.")
         if place is not None and Path(place.name.lower().removesuffix(".gz")).suffix not in SUFFIXES:
-            raise ConfigError(f"{name}: got {place.name}, wanted a name that ends in one of {', '.join(SUFFIXES)}.")
+            raise ConfigError(f"{name}: got {place.name}, wanted an ending of {', '.join(SUFFIXES)}: rename it.")
         found.append(None if place is None else Resource(digest_file(place), str(place)))
     return DeclaredSuite(section=section, file=found[0], examples=found[1])
 
@@ -258,7 +258,9 @@ def _cases(file: Resource, section: SuiteSection) -> list[Case]:
     if not path.is_file():
         raise InputError(f"got {path}, which is gone, wanted the file of suite {section.name}: put it back.")
     if digest_file(path) != file.digest:
-        raise IntegrityError(f"got {path}, which changed since the suite {section.name} was declared: run again.")
+        raise IntegrityError(
+            f"got {path}, which changed since suite {section.name} was declared, wanted it as it was: run again."
+        )
     languages = (section.source_language, section.language) if section.kind == "translation" else None
     return read_cases(path, section.kind, languages=languages)  # type: ignore[arg-type]
 

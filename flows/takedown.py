@@ -155,6 +155,7 @@ def _artifacts_holding(place: Workspace, wanted: Wanted) -> list[str]:
 def add(workspace_path: Path | None, scope: Scope, value: str, *, by: str | None, reason: str) -> Facts:
     """Write a take-down into the ledger."""
     place = _place(workspace_path)
+    place.make()
     return _described(place, add_request(place.takedown_ledger, scope, value, by=by or user(), reason=reason))
 
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID, uuid4
 
 from prefect import task
@@ -32,11 +32,12 @@ from flows.jobs import JobResult, TrainingJob, train_job
 from flows.lists import fetch_lists, held_lists, lists_to_fetch
 from flows.recipe import CrawlSource, Recipe
 from flows.results import read_result, write_result
+from flows.run_state import Recorder, recorder
 from flows.safety import CorpusFacts
-from flows.settings import Settings
+from flows.settings import Settings, redactor
 from flows.sources import Collected, collect, run_crawl
 from flows.workspace import Workspace
-from llm.reports import OnReport, Report, StepReport
+from llm.reports import OnReport, Report, StepReport, TrainEvent
 from pipelines.bias.disparity import AuditConfig
 from pipelines.bias.report import BIAS_REPORT_VERSION, DisparityError, bias_facts, broken_bounds
 from pipelines.corpus import (
@@ -48,17 +49,21 @@ from pipelines.corpus import (
     tokenizer_json,
     tokenizer_resource,
 )
-from pipelines.crawl import CrawlProgress, CrawlResult
+from pipelines.crawl import CrawlProgress, CrawlResult, status
 from pipelines.crawl.report import crawl_report, crawl_report_markdown
 from pipelines.digest import canonical, digest_value
 from pipelines.encoding import Encoder
 from pipelines.errors import TransientError
 from pipelines.executor import Executor
+from pipelines.log_lines import telling
 from pipelines.materialize import Progress, StageResult
 from pipelines.report import Funnel, card_facts, data_card
 from pipelines.sources.remote import RemoteFile
 from pipelines.store import Manifest, Store, storage_errors
 from pipelines.takedown.ledger import Request
+
+if TYPE_CHECKING:
+    from llm.torchrun import Torchrun
 
 _logger = logging.getLogger(__name__)
 
@@ -76,7 +81,14 @@ def run_as_task(name: str, run: Callable[[], tuple[str, Result]]) -> Result:
     found: list[Result] = []
 
     def keep() -> str:
-        reference, result = run()
+        with telling(stage=name):
+            try:
+                reference, result = run()
+            except Exception as error:
+                safe = redactor().error(error)  # Prefect keeps what it says
+                if safe is error:
+                    raise
+                raise safe from None
         found.append(result)
         return reference
 
@@ -124,6 +136,7 @@ class ProgressArtifact:
             self._sending.join(_LAST_ARTIFACT_SECONDS)
 
     def _send(self, share: float, note: str) -> None:
+        note = redactor().text(note)
         try:
             if self._id is None:
                 created = create_progress_artifact(progress=100 * share, key=self._key, description=note)
@@ -138,8 +151,12 @@ def crawl_source(source: CrawlSource, recipe: Recipe, place: Workspace, report: 
     """Crawl one source until nothing is left that its limits allow."""
     artifact = ProgressArtifact(slug(recipe.name, f"crawl-{source.name}"))
     label = f"crawl {source.name}"
+    record, labels = recorder(), {"recipe": recipe.name, "source": source.name}
+    num_before = 0 if record is None else status(place.crawl_folder(f"{recipe.name}-{source.name}"))["num_pages"]
 
     def show(_name: str, seen: CrawlProgress) -> None:
+        if record is not None:
+            _record_crawl(record, seen, num_before, labels)
         total = seen.num_fetched + seen.num_queued
         note = console.crawl_note(seen)
         report(label, seen.num_fetched, total, note)
@@ -151,9 +168,23 @@ def crawl_source(source: CrawlSource, recipe: Recipe, place: Workspace, report: 
         return digest_value(sorted(path.name for path in result.warc_paths)), result
 
     result = run_as_task(label, run)
+    if record is not None:
+        record.reach("corpusmill_crawl_pages_total", result.num_pages - num_before, **labels)
+        record.reach("corpusmill_crawl_requests_total", result.num_fetched, **labels)
+        record.set("corpusmill_crawl_queued_urls", 0 if result.complete else None, **labels)
     outcomes = ", ".join(f"{name} {count}" for name, count in sorted(result.outcomes.items()))
     report(label, 1, 1, f"{result.num_fetched:,} fetched now; in all: {outcomes or 'nothing'}")
     return result
+
+
+def _record_crawl(record: Recorder, seen: CrawlProgress, num_before: int, labels: Mapping[str, str]) -> None:
+    record.reach("corpusmill_crawl_requests_total", seen.num_fetched, **labels)
+    record.reach("corpusmill_crawl_received_bytes_total", seen.num_bytes, **labels)
+    record.reach("corpusmill_crawl_pages_total", seen.num_pages - num_before, **labels)
+    record.set("corpusmill_crawl_queued_urls", seen.num_queued, **labels)
+    record.set("corpusmill_crawl_pages_per_second", seen.pages_per_second, **labels)
+    for kind, count in seen.errors.items():
+        record.reach("corpusmill_crawl_errors_total", count, kind=kind, **labels)
 
 
 def collect_sources(
@@ -192,18 +223,24 @@ def report_crawl(source: CrawlSource, recipe: Recipe, place: Workspace) -> Path:
     """Write what became of a source's crawl, and show it in Prefect's UI if it is not what was written last."""
     facts = crawl_report(place.crawl_folder(f"{recipe.name}-{source.name}"))
     path = crawl_report_path(source, recipe, place)
+    facts = redactor().value(facts)
     markdown = crawl_report_markdown(source.name, facts)
     is_new = not path.exists() or path.read_text(encoding="utf-8") != markdown
     _write_text(path.with_suffix(".json"), json.dumps(facts, indent=1, ensure_ascii=False))
     if is_new:
         _write_text(path, markdown)
-        create_markdown_artifact(key=slug(recipe.name, "crawl-report", source.name), markdown=markdown)
+        show_markdown(slug(recipe.name, "crawl-report", source.name), markdown)
     return path
 
 
 def crawl_report_path(source: CrawlSource, recipe: Recipe, place: Workspace) -> Path:
     """Where the report of a source's crawl lies; as JSON beside it."""
     return place.report_folder(recipe.name) / f"crawl-{source.name}.md"
+
+
+def show_markdown(key: str, markdown: str) -> None:
+    """Markdown in Prefect's UI, without a secret that it may quote."""
+    create_markdown_artifact(key=key, markdown=redactor().text(markdown))
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -233,11 +270,12 @@ def run_stages(
     last = last_manifests(store, recipe, nodes)
     for node in nodes:
         done = {name: result.manifest for name, result in results.items()}
-        results[node.name] = _run_stage(node, store, collected, config, done, last, executor, report)
+        results[node.name] = _run_stage(recipe, node, store, collected, config, done, last, executor, report)
     return results
 
 
 def _run_stage(
+    recipe: str,
     node: Node,
     store: Store,
     collected: Collected,
@@ -248,8 +286,13 @@ def _run_stage(
     report: console.Report,
 ) -> StageResult:
     artifact = ProgressArtifact(slug("stage", node.name))
+    record, labels = recorder(), {"recipe": recipe, "stage": node.name}
 
     def show(seen: Progress) -> None:
+        if record is not None:
+            record.reach("corpusmill_stage_documents_total", seen.num_rows, **labels)
+            rate = seen.num_rows / max(seen.seconds, 1e-9)
+            record.set("corpusmill_stage_documents_per_second", rate, **labels)
         note = console.rate(seen.num_rows, seen.seconds, "rows") if seen.num_rows else ""
         if not note and seen.num_done == seen.num_shards:
             note = "up to date"
@@ -260,15 +303,24 @@ def _run_stage(
         result = run_node(node, config, collected.files, done, store, executor, show, last)
         return result.manifest.digest, result
 
-    return run_as_task(node.name, run)
+    result = run_as_task(node.name, run)
+    if record is not None:
+        for name, count in (("computed", result.num_computed), ("reused", result.num_reused)):
+            record.add("corpusmill_stage_shards_total", count, result=name, **labels)
+        record.add("corpusmill_stage_seconds_total", result.seconds, **labels)
+        record.set("corpusmill_stage_documents_per_second", 0.0, **labels)
+    return result
 
 
-def train_model(job: TrainingJob, recipe: Recipe, store: Store, report: console.Report) -> JobResult:
+def train_model(
+    job: TrainingJob, recipe: Recipe, store: Store, report: console.Report, torchrun: "Torchrun | None" = None
+) -> JobResult:
     """Train to the end, or go on where an earlier run stopped."""
-    show = _training_progress(job, recipe, report)
+    # What torchrun's processes say is in the log already.
+    show = _training_progress(job, recipe, report if torchrun is None else lambda *_: None)
 
     def run() -> tuple[str, JobResult]:
-        return job.key, train_job(job, recipe, store, show)
+        return job.key, train_job(job, recipe, store, show, torchrun)
 
     result = run_as_task("train", run)
     steps = result.values["steps"]
@@ -283,9 +335,11 @@ def _training_progress(job: TrainingJob, recipe: Recipe, report: console.Report)
     artifact = ProgressArtifact(slug(recipe.name, "train"))
     shown_at = -math.inf
     val_loss: float | None = None
+    measured = _training_record(recorder(), recipe.name)
 
     def show(seen: Report) -> None:
         nonlocal shown_at, val_loss
+        measured(seen)
         if not isinstance(seen, StepReport):
             if seen.kind in ("step_skipped", "rolled_back"):
                 _logger.warning("train: step %d: %s", seen.step, seen.message)
@@ -301,6 +355,30 @@ def _training_progress(job: TrainingJob, recipe: Recipe, report: console.Report)
             artifact.show(seen.step / num_steps, note)
 
     return show
+
+
+def _training_record(record: Recorder | None, recipe: str) -> OnReport:
+    """Tells monitors of a training. An update that is done again after a rollback counts again."""
+    num_tokens, num_in_update = 0, 0
+
+    def tell(seen: Report) -> None:
+        nonlocal num_tokens, num_in_update
+        if record is None:
+            return
+        if isinstance(seen, TrainEvent):
+            record.add("corpusmill_training_events_total", 1, recipe=recipe, kind=seen.kind)
+            return
+        if seen.loss is not None:
+            grown = seen.num_tokens - num_tokens
+            num_in_update = grown if 0 < grown < seen.num_tokens or seen.step <= 1 else num_in_update
+            record.add("corpusmill_training_steps_total", 1, recipe=recipe)
+            record.add("corpusmill_training_tokens_total", num_in_update, recipe=recipe)
+        num_tokens = seen.num_tokens
+        record.set("corpusmill_training_loss_nats", seen.loss, recipe=recipe)
+        record.set("corpusmill_training_validation_loss_nats", seen.val_loss, recipe=recipe)
+        record.set("corpusmill_training_tokens_per_second", seen.tokens_per_second, recipe=recipe)
+
+    return tell
 
 
 def evaluate_model(
@@ -345,6 +423,7 @@ def write_report(
         f"list {each.file.url}": f"{each.field}, fetched {each.file.fetched_at}, sha256 {each.file.digest}"
         for each in held_lists(recipe, place)
     }
+    collection = redactor().value(collection)
     manifests = {name: manifest.digest for name, manifest in done.items()}
     crawls = _crawls(recipe, place)
     key = digest_value(
@@ -377,7 +456,7 @@ def write_report(
         folder.mkdir(parents=True, exist_ok=True)
         card.write_text(data_card(recipe.name, facts), encoding="utf-8")
         write_result(path, key, facts, [card])
-        create_markdown_artifact(key=slug(recipe.name, "data-card"), markdown=card.read_text(encoding="utf-8"))
+        show_markdown(slug(recipe.name, "data-card"), card.read_text(encoding="utf-8"))
         return key, facts
 
     facts = run_as_task("report", run)
@@ -409,7 +488,7 @@ def certify_takedowns(
         found = takedown.certify(settings, place, store, recipe, config, done, requests, files.get)
         for each in found:
             markdown = Path(each["certificate"]).with_suffix(".md").read_text(encoding="utf-8")
-            create_markdown_artifact(key=slug("takedown", each["id"], recipe.name), markdown=markdown)
+            show_markdown(slug("takedown", each["id"], recipe.name), markdown)
         return digest_value([each["id"] for each in found]), found
 
     return run_as_task("takedown", run)

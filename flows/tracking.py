@@ -23,7 +23,8 @@ from mlflow.exceptions import MlflowException
 
 from flows.control_plane import check_answers
 from flows.execution import PARENT_TAG, parent_run_id
-from flows.settings import Settings
+from flows.settings import Settings, redactor
+from flows.up.credentials import to_environment
 from flows.workspace import Workspace
 from pipelines.errors import TerminalError, TransientError
 from pipelines.fingerprint import code_fingerprint
@@ -64,7 +65,8 @@ class TrackedRun:
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log flat parameters; those of an earlier attempt at the same run stay as they are."""
         known = self.client.get_run(self.run_id).data.params
-        fresh = [Param(name, str(value)[:6000]) for name, value in params.items() if name not in known]
+        hide = redactor().text
+        fresh = [Param(name, hide(str(value))[:6000]) for name, value in params.items() if name not in known]
         for start in range(0, len(fresh), _MAX_PARAMS_A_BATCH):
             self.client.log_batch(self.run_id, params=fresh[start : start + _MAX_PARAMS_A_BATCH])
 
@@ -90,8 +92,13 @@ class TrackedRun:
     def log_model(self, name: str, step: int, tags: Mapping[str, str], params: Mapping[str, Any]) -> str:
         """Name a checkpoint, which stays where it is, as a logged model and an output of the run; gives its id."""
         experiment_id = self.client.get_run(self.run_id).info.experiment_id
+        hide = redactor().text
         model = self.client.create_logged_model(
-            experiment_id, name, self.run_id, dict(tags), {key: str(value)[:6000] for key, value in params.items()}
+            experiment_id,
+            name,
+            self.run_id,
+            {key: hide(value) for key, value in tags.items()},
+            {key: hide(str(value))[:6000] for key, value in params.items()},
         )
         self.client.finalize_logged_model(model.model_id, "READY")
         self.client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step)])
@@ -110,7 +117,8 @@ class TrackedRun:
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; values are cut at MLflow's 8,000 characters."""
-        self.client.log_batch(self.run_id, tags=[RunTag(name, value[:8000]) for name, value in tags.items()])
+        hide = redactor().text
+        self.client.log_batch(self.run_id, tags=[RunTag(name, hide(value)[:8000]) for name, value in tags.items()])
 
     @property
     def started_at_ms(self) -> int:
@@ -123,7 +131,8 @@ class TrackedRun:
 
     def log_dataset(self, name: str, digest: str, source: str, context: str) -> None:
         """Record a dataset, by digest, as an input of the run."""
-        dataset = Dataset(name=name, digest=digest[:_MAX_DATASET_DIGEST], source_type="corpusmill", source=source)
+        shown = redactor().text(source)
+        dataset = Dataset(name=name, digest=digest[:_MAX_DATASET_DIGEST], source_type="corpusmill", source=shown)
         tags = [InputTag("mlflow.data.context", context), InputTag("corpusmill.digest", digest)]
         self.client.log_inputs(self.run_id, [DatasetInput(dataset, tags)])
 
@@ -224,6 +233,11 @@ def open_tracker(settings: Settings, workspace: Workspace, recipe: str, flow_run
     experiment = client.get_experiment_by_name(recipe)
     if experiment is not None:
         experiment_id = experiment.experiment_id
+        if experiment.artifact_location.startswith("mlflow-artifacts:") and not settings.mlflow_tracking_uri:
+            raise TransientError(
+                f"got an experiment {recipe!r} whose artifacts lie behind MLflow's server, wanted that up: "
+                "start `corpusmill up` as before and run again to record this, nothing is lost."
+            )
     else:
         location = None if settings.mlflow_tracking_uri else workspace.mlflow_artifacts.absolute().as_uri()
         experiment_id = client.create_experiment(recipe, artifact_location=location, tags=_EXPERIMENT_TAGS)
@@ -243,7 +257,11 @@ def open_client(settings: Settings, workspace: Workspace) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", _NUM_RETRIES)
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is for the one JSON document
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     uri = settings.mlflow_tracking_uri or workspace.mlflow_uri
+    services = settings.services
+    if services is not None and uri == services.mlflow and services.credentials is not None:
+        to_environment(Path(services.credentials), os.environ)
     try:
         check_answers("MLFLOW_TRACKING_URI", uri)
         client = MlflowClient(tracking_uri=uri)

@@ -10,6 +10,7 @@ models/     checkpoints and the journal of their training, one folder for each t
 reports/    data cards and evaluations, one folder for each recipe
 takedowns/  certificates of take-downs; takedowns.jsonl who asked for them, outputs.jsonl what was exported
 mlflow.db mlartifacts/ prefect/   the trackers' own files
+state.json  what runs, how the last runs ended, counters for monitors
 lock        held by the one run that may write
 """
 
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from flows.settings import Settings
-from pipelines.errors import StorageError
+from pipelines.errors import InUseError
 from pipelines.storage.lease import owner_name
 from pipelines.store import Place, Store, storage_errors
 
@@ -42,6 +43,14 @@ class Workspace:
     @classmethod
     def of(cls, settings: Settings) -> "Workspace":
         return cls(settings.workspace, settings.bucket, settings.max_copies_num_bytes)
+
+    def make(self) -> None:
+        """Make the folder, for its owner alone, if it is not there. Raises StorageError where that cannot be.
+
+        One that is there is left as it is: who shares a workspace has said so.
+        """
+        with storage_errors(self.root):
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @property
     def store_place(self) -> Place:
@@ -112,8 +121,8 @@ class Workspace:
 _MAX_OWNER_BYTES = 500
 _OWNER = re.compile(r"process \d+ on \S+ since [-\d]+ [:\d]+ UTC")
 
-_held: ContextVar[tuple[Path, Store] | None] = ContextVar("held_workspace", default=None)
-"""The workspace that the run in this context writes, so that the flows of a pipeline share one lock."""
+_held: ContextVar[tuple[Path, Store, int] | None] = ContextVar("held_workspace", default=None)
+"""The workspace that the run in this context writes, so that the flows of a pipeline share one lock, and its descriptor."""
 
 
 def _owner(lock: BinaryIO) -> str:
@@ -123,26 +132,32 @@ def _owner(lock: BinaryIO) -> str:
     return said if _OWNER.fullmatch(said) else "another process"
 
 
+def held_lock() -> int | None:
+    """The descriptor of the lock that this context holds. A process that inherits it holds the workspace, too, till it ends."""
+    held = _held.get()
+    return None if held is None else held[2]
+
+
 @contextmanager
 def writing(workspace: Workspace) -> Iterator[Store]:
     """Hold the workspace's lock and yield its store. The lock ends with the process, however that ends.
 
     Where the store lies in a bucket, its lease is held as well, so that no other workspace writes it.
     Within a block that holds it already, the same store is yielded and the outer block goes on holding it.
-    Raises StorageError where another run holds it, or where the folder cannot be made.
+    Raises InUseError where another run holds it, StorageError where the folder cannot be made.
     """
     held = _held.get()
     if held is not None and held[0] == workspace.root:
         yield held[1]
         return
+    workspace.make()
     with storage_errors(workspace.root):
-        workspace.root.mkdir(parents=True, exist_ok=True)
         lock = (workspace.root / "lock").open("a+b", buffering=0)
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StorageError(
+            raise InUseError(
                 f"got a workspace in use by {_owner(lock)} ({workspace.root}), wanted it free: "
                 "wait for that run, or pass another --workspace."
             ) from None
@@ -152,7 +167,7 @@ def writing(workspace: Workspace) -> Iterator[Store]:
         store = workspace.open_store()
         with store.exclusive(owner_name(os.getpid()), workspace.root / "lock"):
             store.clear_temporary()
-            token = _held.set((workspace.root, store))
+            token = _held.set((workspace.root, store, lock.fileno()))
             try:
                 yield store
             finally:

@@ -328,7 +328,9 @@ def _load(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     with safe_open(files[0], framework="pt") as saved:
         if set(saved.keys()) != targets.keys():
             name = sorted(set(saved.keys()) ^ targets.keys())[0]
-            raise IntegrityError(f"got {files[0]} and a model that differ in {name}; wanted those of one training.")
+            raise IntegrityError(
+                f"got {files[0]} and a model that differ in {name}; wanted those of one training: remove that step."
+            )
         for name, target in targets.items():
             target.copy_(saved.get_tensor(name))
 

@@ -59,13 +59,17 @@ class ModelConfig:
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
             _at_least(name, getattr(self, name), 1)
         if self.n_embd % self.n_head:
-            raise ConfigError(f"got n_embd {self.n_embd} and n_head {self.n_head}; wanted n_embd divisible by n_head.")
+            raise ConfigError(
+                f"got n_embd {self.n_embd} and n_head {self.n_head}; wanted n_embd divisible by n_head: change one."
+            )
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"got dropout {self.dropout}; wanted at least 0 and less than 1: use 0 for off.")
         _one_of("positions", self.positions, get_args(Positions))
         _one_of("activation", self.activation, get_args(Activation))
         if self.positions == "rotary" and self.n_embd // self.n_head % 2:
-            raise ConfigError(f"got heads of {self.n_embd // self.n_head}; wanted an even width for rotary positions.")
+            raise ConfigError(
+                f"got heads of {self.n_embd // self.n_head}; wanted an even width: rotary positions need pairs."
+            )
         if self.zero_init and self.tied_head:
             raise ConfigError("got zero_init with a tied head; wanted a head of its own: set tied_head to false.")
 
@@ -260,12 +264,14 @@ class TrainConfig:
         if not self.weight_decay >= 0:
             raise ConfigError(f"got weight_decay {self.weight_decay}; wanted at least 0: use 0 for off.")
         if not 0 <= self.min_learning_rate_ratio <= 1:
-            raise ConfigError(f"got min_learning_rate_ratio {self.min_learning_rate_ratio}; wanted from 0 to 1.")
+            raise ConfigError(
+                f"got min_learning_rate_ratio {self.min_learning_rate_ratio}; wanted from 0 to 1: correct it."
+            )
         if not 0 < self.decay_ratio <= 1:
-            raise ConfigError(f"got decay_ratio {self.decay_ratio}; wanted above 0 and at most 1.")
+            raise ConfigError(f"got decay_ratio {self.decay_ratio}; wanted above 0 and at most 1: correct it.")
         for name in ("beta1", "beta2", "muon_momentum"):
             if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"got {name} {getattr(self, name)}; wanted at least 0 and less than 1.")
+                raise ConfigError(f"got {name} {getattr(self, name)}; wanted at least 0 and less than 1: correct it.")
 
     def _check_budget(self) -> None:
         budgets = {name: getattr(self, name) for name in ("max_steps", "num_epochs", "num_tokens")}
@@ -274,7 +280,7 @@ class TrainConfig:
             raise ConfigError(f"got {given or 'no budget'}; wanted exactly one of {', '.join(budgets)}: set one.")
         for name, value in given.items():
             if not value > 0:
-                raise ConfigError(f"got {name} {value}; wanted a number above 0.")
+                raise ConfigError(f"got {name} {value}; wanted a number above 0: correct it.")
 
     def sequences_per_step(self, block_size: int, *, num_processes: int = 1) -> int:
         """Windows of one update. Raises ConfigError where they do not make whole micro-batches for each process."""
@@ -339,4 +345,4 @@ def _one_of(name: str, value: str, options: tuple[str, ...]) -> None:
 
 def _at_least(name: str, value: int, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"got {name} {value!r}; wanted a whole number of at least {least}.")
+        raise ConfigError(f"got {name} {value!r}; wanted a whole number of at least {least}: correct it.")

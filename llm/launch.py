@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from llm.distributed import RENDEZVOUS
+from llm.starter import STARTER
 from llm.worker import EXIT_STOPPED, EXIT_TRANSIENT
 from pipelines.errors import TerminalError, TransientError
 
@@ -57,6 +58,7 @@ def _start(job: Path, rank: int, num_processes: int, rendezvous: Path, log: Path
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(num_processes),
         RENDEZVOUS: str(rendezvous),
+        STARTER: str(os.getpid()),
         "GLOO_SOCKET_IFNAME": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
     }

@@ -179,9 +179,9 @@ def _read_json(path: Path, wanted: str) -> dict[str, Any]:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"got {str(error)!r} from {path.parent}; wanted {wanted}.") from error
+        raise InputError(f"got {str(error)!r} from {path.parent}; wanted {wanted}: name its folder.") from error
     if not isinstance(fields, dict):
-        raise InputError(f"got {path}, which is no mapping; wanted {wanted}.")
+        raise InputError(f"got {path}, which is no mapping; wanted {wanted}: name its folder.")
     return fields
 
 

@@ -25,7 +25,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if self.max_tokens < 0:
-            raise ConfigError(f"got max_tokens {self.max_tokens}; wanted at least 0.")
+            raise ConfigError(f"got max_tokens {self.max_tokens}; wanted at least 0: correct it.")
         if not 0 <= self.temperature < float("inf"):
             raise ConfigError(
                 f"got temperature {self.temperature}; wanted a number of at least 0: 0 takes the likeliest token."

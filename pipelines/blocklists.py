@@ -98,7 +98,9 @@ def load_block_lists(lists: tuple[BlockList, ...]) -> BlockIndex:
             max_depth = max(max_depth, depth)
             num_entries += len(chunk)
             if num_entries > _MAX_NUM_ENTRIES:
-                raise ConfigError(f"got block lists with more than {_MAX_NUM_ENTRIES} entries: leave some lists out.")
+                raise ConfigError(
+                    f"got block lists of over {_MAX_NUM_ENTRIES} entries, wanted no more: leave some lists out."
+                )
             hashes[block_list.kind].append(chunk)
             idxs[block_list.kind].append(np.full(len(chunk), number, np.uint16))
     domains, domain_lists = _sorted(hashes[BlockListKind.DOMAINS], idxs[BlockListKind.DOMAINS])
@@ -250,14 +252,16 @@ def _chunks(path: Path) -> Iterator[bytes]:
             while block := stream.read(_CHUNK_NUM_BYTES):
                 lines, feed, rest = (rest + block).rpartition(b"\n")
                 if len(rest) > _MAX_LINE_NUM_BYTES:
-                    raise ConfigError(f"got block list {path.name} with a line above 16 KiB, wanted one entry a line.")
+                    raise ConfigError(
+                        f"got block list {path.name} with a line above 16 KiB, wanted one entry a line: correct it."
+                    )
                 if feed:
                     yield lines + feed
             if rest:
                 yield rest + b"\n"
     except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(
-            f"got block list {path.name} that cannot be read ({error}): give a text file or gzip."
+            f"got block list {path.name} that cannot be read ({error}), wanted a text file or gzip: replace it."
         ) from error
 
 

@@ -98,7 +98,7 @@ class CorpusConfig:
         asked = self.policy.quality.perplexity_thresholds() if self.policy.quality is not None else ()
         if asked and self.perplexity is None:
             raise ConfigError(
-                f"got quality.{asked[0]}, but no perplexity is measured: add quality.perplexity, or take it out."
+                f"got quality.{asked[0]}, but no perplexity is measured, wanted both: add quality.perplexity, or take it out."
             )
 
 

@@ -44,13 +44,13 @@ def canonical(value: Any) -> Any:
         return {"__class__": type(value).__name__, **fields}
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
-            raise ConfigError(f"got a mapping with keys {list(value)!r}; a key needs text keys.")
+            raise ConfigError(f"got a mapping with keys {list(value)!r}, wanted text keys: use texts.")
         return {key: canonical(value[key]) for key in sorted(value)}
     if isinstance(value, list | tuple):
         return [canonical(item) for item in value]
     if isinstance(value, set | frozenset):
         return sorted((canonical(item) for item in value), key=canonical_json)
-    raise ConfigError(f"got {type(value).__name__} in a config; it has no stable identity: use plain values.")
+    raise ConfigError(f"got {type(value).__name__} in a config, wanted what has a stable identity: use plain values.")
 
 
 def canonical_json(value: Any) -> str:

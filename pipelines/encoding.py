@@ -66,7 +66,9 @@ class Encoder:
                 )
             return cls(spec)
         except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-            raise ConfigError(f"got a tokenizer that cannot be read ({error}), wanted a tokenizer.json.") from error
+            raise ConfigError(
+                f"got a tokenizer that cannot be read ({error}), wanted a tokenizer.json: replace it."
+            ) from error
 
     def encode_batch(self, texts: Sequence[str]) -> list[TokenIds]:
         """Token ids of each text: uint32, on the calling thread, without an end-of-text token."""
@@ -116,4 +118,6 @@ def _load(spec: dict[str, Any]) -> Any:
     try:
         return tokenizers.Tokenizer.from_str(json.dumps(spec))
     except Exception as error:  # `tokenizers` raises nothing narrower
-        raise ConfigError(f"got a tokenizer that cannot be read ({error}), wanted a tokenizer.json.") from error
+        raise ConfigError(
+            f"got a tokenizer that cannot be read ({error}), wanted a tokenizer.json: replace it."
+        ) from error

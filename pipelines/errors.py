@@ -11,6 +11,7 @@
       TransientError     trying again may work
         FetchError         the network or a server failed
         StorageError       the disk or the object store failed
+          InUseError         another run writes there
 
 Only transient errors are retried. A message is one sentence: what was got, what was wanted, what to do.
 """
@@ -58,3 +59,7 @@ class FetchError(TransientError):
 
 class StorageError(TransientError):
     """The disk or the object store failed."""
+
+
+class InUseError(StorageError):
+    """Another run writes there; it is free when that run has ended."""

@@ -21,9 +21,10 @@ from typing import Protocol
 from pipelines.errors import CorpusmillError, TransientError
 from pipelines.guard import CRASHED, TIMED_OUT
 from pipelines.isolation import Case, Death, OpenRow, Run, Search, Step
+from pipelines.log_lines import here, telling
 from pipelines.store import Record, Store
 from pipelines.work import OnRows, Work, run_work
-from pipelines.worker import Died, Message, Refused, Searched, budget_of, start_worker
+from pipelines.worker import Died, Message, Refused, Searched, budget_of, shard_label, start_worker
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,8 @@ class InlineExecutor:
         failures = []
         for work in works:
             try:
-                record = run_work(store, work, on_rows)
+                with telling(stage=work.stage.name, shard=shard_label(work)):
+                    record = run_work(store, work, on_rows)
             except CorpusmillError as error:
                 failures.append(Failure(work, str(error), isinstance(error, TransientError)))
             else:
@@ -77,7 +79,7 @@ class _Worker:
         self.task, self.row, self.num_rows = task, None, 0
         self.wait_for_more()
         with contextlib.suppress(OSError):  # a worker that died is found, and counted, where it is waited for
-            self.pipe.send((store.place, task))
+            self.pipe.send((store.place, task, here()))
 
     def advance(self, message: int | OpenRow) -> None:
         """Note how far it is."""
@@ -247,11 +249,12 @@ def _after_death(case: Case, task: Run | Search, death: Death, on_rows: OnRows) 
     step = case.after_death(task, death)
     if isinstance(task, Run):
         on_rows(-death.num_rows)
-    if len(case.marks) > num_marks:
-        logger.warning("a page of %s is recorded with its problem: %s", task.work.label, case.latest_mark())
-    elif isinstance(task, Run) and isinstance(step, Run):
-        logger.warning("a worker died on %s; trying once more", task.work.label)
-    elif isinstance(task, Run) and isinstance(step, Search):
-        done = "stalled" if death.problem == TIMED_OUT else "died"
-        logger.warning("a worker %s on %s; looking for the page", done, task.work.label)
+    with telling(stage=task.work.stage.name, shard=shard_label(task.work)):
+        if len(case.marks) > num_marks:
+            logger.warning("a page of %s is recorded with its problem: %s", task.work.label, case.latest_mark())
+        elif isinstance(task, Run) and isinstance(step, Run):
+            logger.warning("a worker died on %s; trying once more", task.work.label)
+        elif isinstance(task, Run) and isinstance(step, Search):
+            done = "stalled" if death.problem == TIMED_OUT else "died"
+            logger.warning("a worker %s on %s; looking for the page", done, task.work.label)
     return step

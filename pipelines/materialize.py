@@ -8,6 +8,7 @@ fingerprint. Paths, worker counts, hosts, clocks and run ids enter no key.
 import functools
 import importlib.metadata
 import importlib.util
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -184,7 +185,12 @@ def works_of(stage: Stage, config: Any, units: Sequence[Unit]) -> list[Work]:
 
 def works_of_pieces(stage: Stage, config: Any, pieces: Sequence[Piece]) -> list[Work]:
     """Works under their keys. What all keys have in common is worked out once."""
-    common = {
+    common = _common_fields(stage, config)
+    return [_work(stage, config, piece, common, digest_value(common)) for piece in pieces]
+
+
+def _common_fields(stage: Stage, config: Any) -> dict[str, Any]:
+    return {
         "schema": _KEY_SCHEMA,
         "stage": stage.name,
         "version": stage.version,
@@ -192,7 +198,6 @@ def works_of_pieces(stage: Stage, config: Any, pieces: Sequence[Piece]) -> list[
         "libraries": _library_versions(("pyarrow", *stage.libraries)),
         "package_data": {name: _package_data_digest(name) for name in stage.package_data},
     }
-    return [_work(stage, config, piece, common, digest_value(common)) for piece in pieces]
 
 
 def materialize(
@@ -272,6 +277,21 @@ def _is_quick(stage: Stage, works: Sequence[Work], before: Mapping[str, Entry]) 
         inputs = [item.num_rows for unit in work.units for item in unit.inputs[:1] if isinstance(item, Shard)]
         num_rows += entry.shard.num_rows if entry is not None else sum(inputs)
     return num_rows * stage.row_seconds < _WORKERS_START_SECONDS
+
+
+def expect_same_code(work: Work) -> None:
+    """Raise StageError where this process would not make of a piece of work what its key promises.
+
+    For workers on other hosts, where another version may be installed: what they make is stored under the key.
+    """
+    readers = frozenset(_reader_modules(work.units))
+    here = _common_fields(work.stage, work.config) | {"code": _stage_fingerprint(work.stage, readers)}
+    others = [name for name, value in here.items() if work.key_fields.get(name) != value]
+    if others:
+        raise StageError(
+            f"got {' and '.join(others)} of stage {work.stage.name!r} on host {socket.gethostname()} that differ from those "
+            "where the run was started, wanted the same: install the same version of corpusmill and its lock file there."
+        )
 
 
 def look_up(store: Store, works: Sequence[Work]) -> tuple[dict[str, Record], list[Work]]:

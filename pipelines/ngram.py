@@ -182,7 +182,7 @@ def train(stream: Tokens, vocab_size: int, boundary: int, config: NgramConfig, *
     """
     if not 1 <= vocab_size <= _MAX_VOCAB_SIZE or not 0 <= boundary < vocab_size:
         raise ConfigError(
-            f"got a vocabulary of {vocab_size} with boundary {boundary}, wanted 1 to {_MAX_VOCAB_SIZE} ids."
+            f"got a vocabulary of {vocab_size} with boundary {boundary}, wanted 1 to {_MAX_VOCAB_SIZE} ids: correct it."
         )
     if stream.size and int(stream.max()) >= vocab_size:
         raise ConfigError(

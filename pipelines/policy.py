@@ -94,17 +94,23 @@ class ComplianceRules:
 
     def __post_init__(self) -> None:
         if self.unknown_rights not in ("keep", "drop"):
-            raise ConfigError(f"got compliance.unknown_rights {self.unknown_rights!r}, wanted keep or drop.")
+            raise ConfigError(
+                f"got compliance.unknown_rights {self.unknown_rights!r}, wanted keep or drop: correct it."
+            )
         for name in self.allowed_license_classes or ():
             if name not in LICENSE_CLASSES:
                 raise ConfigError(
-                    f"got compliance.allowed_license_classes {name!r}, wanted some of {', '.join(LICENSE_CLASSES)}."
+                    f"got compliance.allowed_license_classes {name!r}, wanted some of {', '.join(LICENSE_CLASSES)}: correct it."
                 )
         if self.allowed_license_classes is not None and not self.allowed_license_classes:
-            raise ConfigError("got compliance.allowed_license_classes without one: name a class, or null for any.")
+            raise ConfigError(
+                "got compliance.allowed_license_classes without one, wanted some: name a class, or null for any."
+            )
         for name, ceiling in self.max_keywords_per_1000_words.items():
             if not 0 < ceiling < math.inf:
-                raise ConfigError(f"got compliance.max_keywords_per_1000_words.{name} {ceiling!r}, wanted above 0.")
+                raise ConfigError(
+                    f"got compliance.max_keywords_per_1000_words.{name} {ceiling!r}, wanted above 0: correct it."
+                )
         for category in ("adult", "abuse", "spam"):
             _check_threshold(
                 f"compliance.max_{category}_per_1000_words", getattr(self, f"max_{category}_per_1000_words")
@@ -124,7 +130,9 @@ class LanguageRules:
 
     def __post_init__(self) -> None:
         if not self.allowed:
-            raise ConfigError("got language.allowed without a language: name at least one or switch the group off.")
+            raise ConfigError(
+                "got language.allowed without a language, wanted at least one: name it, or switch the group off."
+            )
         _check_threshold("language.min_score", self.min_score, maximum=1)
 
 
@@ -213,7 +221,7 @@ class QualityRules:
             for name, value in overrides.items():
                 if name not in _THRESHOLD_FIELDS:
                     raise ConfigError(
-                        f"got quality.per_language.{language}.{name}, wanted the name of a quality threshold."
+                        f"got quality.per_language.{language}.{name}, wanted the name of a quality threshold: correct it."
                     )
                 _check_threshold(f"quality.per_language.{language}.{name}", value)
 

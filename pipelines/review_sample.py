@@ -125,7 +125,9 @@ def read_sheet(path: Path) -> dict[str, Judgement]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             if missing := set(COLUMNS[:1] + COLUMNS[3:5]) - set(reader.fieldnames or ()):
-                raise InputError(f"got {path.name} without column {min(missing)}, wanted a sheet of review-sample.")
+                raise InputError(
+                    f"got {path.name} without column {min(missing)}, wanted a sheet of review-sample: name that."
+                )
             for row in reader:
                 verdict = _VERDICTS.get((row["verdict"] or "").strip().lower())
                 where = f"{path.name}, line {reader.line_num}"

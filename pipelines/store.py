@@ -3,6 +3,7 @@
     objects/ab/<digest>          a shard: one Arrow IPC stream
     records/<stage>/ab/<key>     what a stage wrote under a key: shards, counts, the fields of the key
     refs/<recipe>/<stage>        the manifest of the newest build of a recipe
+    lent/ab/<digest>             a file of the host that builds, for the workers of a cluster, while they need it
     quarantine/                  what was found damaged
     tmp/                         what is being written
 
@@ -327,6 +328,23 @@ class Store:
             present |= self.beneath._present(rest, mends=False)  # noqa: SLF001
         return present
 
+    # files that are lent to other hosts
+
+    def lend(self, path: Path, digest: str) -> None:
+        """Put a copy of a file of this host there, for hosts that have only the store. The file stays as it is."""
+        with storage_errors(self.root):
+            self._storage.lend(path, lent_name(digest))
+
+    def borrow(self, digest: str) -> Path:
+        """A verified copy of a lent file, of this process; the path where it would lie if it is missing or another."""
+        with storage_errors(self.root):
+            return self._storage.hold(lent_name(digest), digest)
+
+    def take_back(self, digest: str) -> None:
+        """Remove a lent file, if it is there."""
+        with storage_errors(self.root):
+            self._storage.remove(lent_name(digest))
+
     # records
 
     def find(self, stage: str, key: str) -> Record | None:
@@ -453,6 +471,8 @@ class Store:
         (self.root / "tmp").mkdir(parents=True, exist_ok=True)
         with storage_errors(self.root):
             self._storage.tidy()
+            for blob in list(self._storage.list("lent/")):
+                self._storage.remove(blob.name)
 
     def _write(self, name: str, body: bytes) -> None:
         with storage_errors(self.root):
@@ -517,6 +537,11 @@ def _copied(batch: pa.RecordBatch) -> pa.RecordBatch:
 def object_name(digest: str) -> str:
     """What a shard goes by in a store."""
     return f"objects/{digest[:2]}/{digest}"
+
+
+def lent_name(digest: str) -> str:
+    """What a lent file goes by in a store."""
+    return f"lent/{digest[:2]}/{digest}"
 
 
 def record_name(stage: str, key: str) -> str:

@@ -5,6 +5,7 @@ would take longer than the work where a few pages came in.
 """
 
 import gc
+import logging
 import multiprocessing
 import os
 import resource
@@ -13,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,9 +25,13 @@ from pathlib import Path
 from pipelines.errors import CorpusmillError, TransientError
 from pipelines.guard import CRASHED, bounded_memory, timed
 from pipelines.isolation import OpenRow, Run, Search
+from pipelines.log_lines import log_to_stderr, style_of, telling
+from pipelines.redaction import Redactor
 from pipelines.stage import RowBudget
 from pipelines.store import Place, Record, Store
-from pipelines.work import Work, run_work, search_work
+from pipelines.work import SourceFile, Work, run_work, search_work
+
+logger = logging.getLogger(__name__)
 
 _START = """
 import gc, sys
@@ -67,7 +73,7 @@ Message = int | OpenRow | Record | Searched | Refused | Died
 
 
 def start_worker() -> tuple[subprocess.Popen[bytes], Connection]:
-    """A worker, and the pipe on which it takes (Place, Run or Search); it ends when that is closed."""
+    """A worker, and the pipe on which it takes (Place, Run or Search, LogContext); it ends when that is closed."""
     ours, theirs = multiprocessing.Pipe()
     with theirs:
         # -S: no search for packages at the start, since it is told where they are, and where this one is.
@@ -84,14 +90,23 @@ def budget_of(work: Work) -> RowBudget | None:
     return work.stage.budget(work.config) if work.stage.budget is not None else None
 
 
+def shard_label(work: Work) -> str | None:
+    """What a piece goes by in logs: its source file, or the beginning of its unit's name; None where it is all units."""
+    if len(work.units) != 1:
+        return None
+    sources = [Path(item.path).name for item in work.units[0].inputs if isinstance(item, SourceFile)]
+    return sources[0] if sources else work.units[0].name[:16]
+
+
 def serve(descriptor: int) -> None:
-    """Work until the pool is gone, or wants no more."""
+    """Work until the pool is gone, or wants no more. Logs to stderr as the environment asks: see log_lines.style_of."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends the workers
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # ends the process, whatever it is doing: see guard.timed
     resource.setrlimit(
         resource.RLIMIT_CORE, (0, 0)
     )  # a crash on a hostile page must not fill the disk with people's data
     sys.meta_path.insert(0, _WithoutPandas())
+    log_to_stderr(style_of(os.environ), Redactor.of(os.environ))
     os.set_inheritable(descriptor, False)  # noqa: FBT003 - it has no name for it
     pipe = Connection(descriptor)
     threading.Thread(target=_end_with_pool, args=(descriptor,), daemon=True).start()
@@ -100,14 +115,14 @@ def serve(descriptor: int) -> None:
     gc.enable()
     while True:
         try:
-            place, task = pipe.recv()
+            place, task, context = pipe.recv()
         except (EOFError, OSError):
             sys.stdout.flush()
             os._exit(0)  # nothing is left to say: to take all modules and tables down takes a fifth of a second
         store = stores.setdefault(place, Store(place))
         try:
-            with bounded_memory(budget_of(task.work)):
-                pipe.send(_done(store, task, pipe))
+            with telling(context, stage=task.work.stage.name, shard=shard_label(task.work)):
+                _work(store, task, pipe)
         except CorpusmillError as error:
             pipe.send(Refused(str(error), isinstance(error, TransientError)))
         except (BrokenPipeError, ConnectionResetError):
@@ -118,6 +133,17 @@ def serve(descriptor: int) -> None:
             raise  # die, so that the parent tries once more in a fresh process
         except Exception as error:  # noqa: BLE001 - a defect in a stage is reported with its place, the pool goes on
             pipe.send(_unforeseen(task.work, error))
+
+
+def _work(store: Store, task: Run | Search, pipe: Connection) -> None:
+    started = time.monotonic()
+    with bounded_memory(budget_of(task.work)):
+        done = _done(store, task, pipe)
+    seconds = time.monotonic() - started
+    if isinstance(done, Record):
+        num_rows = sum(shard.num_rows for shard in done.shards)
+        logger.info("done in %.2f s", seconds, extra={"fields": {"num_rows": num_rows, "seconds": round(seconds, 3)}})
+    pipe.send(done)
 
 
 class _WithoutPandas:

@@ -243,13 +243,15 @@ def _check_page(page: SitePage, name: str) -> None:
     if page.kind not in KINDS:
         raise ConfigError(f"got kind {page.kind!r} in {name}, wanted one of {', '.join(sorted(KINDS))}: change it.")
     if page.charset not in CHARSETS:
-        raise ConfigError(f"got charset {page.charset!r} in {name}, wanted one of {', '.join(sorted(CHARSETS))}.")
+        raise ConfigError(
+            f"got charset {page.charset!r} in {name}, wanted one of {', '.join(sorted(CHARSETS))}: change it."
+        )
     if not page.path.startswith("/"):
         raise ConfigError(f"got url {page.path!r} in {name}, wanted a path that starts with a slash: change it.")
     if unknown := sorted(label for label in page.plant if label.partition(":")[0] not in LABELS):
-        raise ConfigError(f"got plant label {unknown[0]!r} in {name}, wanted one that flows/demo/site.py lists.")
+        raise ConfigError(f"got plant label {unknown[0]!r} in {name}, wanted one of LABELS: change it.")
     if page.path.startswith(_PRIVATE_FOLDER) != ("robots_disallowed" in page.plant):
-        raise ConfigError(f"got {page.path} in {name}, wanted robots_disallowed exactly below {_PRIVATE_FOLDER}.")
+        raise ConfigError(f"got {page.path} in {name}, wanted robots_disallowed just below {_PRIVATE_FOLDER}: move it.")
 
 
 def _listed(value: str) -> Iterator[str]:

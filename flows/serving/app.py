@@ -20,8 +20,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from flows.generation import Continuation, Writer
 from flows.serving import completions
 from flows.serving.completions import RefusedError
+from flows.settings import LOCAL_HOSTS
 
-LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]", "::1")
 _MAX_BODY_BYTES = 4 << 20
 _MAX_WAITING = 16
 _PAGE = Path(__file__).parent / "page"

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flows.generation import Writer
-from flows.serving.app import LOCAL_HOSTS, make_app
+from flows.serving.app import make_app
+from flows.settings import LOCAL_HOSTS
 from pipelines.errors import ConfigError
 
 TOKEN = "CORPUSMILL_SERVE_TOKEN"  # noqa: S105 - the name of a variable

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 from pipelines.crawl.address import AllowedAddresses
+from pipelines.crawl.patterns import check_patterns
 from pipelines.digest import EXECUTION_ONLY
 from pipelines.errors import ConfigError
 from pipelines.rights.agents import AI_TRAINING_AGENTS
@@ -158,11 +159,7 @@ def _check_seeds(seeds: Sequence[str]) -> None:
 def _check_patterns(name: str, patterns: Sequence[str]) -> None:
     if isinstance(patterns, str):
         raise ConfigError(f"{name}: got the text {patterns!r}, wanted a list of regular expressions: put it in a list.")
-    for pattern in patterns:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ConfigError(f"{name}: got {pattern!r}, wanted a regular expression ({error}): correct it.") from error
+    check_patterns(name, patterns)
 
 
 def _check_minimum(name: str, value: object) -> None:

@@ -93,12 +93,16 @@ def crawl(
     try:
         return _crawl(config, takedown, folder, connect_to, on_progress)
     except sqlite3.OperationalError as error:
-        raise StorageError(f"got '{error}' from the crawl ledger in {folder}: free space and run again.") from error
+        raise StorageError(
+            f"got '{error}' from the crawl ledger in {folder}, wanted to write it: free space and run again."
+        ) from error
     except sqlite3.DatabaseError as error:
-        raise IntegrityError(f"got '{error}' from the crawl ledger in {folder}: move it away to begin anew.") from error
+        raise IntegrityError(
+            f"got '{error}' from the crawl ledger in {folder}, wanted a whole one: move it away to begin anew."
+        ) from error
     except OSError as error:
         raise StorageError(
-            f"got '{error.strerror or error}' while writing to {folder}: free space or mend the disk, and run again."
+            f"got '{error.strerror or error}' while writing to {folder}, wanted to write: free space or mend the disk, and run again."
         ) from error
 
 

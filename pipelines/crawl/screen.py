@@ -10,6 +10,7 @@ from w3lib.url import canonicalize_url
 
 from pipelines.crawl.config import MAX_URL_NUM_CHARS, CrawlConfig
 from pipelines.crawl.outcome import Outcome
+from pipelines.crawl.patterns import Patterns
 from pipelines.public_suffixes import registrable_domain
 from pipelines.takedown.documents import Takedown, url_test
 
@@ -129,8 +130,8 @@ class Screen:
         """Read scope and patterns from a config."""
         self._config = config
         self._names = url_test(takedown) if takedown else None
-        self._include = [re.compile(pattern) for pattern in config.include]
-        self._exclude = [re.compile(pattern) for pattern in config.exclude]
+        self._include = Patterns(config.include)
+        self._exclude = Patterns(config.exclude)
         self._area_of_host = lru_cache(maxsize=4096)(_domain if config.scope == "domain" else _host)
         self.seeds = frozenset(seed for seed in map(canonical_url, config.seeds) if seed)
         self._areas = {self._area_of_host(origin_of(seed)) for seed in self.seeds}
@@ -140,13 +141,13 @@ class Screen:
         """Why a canonical URL is not fetched; None where it is."""
         if self.is_taken_down(url):
             return Outcome.TAKEN_DOWN
-        if any(pattern.search(url) for pattern in self._exclude):
+        if self._exclude.find(url, if_given_up=True):
             return Outcome.EXCLUDED
         if url in self.seeds:
             return None
         if not self.is_in_scope(url):
             return Outcome.OUT_OF_SCOPE
-        if self._include and not any(pattern.search(url) for pattern in self._include):
+        if self._include and not self._include.find(url, if_given_up=False):
             return Outcome.EXCLUDED
         if _is_trap(url):
             return Outcome.URL_TRAP
@@ -163,7 +164,7 @@ class Screen:
     def is_in_scope(self, url: str) -> bool:
         """Whether a canonical URL belongs to the crawl, whatever the patterns and limits say of it."""
         if self._config.scope == "regex":
-            return any(pattern.search(url) for pattern in self._include)
+            return self._include.find(url, if_given_up=False)
         if self._config.scope == "prefix":
             return _without_scheme(url).startswith(self._prefixes)
         return self._area_of_host(origin_of(url)) in self._areas

@@ -128,21 +128,21 @@ def resolve(batches: Iterable[pa.RecordBatch], config: OutcomesConfig) -> Iterat
     nothing_left = cut_chars > (1 - config.min_kept_line_ratio) * np.maximum(rows.num_chars, 1)
     reason[nothing_left] = REPEATED_LINES
     ours = reason != ""
-    outcome = pa.RecordBatch.from_arrays(
-        [
-            rows.doc_ids,
-            pa.array(np.where(rows.kept & ~ours, "keep", "drop"), pa.string()),
-            pc.if_else(pa.array(ours), pa.array(reason, pa.string()), rows.reasons),
-            rows.doc_ids.take(pa.array(duplicate_of, mask=duplicate_of == NONE)),
-            *(pa.array(values, mask=np.isnan(values)) for values in (similarity, containment)),
-            pa.array(split, pa.string()),
-            _cut_lines(rows, cuts, ~nothing_left[cuts.row]),
-        ],
-        schema=OUTCOME,
-    )
+    columns = [
+        rows.doc_ids,
+        pa.array(np.where(rows.kept & ~ours, "keep", "drop"), pa.large_string()),
+        pc.if_else(pa.array(ours), pa.array(reason, pa.large_string()), rows.reasons),
+        rows.doc_ids.take(pa.array(duplicate_of, mask=duplicate_of == NONE)),
+        *(pa.array(values, mask=np.isnan(values)) for values in (similarity, containment)),
+        pa.array(split, pa.large_string()),
+        _cut_lines(rows, cuts, ~nothing_left[cuts.row]),
+    ]
     start = 0
     for length in rows.batch_lengths:
-        yield outcome.slice(start, length)
+        parts = zip(columns, OUTCOME.types, strict=True)
+        yield pa.RecordBatch.from_arrays(
+            [column.slice(start, length).cast(kind) for column, kind in parts], schema=OUTCOME
+        )
         start += length
 
 
@@ -164,7 +164,7 @@ def _cuts(rows: Rows, order: Indices, stays: Flags, counter: LineCounter, config
 def _cut_lines(rows: Rows, cuts: Cuts, chosen: Flags) -> pa.Array:
     kind = OUTCOME.field("cut_lines").type
     counts = np.bincount(cuts.row[chosen], minlength=len(rows))
-    first = rows.doc_ids.take(pa.array(cuts.first_row[chosen]))
+    first = rows.doc_ids.take(pa.array(cuts.first_row[chosen])).cast(pa.string())
     lines = pa.StructArray.from_arrays([pa.array(cuts.line[chosen], pa.int32()), first], fields=list(kind.value_type))
     offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
     return pa.ListArray.from_arrays(offsets, lines, type=kind)

@@ -82,12 +82,13 @@ class Texts:
 
 def collect(batches: Iterable[pa.RecordBatch]) -> Rows:
     """Read the columns of SIGNALS and DECISION that order rows. Raises SchemaError where a row has no decision."""
-    columns: dict[str, list[pa.Array]] = {name: [pa.array([], field.type)] for name, field in _READ.items()}
+    types = {name: _joined_type(field.type) for name, field in _READ.items()}
+    columns: dict[str, list[pa.Array]] = {name: [pa.array([], kind)] for name, kind in types.items()}
     batch_lengths = []
     for batch in batches:
         batch_lengths.append(batch.num_rows)
         for name, arrays in columns.items():
-            arrays.append(batch.column(name))
+            arrays.append(batch.column(name).cast(types[name]))
     joined = {name: pa.concat_arrays(arrays) for name, arrays in columns.items()}
     _check(joined["doc_id"], joined["decision"])
     return Rows(
@@ -103,6 +104,11 @@ def collect(batches: Iterable[pa.RecordBatch]) -> Rows:
         kept=pc.equal(joined["decision"], "keep").to_numpy(zero_copy_only=False),
         batch_lengths=batch_lengths,
     )
+
+
+def _joined_type(kind: pa.DataType) -> pa.DataType:
+    """Of a column of all rows: the offsets of a plain string column end at 2 GiB, which the URLs of 30 million rows have."""
+    return pa.large_string() if pa.types.is_string(kind) else kind
 
 
 def first_seen_first(rows: Rows) -> Indices:
@@ -125,7 +131,9 @@ def withdrawing(rows: Rows, order: Indices) -> Indices:
     What was dropped for any other reason neither withdraws nor brings back: whether a page that is empty or too short
     may be used has not been asked.
     """
-    reaches_back = pc.is_in(rows.reasons, pa.array(WITHDRAWING_REASONS)).to_numpy(zero_copy_only=False)
+    reaches_back = pc.is_in(rows.reasons, pa.array(WITHDRAWING_REASONS, rows.reasons.type)).to_numpy(
+        zero_copy_only=False
+    )
     num_urls = int(rows.url.max(initial=NONE)) + 1
     withdrawals = order[(reaches_back & ~rows.kept & (rows.url != NONE))[order]]
     newest_of = np.full(num_urls, NONE, np.int64)
@@ -180,7 +188,7 @@ def distinct_texts(rows: Rows, order: Indices, out: Flags) -> Texts:
 
 def _check(doc_ids: pa.Array, decisions: pa.Array) -> None:
     """A document without a decision is never kept, and never dropped silently."""
-    known = pc.is_in(decisions, pa.array(["keep", "drop"]))
+    known = pc.is_in(decisions, pa.array(["keep", "drop"], decisions.type))
     if not pc.all(known, min_count=0).as_py():
         row = known.index(False).as_py()
         raise SchemaError(

@@ -34,7 +34,9 @@ def labels_of(path: Path) -> tuple[str, ...]:
         with _mapped(path) as data:
             return _Reader(data).labels()
     except OSError as error:
-        raise ConfigError(f"got {path}, which cannot be read ({error.strerror}), wanted a fastText model.") from error
+        raise ConfigError(
+            f"got {path}, which cannot be read ({error.strerror}), wanted a fastText model: name one."
+        ) from error
     except ValueError as error:
         raise ConfigError(
             f"got {path}, which is no whole supervised fastText model ({error}), wanted a .bin or .ftz file: fetch it again."

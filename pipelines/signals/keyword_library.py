@@ -152,7 +152,9 @@ def read_schema(path: Path | None = None) -> LibrarySchema:
     min_total = next((int(found[1]) for line in text.splitlines() if (found := _MIN_TOTAL.fullmatch(line))), 0)
     rows = list(_rows(path, text, "\t"))
     if not rows or rows[0][1] != _SCHEMA_COLUMNS:
-        raise ConfigError(f"got schema {path.name} without a line of the columns {' '.join(_SCHEMA_COLUMNS)}: add it.")
+        raise ConfigError(
+            f"got schema {path.name} without a first line of columns, wanted {' '.join(_SCHEMA_COLUMNS)}: add it."
+        )
     categories = []
     for number, row in rows[1:]:
         if len(row) != len(_SCHEMA_COLUMNS) or not _CATEGORY.fullmatch(row[0]) or not row[1].isdecimal():
@@ -231,7 +233,7 @@ def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str
             raise _wrong(path, number, line, "one row a line, its quotes closed") from error
         num_rows += 1
         if num_rows > _MAX_NUM_TERMS + 1:
-            raise ConfigError(f"got word list {path.name} with more than {_MAX_NUM_TERMS} terms: split it.")
+            raise ConfigError(f"got word list {path.name} of over {_MAX_NUM_TERMS} terms, wanted no more: split it.")
         yield number, [field.strip() for field in row]
 
 
@@ -267,4 +269,6 @@ def _read(path: Path) -> str:
             )
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"got word list {path} that cannot be read ({error}): give a UTF-8 text file.") from error
+        raise ConfigError(
+            f"got word list {path} that cannot be read ({error}), wanted UTF-8 text: replace it."
+        ) from error

@@ -53,7 +53,9 @@ def listed_urls(listing: Path, base_url: str | None, max_files: int | None = Non
                 if len(found) == max_files:
                     break
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"got the listing {listing}, which is damaged ({error}): replace it.") from error
+        raise InputError(
+            f"got the listing {listing}, which is damaged ({error}), wanted a whole one: replace it."
+        ) from error
     if not found:
         raise InputError(f"got the listing {listing} without a line, wanted one file on each: replace it.")
     return list(found)
@@ -70,9 +72,11 @@ def _listing_lines(file: BinaryIO) -> Iterator[bytes]:
 
 def _listed_url(line: bytes, number: int, listing: Path, base_url: str | None) -> str:
     text = line.decode("utf-8", "replace").strip()
-    wanted = f"wanted the path of a file or an {', '.join(REMOTE_SCHEMES)} URL: correct the listing."
+    known = ", ".join(REMOTE_SCHEMES)
     if len(line) > _MAX_LINE_BYTES or not text.isprintable():
-        raise InputError(f"got {text[:80]!r} as file {number + 1} of {listing}, {wanted}")
+        raise InputError(
+            f"got {text[:80]!r} as file {number + 1} of {listing}, wanted a path or an {known} URL: correct it."
+        )
     if not is_remote(text):
         if base_url is None:
             raise InputError(
@@ -81,7 +85,9 @@ def _listed_url(line: bytes, number: int, listing: Path, base_url: str | None) -
             )
         return f"{base_url.rstrip('/')}/{text.lstrip('/')}"
     if not text.startswith(tuple(f"{scheme}://" for scheme in REMOTE_SCHEMES)):
-        raise InputError(f"got {text[:80]!r} as file {number + 1} of {listing}, {wanted}")
+        raise InputError(
+            f"got {text[:80]!r} as file {number + 1} of {listing}, wanted a path or an {known} URL: correct it."
+        )
     return text
 
 

@@ -110,13 +110,15 @@ def _rows(name: str, split: str, text_field: str, num_skipped: int) -> Iterator[
                     f" {text_field!r}: set text_field to one of them."
                 )
             yield row
-    except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError, ValueError) as error:
+    except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError, ValueError, RuntimeError) as error:
         raise InputError(
             f"got the dataset {name!r}, split {split!r}, which cannot be opened ({_one_line(error)}); wanted a Hugging"
             " Face dataset or a local folder: correct the name or the split."
         ) from error
     except OSError as error:
-        raise FetchError(f"got no answer for the dataset {name!r} ({_one_line(error)}): try again later.") from error
+        raise FetchError(
+            f"got no answer for the dataset {name!r} ({_one_line(error)}), wanted it: try again later."
+        ) from error
 
 
 def _write(path: Path, first: list[Mapping[str, Any]], rows: Iterator[Mapping[str, Any]], fields: list[str]) -> int:

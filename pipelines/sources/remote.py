@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 from pipelines.digest import digest_file, digest_value
 from pipelines.errors import FetchError, InputError
+from pipelines.redaction import Redactor
 from pipelines.sources.record_ends import RecordEnds
 from pipelines.sources.remote_streams import (
     ChangedError,
@@ -79,7 +80,7 @@ def remote_path(url: str, folder: Path, max_records: int | None = None) -> Path:
 def held_file(url: str, folder: Path, *, max_records: int | None = None) -> RemoteFile | None:
     """What is known of an object whose file is whole; None where it still is to be fetched. Makes no request."""
     path = remote_path(url, folder, max_records)
-    known = _load(path)
+    known = _load(path, url)
     if known is None or known.fetched_at is None or not path.is_file() or path.stat().st_size != known.num_bytes:
         return None
     return known
@@ -119,7 +120,7 @@ def fetch_file(
 
 
 def _begun(url: str, max_records: int | None, path: Path) -> RemoteFile:
-    known = _load(path)
+    known = _load(path, url)
     unknown = RemoteFile(url=url, etag=None, last_modified=None, size=None, max_records=max_records)
     return unknown if known is None or (known.url, known.max_records) != (url, max_records) else known
 
@@ -255,23 +256,29 @@ def _receive(stream: RemoteStream, part: _Part, on_bytes: OnBytes | None) -> Non
         raise PassingError("the connection ended within a record")
 
 
-def _load(path: Path) -> RemoteFile | None:
+def _load(path: Path, url: str) -> RemoteFile | None:
+    """What is known of the file of a URL; None where that is of another one. A signature in it is not kept: see `_save`."""
     try:
-        known = json.loads(path.with_name(f"{path.name}.json").read_text("utf-8"))
-        return RemoteFile(**known)
+        known = RemoteFile(**json.loads(path.with_name(f"{path.name}.json").read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+    return replace(known, url=url) if known.url in (url, _shown(url)) else None
 
 
 def _save(path: Path, known: RemoteFile) -> None:
+    """Write what is known, without what lets its reader in: the name of the file is a digest of the whole URL."""
     target = path.with_name(f"{path.name}.json")
     temporary = path.with_name(f"{path.name}.json.tmp")
     with temporary.open("w", encoding="utf-8") as file:
-        json.dump(asdict(known), file, ensure_ascii=False, indent=1)
+        json.dump(asdict(replace(known, url=_shown(known.url))), file, ensure_ascii=False, indent=1)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(target)
     _sync_folder(path.parent)
+
+
+def _shown(url: str) -> str:
+    return Redactor().text(url)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -40,6 +40,10 @@ class Storage(Protocol):
         """Put a finished local file there for good, whole or not at all; the file is moved or may be removed."""
         ...
 
+    def lend(self, path: Path, name: str) -> None:
+        """Put a copy of a local file there, whole or not at all; the file stays as it is."""
+        ...
+
     def write(self, name: str, data: bytes) -> None:
         """Put or replace a few bytes, whole or not at all."""
         ...

@@ -76,11 +76,14 @@ class Bucket:
         self._lease: Lease | None = None
 
     def publish(self, path: Path, name: str, digest: str) -> None:
+        self.lend(path, name)
+        self._copies.add(path, digest)
+
+    def lend(self, path: Path, name: str) -> None:
         self._check_lease()
         is_large = path.stat().st_size > _WHOLE_NUM_BYTES
         with self._errors():
             obstore.put(self._open(), name, path, use_multipart=is_large, chunk_size=_PART_NUM_BYTES, max_concurrency=4)
-        self._copies.add(path, digest)
 
     def write(self, name: str, data: bytes) -> None:
         self._check_lease()

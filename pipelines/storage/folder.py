@@ -8,6 +8,7 @@ the kernel keeps cannot be set, so it tells of every write since. A small change
 
 import contextlib
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -43,6 +44,16 @@ class Folder:
         target.parent.mkdir(parents=True, exist_ok=True)
         path.replace(target)
         fsync(target.parent)
+
+    def lend(self, path: Path, name: str) -> None:
+        temporary = self._root / "tmp" / uuid.uuid4().hex
+        try:
+            shutil.copyfile(path, temporary)
+            target = self._root / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def write(self, name: str, data: bytes) -> None:
         temporary = self._root / "tmp" / uuid.uuid4().hex

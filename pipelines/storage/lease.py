@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from pipelines.errors import StorageError
+from pipelines.errors import InUseError, StorageError
 
 LEASE = "lease.json"
 _PROBE = "lease-probes"
@@ -86,7 +86,7 @@ class Lease:
                     return
                 is_ours = bool(held.lock) and held.lock == self._terms.lock
                 if not is_ours and held.seconds > 0 and now - written_at <= held.seconds + _SLACK_SECONDS:
-                    raise StorageError(
+                    raise InUseError(
                         f"got a store in use by {held.owner} ({self._bucket.url}), wanted it free: wait for that run, "
                         f"or {held.seconds:.0f} seconds if it was killed, or set another CORPUSMILL_STORE."
                     )
@@ -94,7 +94,7 @@ class Lease:
             if taken is not None:
                 self._version, self._renewed_at = taken, began_at
                 return
-        raise StorageError(
+        raise InUseError(
             f"got {_NUM_TRIES} others that took the store first ({self._bucket.url}), wanted it free: wait for them."
         )
 

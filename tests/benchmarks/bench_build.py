@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow.compute as pc
 from page_files import english_pages, write_warc
 
 import pipelines
@@ -41,7 +42,7 @@ from pipelines.sample import SampleConfig
 from pipelines.signals.measure import SignalsConfig
 from pipelines.sources.warc import WarcOptions
 from pipelines.stage import Resource
-from pipelines.store import Store
+from pipelines.store import Manifest, Store
 from pipelines.tokenizer import TokenizerConfig
 from pipelines.work import SourceFile
 
@@ -106,6 +107,7 @@ def bench(
     cpu, num_pages = cpu_seconds() - cpu_started, results["extract"].manifest.num_rows
     figures = {
         "pages": num_pages,
+        "text_bytes": text_bytes(store, results["extract"].manifest),
         "kept": results["dedup"].manifest.counts()["keep"],
         "tokens": results["tokenize"].manifest.counts()["tokens"],
         "workers": num_workers,
@@ -116,6 +118,12 @@ def bench(
         "bar": BAR_PAGES_PER_CPU_SECOND,
     }
     return figures, results
+
+
+def text_bytes(store: Store, documents: Manifest) -> int:
+    """UTF-8 bytes of all texts that were extracted."""
+    batches = (batch for entry in documents.entries for batch in store.read(entry.shard, ["text"]))
+    return sum(pc.sum(pc.binary_length(batch.column("text"))).as_py() or 0 for batch in batches)
 
 
 def warm_up(pages: list[tuple[str, bytes]], scratch: Path) -> None:
@@ -159,6 +167,7 @@ def main() -> None:
         (entry,) = results["tokenizer"].manifest.entries
         tokenizer_shard = Resource(entry.shard.digest, str(store.shard_path(entry.shard.digest)))
         found, _ = bench(warcs, Store(Path(scratch, "given")), options.workers, tokenizer_shard)
+        found["html_bytes"] = num_bytes
         found["with_a_tokenizer_trained"] = trained["pages_per_cpu_second"]
         print(f"{'stage':12}{'CPU s':>8}{'wall s':>8}{'pages/CPU s':>13}{'rows':>8}{'MB':>8}")
         for row in found["stages"]:

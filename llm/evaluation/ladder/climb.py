@@ -49,7 +49,7 @@ class LadderConfig:
 
     def __post_init__(self) -> None:
         if self.num_threads < 1:
-            raise ConfigError(f"got num_threads {self.num_threads}, wanted at least 1.")
+            raise ConfigError(f"got num_threads {self.num_threads}, wanted at least 1: correct it.")
 
 
 def climb(

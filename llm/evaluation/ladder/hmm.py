@@ -45,9 +45,9 @@ class HMMConfig:
     def __post_init__(self) -> None:
         for name in ("num_states", "piece_num_tokens", "max_tokens"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"got hmm.{name} {getattr(self, name)}, wanted at least 1.")
+                raise ConfigError(f"got hmm.{name} {getattr(self, name)}, wanted at least 1: correct it.")
         if self.num_iterations < 0:
-            raise ConfigError(f"got hmm.num_iterations {self.num_iterations}, wanted at least 0.")
+            raise ConfigError(f"got hmm.num_iterations {self.num_iterations}, wanted at least 0: correct it.")
         if not self.pseudo_tokens > 0:
             raise ConfigError(
                 f"got hmm.pseudo_tokens {self.pseudo_tokens}, wanted more than 0: without, new tokens cost infinity."

@@ -30,7 +30,7 @@ class KneserNeyConfig:
         if not 1 <= self.order <= MAX_ORDER:
             raise ConfigError(f"got kneser_ney.order {self.order}, wanted 1 to {MAX_ORDER}: 5 is usual.")
         if self.max_tokens < 1:
-            raise ConfigError(f"got kneser_ney.max_tokens {self.max_tokens}, wanted at least 1.")
+            raise ConfigError(f"got kneser_ney.max_tokens {self.max_tokens}, wanted at least 1: correct it.")
 
 
 def train_kneser_ney(

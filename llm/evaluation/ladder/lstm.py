@@ -51,12 +51,12 @@ class LSTMConfig:
     def __post_init__(self) -> None:
         for name in ("n_layer", "n_embd", "max_tokens", "num_lanes", "segment_num_tokens"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"got lstm.{name} {getattr(self, name)}, wanted at least 1.")
+                raise ConfigError(f"got lstm.{name} {getattr(self, name)}, wanted at least 1: correct it.")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"got lstm.dropout {self.dropout}, wanted from 0 to below 1: 0 turns it off.")
         for name in ("max_epochs", "learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(f"got lstm.{name} {getattr(self, name)}, wanted a number above 0.")
+                raise ConfigError(f"got lstm.{name} {getattr(self, name)}, wanted a number above 0: correct it.")
 
 
 class LSTM(nn.Module):

@@ -1,0 +1,139 @@
+"""Quick questions to servers that may be slow, dead or locked: an answer within seconds, or a sentence that says why there is none.
+
+For `corpusmill status`, which must not import Prefect or MLflow (seconds) to ask them a handful of things.
+"""
+
+import base64
+import json
+import sqlite3
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from flows.settings import LOCAL_HOSTS, redactor
+from pipelines.errors import TerminalError
+
+_SIGN_OF_LIFE_SECONDS = 2.0
+_ANSWER_SECONDS = 5.0
+_LOOK_BACK = timedelta(days=7)
+_NUM_RUNS = 50
+_CHAMPION = "champion"
+_MAX_ANSWER_BYTES = 8 << 20
+
+T = TypeVar("T")
+
+
+def ask_prefect(api_url: str, authorization: str | None, now: datetime) -> dict[str, Any]:
+    """What a Prefect server knows: `deployments`, runs that are `scheduled` or `running`, and those that `ended` of late.
+
+    `authorization` is user:password. Raises TerminalError where it does not answer in time, or not as Prefect does.
+    """
+    name = f"the Prefect server at {redactor().text(api_url)}"
+    _within(_SIGN_OF_LIFE_SECONDS, name, lambda: _ask(f"{api_url}/health", authorization))
+    since = (now - _LOOK_BACK).isoformat()
+
+    def runs(types: list[str], sort: str, **more: Any) -> dict[str, Any]:
+        return {"flow_runs": {"state": {"type": {"any_": types}}, **more}, "sort": sort, "limit": _NUM_RUNS}
+
+    ended = ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]
+    questions: dict[str, tuple[str, dict[str, Any]]] = {
+        "deployments": ("deployments", {"limit": 200}),
+        "scheduled": ("flow_runs", runs(["SCHEDULED"], "EXPECTED_START_TIME_ASC")),
+        "running": ("flow_runs", runs(["RUNNING", "PENDING", "CANCELLING"], "START_TIME_DESC")),
+        "ended": ("flow_runs", runs(ended, "END_TIME_DESC", end_time={"after_": since})),
+    }
+
+    def ask_all() -> dict[str, Any]:
+        return {each: _ask(f"{api_url}/{kind}/filter", authorization, body) for each, (kind, body) in questions.items()}
+
+    return _within(_ANSWER_SECONDS, name, ask_all)
+
+
+def ask_champions(tracking_uri: str, authorization: str | None) -> list[dict[str, str]]:
+    """The champion of each registered model: name and version. Raises TerminalError where the tracker does not answer."""
+    if tracking_uri.startswith("sqlite:///"):
+        path = Path(tracking_uri.removeprefix("sqlite:///"))
+        return _within(_SIGN_OF_LIFE_SECONDS, f"MLflow's database {path}", lambda: _champions_in(path))
+    if not tracking_uri.startswith("http"):
+        return []  # another database, which only MLflow knows how to reach
+    name = f"the MLflow server at {redactor().text(tracking_uri)}"
+    url = f"{tracking_uri.rstrip('/')}/api/2.0/mlflow/registered-models/search?max_results=100"
+    found = _within(_SIGN_OF_LIFE_SECONDS, name, lambda: _ask(url, authorization))
+    return [
+        {"name": model["name"], "version": str(alias["version"])}
+        for model in found.get("registered_models", [])
+        for alias in model.get("aliases", [])
+        if alias["alias"] == _CHAMPION
+    ]
+
+
+def _champions_in(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_SIGN_OF_LIFE_SECONDS)
+    try:
+        query = "SELECT name, version FROM registered_model_aliases WHERE alias = ? ORDER BY name"
+        return [{"name": name, "version": str(version)} for name, version in db.execute(query, (_CHAMPION,))]
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):  # of a database that MLflow is just making
+            return []
+        raise
+    finally:
+        db.close()
+
+
+def _ask(url: str, authorization: str | None, body: Mapping[str, Any] | None = None) -> Any:
+    parts = urllib.parse.urlsplit(url)
+    headers = {"Accept": "application/json", "Content-Type": "application/json"}
+    if parts.username is not None:  # a user name in the address, as proxies and people put it there
+        authorization = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
+        url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    if authorization is not None:
+        headers["Authorization"] = f"Basic {base64.b64encode(authorization.encode()).decode()}"
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, headers)  # noqa: S310 - the user's own setting
+    is_local = (parts.hostname or "") in LOCAL_HOSTS
+    opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if is_local else []))
+    with opener.open(request, timeout=_ANSWER_SECONDS) as answer:
+        return json.loads(answer.read(_MAX_ANSWER_BYTES))
+
+
+def _within(seconds: float, name: str, call: Callable[[], T]) -> T:
+    """What a call gives, if it does so in time. Whatever it waits for, nobody waits longer for it."""
+    found: list[T] = []
+    problems: list[str] = []
+
+    def run() -> None:
+        try:
+            found.append(call())
+        except urllib.error.HTTPError as error:
+            problems.append(f"{error.code} {error.reason}")
+        except (OSError, ValueError, KeyError, TypeError, sqlite3.Error) as error:
+            problems.append(redactor().text(" ".join(str(error).split())[:200]) or type(error).__name__)
+
+    thread = threading.Thread(target=run, name="question", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if found:
+        return found[0]
+    problem = problems[0] if problems else f"nothing within {seconds:g} s"
+    refused = problem.startswith(("401", "403"))
+    do = (
+        "set PREFECT_API_AUTH_STRING, or MLflow's user name and password"
+        if refused
+        else "start it, or correct its address"
+    )
+    raise TerminalError(f"got {problem} from {name}, wanted an answer: {do}.")
+
+
+def parsed_time(text: str | None) -> datetime | None:
+    """A time as Prefect writes it."""
+    try:
+        return None if text is None else datetime.fromisoformat(text).astimezone(UTC)
+    except ValueError:
+        return None

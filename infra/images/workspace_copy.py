@@ -1,0 +1,77 @@
+"""What backup.sh and restore.sh do inside a worker, with the workspace of CORPUSMILL_WORKSPACE.
+
+workspace_copy.py archive      standard output is a .tar.gz of all that flows/backup.py copies
+workspace_copy.py references   standard output names the large files, `DIGEST  NAME` a line, as sha256sum does
+workspace_copy.py unpack       standard input is such an archive; it is laid over the workspace
+workspace_copy.py check        standard input names large files; exit 1 and their names if some are missing or damaged
+"""
+
+import hashlib
+import os
+import shutil
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+_LARGE = ("crawl/**/*.warc.gz", "crawl/**/*.cdxj", "models/**/*.safetensors", "store/objects/**/*", "remote/**/*")
+
+
+def archive(workspace: Path) -> None:
+    """Write the archive while nobody else writes the workspace."""
+    from flows.backup import back_up
+    from flows.settings import read_settings
+    from flows.workspace import Workspace, writing
+
+    place = Workspace.of(read_settings(workspace))
+    with tempfile.TemporaryDirectory() as folder, writing(place):
+        made = back_up(place, Path(folder), 1)
+        with open(made["path"], "rb") as file:
+            shutil.copyfileobj(file, sys.stdout.buffer)
+
+
+def references(workspace: Path) -> None:
+    """Name the large files."""
+    for name in sorted(_large(workspace)):
+        print(f"{_digest(workspace / name)}  {name}")
+
+
+def unpack(workspace: Path) -> None:
+    """Lay an archive over the workspace; names that lead out of it are refused."""
+    with tarfile.open(fileobj=sys.stdin.buffer, mode="r|gz") as packed:
+        packed.extractall(workspace, filter="data")
+
+
+def check(workspace: Path) -> None:
+    """Compare the large files with what a backup says of them."""
+    wrong = []
+    for line in sys.stdin:
+        digest, name = line.rstrip("\n").split("  ", 1)
+        path = workspace / name
+        if not path.is_file():
+            wrong.append(f"missing: {name}")
+        elif _digest(path) != digest:
+            wrong.append(f"damaged: {name}")
+    if wrong:
+        raise SystemExit(
+            "\n".join([*wrong, f"got {len(wrong)} large files that are not as they were: bring them back."])
+        )
+
+
+def _large(workspace: Path) -> Iterator[str]:
+    for pattern in _LARGE:
+        for path in workspace.glob(pattern):
+            if path.is_file() and not path.name.startswith("."):
+                yield str(path.relative_to(workspace))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+if __name__ == "__main__":
+    {"archive": archive, "references": references, "unpack": unpack, "check": check}[sys.argv[1]](
+        Path(os.environ["CORPUSMILL_WORKSPACE"])
+    )

@@ -1,0 +1,275 @@
+"""A night and its accidents: deployments on real workers of a real server, runs that are cancelled, killed and crowded."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from flow_inputs import OFF, SMALL, article_records, write_recipe, write_warc
+from mlflow import MlflowClient
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelling
+from prefect_workers import Worker, processes_with, start_run, state_of, wait_for, wait_for_state, worker
+
+from flows import deployment
+from flows.workspace import Workspace, writing
+from llm import checkpoint
+from llm.journal import JOURNAL, read
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
+
+LONG = {**SMALL["training"], "max_steps": 200_000, "eval_every_steps": 1000, "checkpoint_every_steps": 500}
+"""A training that ends in no test."""
+
+
+@pytest.fixture
+def client(prefect_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[SyncPrefectClient]:
+    monkeypatch.setenv("PREFECT_API_URL", prefect_url)
+    with temporary_settings(updates={PREFECT_API_URL: prefect_url}), get_client(sync_client=True) as client:
+        yield client
+
+
+class Site:
+    """A recipe that is deployed, and its workspace."""
+
+    def __init__(self, folder: Path, name: str, training: dict[str, Any]) -> None:
+        self.name = name
+        self.pages = write_warc(folder / "pages" / "a.warc.gz", article_records()[:20])
+        source = {"kind": "warc", "paths": ["pages/*.warc.gz"]}
+        self.recipe = write_recipe(folder / "recipe.yaml", source, name=name, training=training, **OFF)
+        self.place = Workspace(folder / "w")
+        deployment.deploy(self.recipe, self.place.root, paused=True)
+
+    def model_folder(self) -> Path:
+        (folder,) = self.place.root.glob("models/*")
+        return folder
+
+    def step(self) -> int:
+        """The newest step in the journal of the only training."""
+        journals = list(self.place.root.glob(f"models/*/{JOURNAL}"))
+        return max((each.facts["step"] for path in journals for each in read(path) if each.kind == "step"), default=-1)
+
+    def mlflow(self) -> MlflowClient:
+        return MlflowClient(tracking_uri=self.place.mlflow_uri)
+
+    def mlflow_run(self) -> Any:
+        return self.mlflow().get_run((self.model_folder() / "mlflow_run_id").read_text())
+
+
+@pytest.fixture
+def site(tmp_path: Path, client: SyncPrefectClient, request: pytest.FixtureRequest) -> Callable[..., Site]:
+    return lambda training=SMALL["training"]: Site(tmp_path, f"r{os.getpid()}-{request.node.name[:24]}", training)
+
+
+@pytest.fixture
+def work(prefect_url: str, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+    """Workers for the length of the test."""
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        yield lambda pool, name="worker", **variables: stack.enter_context(
+            worker(prefect_url, pool, tmp_path / f"{pool}-{name}", **variables)
+        )
+
+
+def runs_of(client: SyncPrefectClient, name: str) -> list[Any]:
+    known = client.read_deployment_by_name(name)
+    return client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[known.id]))
+    )
+
+
+def logs_of(client: SyncPrefectClient, run_id: UUID) -> str:
+    from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+
+    lines = client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id])), limit=200)
+    return "\n".join(line.message for line in lines)
+
+
+def test_a_night(site: Any, client: SyncPrefectClient, work: Any) -> None:
+    """Refresh, train because no model is there, evaluate; then a refresh that changes nothing, and a take-down."""
+    made = site()
+    cpu, gpu = work("cpu"), work("gpu")
+    first = start_run(client, f"refresh/{made.name}")
+    wait_for_state(client, first, "Completed")
+    decision = json.loads((made.place.report_folder(made.name) / "train_decision.json").read_text())["values"]
+    assert (decision["is_to_train"], decision["reason"]) == (True, "no model was trained yet")
+    (training,) = wait_for("training", lambda: runs_of(client, f"train/{made.name}"))
+    wait_for_state(client, training.id, "Completed")
+    log = (made.model_folder() / "train.log").read_text()
+    assert "llm.worker" in log or log == "", log
+    (evaluation,) = wait_for("evaluation", lambda: runs_of(client, f"evaluate/{made.name}"))
+    wait_for_state(client, evaluation.id, "Completed")
+
+    again = start_run(client, f"refresh/{made.name}", {"train_share": 0.0})
+    wait_for_state(client, again, "Completed")
+    decision = json.loads((made.place.report_folder(made.name) / "train_decision.json").read_text())["values"]
+    assert (decision["is_to_train"], decision["share"]) == (False, 0.0)
+
+    url = json.loads(json.dumps("http://harbour.test/"))
+    taken = start_run(
+        client,
+        f"takedown/{made.name}",
+        {"scope": "domain", "value": "harbour.test", "reason": "asked for", "by": "a person"},
+    )
+    wait_for_state(client, taken, "Completed")
+    (certificate,) = made.place.takedown_folder.glob("*.md")
+    assert "harbour.test" in certificate.read_text(), url
+
+    backups = made.place.root.parent / "backups"
+    kept = start_run(client, f"maintenance/{made.name}", {"backup_folder": str(backups), "keep_days": 0})
+    wait_for_state(client, kept, "Completed")
+    assert len(list(backups.glob("*.tar.gz"))) == 1
+    assert len(runs_of(client, f"train/{made.name}")) == 1, "nothing changed"
+    for each in (cpu, gpu):
+        wait_for("end of all processes", lambda each=each: not each.started(), 30)
+
+
+def test_cancelled_while_it_trains(site: Any, client: SyncPrefectClient, work: Any) -> None:
+    """As Prefect's UI does it. Everything is gone within 15 s, and the next run goes on in the same MLflow run."""
+    made = site(LONG)
+    gpu = work("gpu")
+    work("cpu")
+    wait_for_state(client, start_run(client, f"refresh/{made.name}", {"train_share": 0.0}), "Completed")
+    (training,) = wait_for("training", lambda: runs_of(client, f"train/{made.name}"))
+    wait_for("steps", lambda: made.step() > 700, 180)
+    mlflow_run = (made.model_folder() / "mlflow_run_id").read_text()
+
+    began = time.monotonic()
+    client.set_flow_run_state(training.id, Cancelling())
+    wait_for("end of all processes", lambda: not gpu.started(), 15)
+    seconds = time.monotonic() - began
+    wait_for_state(client, training.id, "Cancelled")
+    stopped_at = made.step()
+    newest = checkpoint.newest_valid(made.model_folder())
+    assert newest is not None
+    assert checkpoint.step_of(newest) == stopped_at, "written because of the stop"
+    assert made.mlflow_run().info.status == "KILLED"
+    assert seconds < 15
+
+    following = start_run(client, f"train/{made.name}")
+    wait_for("more steps", lambda: made.step() > stopped_at + 200, 180)
+    assert (made.model_folder() / "mlflow_run_id").read_text() == mlflow_run
+    wait_for("run that goes on", lambda: made.mlflow_run().info.status == "RUNNING", 60)
+    client.set_flow_run_state(following, Cancelling())
+    wait_for_state(client, following, "Cancelled")
+    steps = [each.facts["step"] for each in read(made.model_folder() / JOURNAL) if each.kind == "step"]
+    assert steps == sorted(set(steps)), "no step was lost or done twice"
+
+
+def test_killed_while_it_trains(site: Any, client: SyncPrefectClient, work: Any) -> None:
+    """SIGKILL of the flow's process: nothing is left, the run crashes, and is taken up by itself where it stopped."""
+    made = site(LONG)
+    work("cpu")
+    gpu = work("gpu")
+    wait_for_state(client, start_run(client, f"refresh/{made.name}", {"train_share": 0.0}), "Completed")
+    (training,) = wait_for("training", lambda: runs_of(client, f"train/{made.name}"))
+    wait_for("steps", lambda: made.step() > 700, 180)
+    flow = gpu.pid_of("prefect.engine")
+    assert flow is not None
+    before = set(gpu.started())
+    os.kill(flow, signal.SIGKILL)
+    wait_for("end of its processes", lambda: not before & set(processes_with(gpu.mark)), 15)
+    stopped_at = made.step()
+    wait_for("more steps", lambda: made.step() > stopped_at + 200, 180)
+    states = [state.name for state in client.read_flow_run_states(training.id)]
+    assert states.index("Crashed") < states.index("AwaitingRetry")
+    assert len(runs_of(client, f"train/{made.name}")) == 1, "the same run"
+    client.set_flow_run_state(training.id, Cancelling())
+    wait_for_state(client, training.id, "Cancelled")
+
+
+def test_a_machine_that_dies_is_found_out_and_its_run_resumed_by_another(
+    site: Any, client: SyncPrefectClient, work: Any
+) -> None:
+    """Worker and flow are killed at once, so nobody is left to say so: the heartbeats stop."""
+    made = site(LONG)
+    work("cpu")
+    first = work("gpu", "first")
+    wait_for_state(client, start_run(client, f"refresh/{made.name}", {"train_share": 0.0}), "Completed")
+    (training,) = wait_for("training", lambda: runs_of(client, f"train/{made.name}"))
+    wait_for("steps", lambda: made.step() > 700, 180)
+    for pid in sorted(processes_with(first.mark), reverse=True):
+        os.kill(pid, signal.SIGKILL)
+    wait_for("end of the machine", lambda: not processes_with(first.mark), 15)
+    began, stopped_at = time.monotonic(), made.step()
+    work("gpu", "second")
+    wait_for("more steps", lambda: made.step() > stopped_at + 200, 240)
+    print(f"resumed {time.monotonic() - began:.0f} s after the machine died")  # noqa: T201
+    assert "Crashed" in [state.name for state in client.read_flow_run_states(training.id)]
+    client.set_flow_run_state(training.id, Cancelling())
+    wait_for_state(client, training.id, "Cancelled")
+
+
+def test_a_worker_that_dies_alone_leaves_its_run_to_end(site: Any, client: SyncPrefectClient, work: Any) -> None:
+    made = site()
+    cpu = work("cpu")
+    run_id = start_run(client, f"refresh/{made.name}")
+    wait_for_state(client, run_id, "Running")
+    cpu.kill()
+    wait_for_state(client, run_id, "Completed")
+
+
+def test_a_run_waits_for_the_workspace_and_says_so(site: Any, client: SyncPrefectClient, work: Any) -> None:
+    made = site()
+    work("cpu")
+    with writing(made.place):
+        run_id = start_run(client, f"refresh/{made.name}")
+        wait_for_state(client, run_id, "Waiting")
+        refused = start_run(client, f"maintenance/{made.name}", {"wait_minutes": 0})
+        wait_for_state(client, refused, "Failed")
+        assert f"in use by process {os.getpid()}" in str(client.read_flow_run(refused).state.message)  # type: ignore[union-attr]
+        late = start_run(client, f"evaluate/{made.name}", {"max_hours": 0.001})
+        work("gpu")
+        wait_for_state(client, late, "Failed")
+        assert "got no end after 0.00 hours, wanted one by then" in str(client.read_flow_run(late).state.message)  # type: ignore[union-attr]
+    wait_for_state(client, run_id, "Completed")
+    assert "waiting: got a workspace in use" in logs_of(client, run_id)
+
+
+def test_of_runs_that_were_due_while_no_worker_was_up_one_does_the_work(
+    site: Any, client: SyncPrefectClient, work: Any
+) -> None:
+    from prefect.client.schemas.actions import DeploymentScheduleUpdate, DeploymentUpdate
+    from prefect.client.schemas.schedules import IntervalSchedule
+
+    made = site()
+    known = client.read_deployment_by_name(f"refresh/{made.name}")
+    quick = DeploymentScheduleUpdate(
+        schedule=IntervalSchedule(interval=timedelta(seconds=5)), active=True, slug="quick"
+    )
+    client.update_deployment(known.id, DeploymentUpdate(schedules=[quick], paused=False))
+
+    def late() -> list[Any]:
+        return [run for run in runs_of(client, f"refresh/{made.name}") if run.state_name == "Late"]
+
+    wait_for("late runs", lambda: len(late()) >= 3, 240)
+    client.update_deployment(known.id, DeploymentUpdate(paused=True))
+    due = {run.id for run in runs_of(client, f"refresh/{made.name}") if run.state_name in ("Late", "Scheduled")}
+    work("cpu")
+    ends = {"Completed", "Superseded", "Cancelled"}
+    wait_for(
+        "end of all", lambda: all(state_of(client, run_id) in ends for run_id in due if _is_there(client, run_id)), 240
+    )
+    states = [state_of(client, run_id) for run_id in due if _is_there(client, run_id)]
+    assert states.count("Completed") == 1, states
+    assert len(states) >= 3
+
+
+def _is_there(client: SyncPrefectClient, run_id: UUID) -> bool:
+    """Pausing a deployment removes the runs that are not due yet."""
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        client.read_flow_run(run_id)
+    except ObjectNotFound:
+        return False
+    return True
