@@ -217,19 +217,13 @@ def _train_beside(job: TrainingJob, run: RunConfig, on_report: OnReport, torchru
     from llm.torchrun import torchrun as run_torchrun
 
     follow = follower(job.folder / JOURNAL, on_report)
-    with stop_signals() as received:
-        if torchrun is None:
+    if torchrun is not None:
+        # Prefect takes a stop for a cancel only where its own handler stands; that raises, which stops torchrun.
+        run_torchrun(job.folder / _JOB, run.num_processes, job.folder / _LOG, torchrun, on_poll=follow)
+    else:
+        with stop_signals() as received:
             launch(
                 job.folder / _JOB, run.num_processes, should_stop=lambda: bool(received), on_poll=lambda _pids: follow()
-            )
-        else:
-            run_torchrun(
-                job.folder / _JOB,
-                run.num_processes,
-                job.folder / _LOG,
-                torchrun,
-                should_stop=lambda: bool(received),
-                on_poll=follow,
             )
     return finished_result(job.folder)
 

@@ -17,7 +17,6 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
-from prefect.states import Completed
 from pydantic import Field
 
 from flows import backup, bounds, change, events, pipeline, runs, tasks, verification
@@ -27,7 +26,7 @@ from flows.recipe import Recipe, load_recipe
 from flows.results import write_result
 from flows.settings import Settings, read_settings
 from flows.time_limit import time_limit
-from flows.turns import is_superseded, refuse_to_crash_again, show_waiting
+from flows.turns import nothing_to_do, show_waiting
 from flows.waiting import writing_in_turn
 from flows.workspace import Workspace, held_lock
 from pipelines.digest import digest_value
@@ -116,8 +115,8 @@ def refresh(
     max_hours: MaxHours = _DAY,
 ) -> Summary | State[Any]:
     """Crawl what is due, rebuild what changed, and say whether that is enough to train again."""
-    if (superseded := is_superseded()) is not None:
-        return Completed(name="Superseded", message=superseded)
+    if (ended := nothing_to_do(is_periodic=True)) is not None:
+        return ended
     with _operation(recipe, workspace, wait_minutes, max_hours) as (settings, place, wanted, store):
         _watch_disk(wanted, place, min_free_gib)
         folder = str(settings.workspace)
@@ -135,17 +134,13 @@ def refresh(
 def train(
     recipe: RecipeFile = None,
     workspace: WorkspaceFolder = None,
-    launcher: Annotated[
-        Literal["inside", "torchrun"],
-        Field(title="Launcher", description="torchrun: in processes beside this one, as on GPUs. inside: in this one."),
-    ] = "torchrun",
     processes: Annotated[
         int | None,
         Field(
             title="Processes",
             ge=1,
             le=64,
-            description="Of torchrun, one for each GPU; none: as the recipe's training.num_processes.",
+            description="That torchrun starts, one for each GPU; none: as the recipe's training.num_processes.",
         ),
     ] = None,
     stop_seconds: Annotated[
@@ -160,8 +155,10 @@ def train(
     min_free_gib: MinFreeGib = _FREE_GIB,
     wait_minutes: WaitMinutes = _WAIT_MINUTES,
     max_hours: MaxHours = 14 * _DAY,
-) -> Summary:
+) -> Summary | State[Any]:
     """Train on the newest build, or go on where an earlier run stopped, in the same MLflow run."""
+    if (ended := nothing_to_do()) is not None:
+        return ended
     from llm.torchrun import Torchrun  # imports torch
 
     with _operation(recipe, workspace, wait_minutes, max_hours) as (settings, place, wanted, _store):
@@ -173,9 +170,7 @@ def train(
             hold_open=() if lock is None else (lock,),
             on_line=lambda line: _logger.info("%s", line),
         )
-        summary = pipeline.run_training(
-            settings, place, replace(wanted, run=run), options if launcher == "torchrun" else None
-        )
+        summary = pipeline.run_training(settings, place, replace(wanted, run=run), options)
         facts = {name: summary["training"][name] for name in ("folder", "steps", "final_val_loss", "dataset_digest")}
         events.tell(events.TRAINED, wanted.name, place, facts)
     return summary
@@ -188,8 +183,10 @@ def evaluate(
     min_free_gib: MinFreeGib = _FREE_GIB,
     wait_minutes: WaitMinutes = _WAIT_MINUTES,
     max_hours: MaxHours = _DAY,
-) -> Summary:
+) -> Summary | State[Any]:
     """Measure the newest build's model on held-out text and suites, and register it where it passes."""
+    if (ended := nothing_to_do()) is not None:
+        return ended
     with _operation(recipe, workspace, wait_minutes, max_hours) as (settings, place, wanted, _store):
         _watch_disk(wanted, place, min_free_gib)
         return pipeline.evaluate.fn(recipe, str(settings.workspace))
@@ -212,8 +209,10 @@ def takedown(
     workers: NumWorkers = None,
     wait_minutes: WaitMinutes = _WAIT_MINUTES,
     max_hours: MaxHours = _DAY,
-) -> Summary:
+) -> Summary | State[Any]:
     """Add a take-down to the ledger, rebuild, and give the certificate."""
+    if (ended := nothing_to_do()) is not None:
+        return ended
     place = Workspace.of(_settings(workspace))
     request_id = _request(place, scope, value, by=by, reason=reason)  # at once: it counts while this run waits
     with _operation(recipe, workspace, wait_minutes, max_hours) as (settings, _place, _wanted, _store):
@@ -241,10 +240,10 @@ def maintenance(
     min_free_gib: MinFreeGib = _FREE_GIB,
     wait_minutes: WaitMinutes = _WAIT_MINUTES,
     max_hours: MaxHours = _DAY,
-) -> Summary:
+) -> Summary | State[Any]:
     """Back up ledgers and records, read everything again, remove what nothing needs, close runs that were killed."""
-    if (superseded := is_superseded()) is not None:
-        return Completed(name="Superseded", message=superseded)
+    if (ended := nothing_to_do(is_periodic=True)) is not None:
+        return ended
     with _operation(recipe, workspace, wait_minutes, max_hours) as (settings, place, wanted, _store):
         found: Summary = {"workspace": str(settings.workspace)}
         if backup_folder is not None:
@@ -265,7 +264,6 @@ def _operation(
     recipe: str | None, workspace: str | None, wait_minutes: float, max_hours: float
 ) -> Iterator[tuple[Settings, Workspace, Recipe, Store]]:
     """A run's turn at its workspace, for no longer than it may take."""
-    refuse_to_crash_again()
     wanted = load_recipe(Path(recipe) if recipe else None)
     settings = _settings(workspace)
     place = Workspace.of(settings)
@@ -314,6 +312,9 @@ def _decide(recipe: Recipe, place: Workspace, store: Store, dataset_digest: str,
     event = events.CHANGED_ENOUGH if decision.is_to_train else events.CHANGED_LITTLE
     _logger.info("train: %s: %s", "yes" if decision.is_to_train else "no", decision.reason)
     events.tell(event, recipe.name, place, decision.facts())
+    job = pipeline.training_job(recipe, place, store)
+    if not decision.is_to_train and job.finished() is not None and job.evaluated(recipe.evaluation_plan()) is None:
+        events.tell(events.TRAINED, recipe.name, place, {"folder": job.folder.name})  # the first one was lost
     return decision
 
 

@@ -270,7 +270,8 @@ def train_model(
     job: TrainingJob, recipe: Recipe, store: Store, report: console.Report, torchrun: "Torchrun | None" = None
 ) -> JobResult:
     """Train to the end, or go on where an earlier run stopped."""
-    show = _training_progress(job, recipe, report)
+    # What torchrun's processes say is in the log already.
+    show = _training_progress(job, recipe, report if torchrun is None else lambda *_: None)
 
     def run() -> tuple[str, JobResult]:
         return job.key, train_job(job, recipe, store, show, torchrun)

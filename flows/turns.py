@@ -1,12 +1,12 @@
 """A run among other runs: late ones that nobody needs any more, ones that crash again and again, ones that wait."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
@@ -14,9 +14,9 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import State, StateType
 from prefect.runtime import flow_run
-from prefect.states import Running
+from prefect.states import Cancelled, Completed, Running
 
 from pipelines.errors import TerminalError
 
@@ -30,44 +30,51 @@ class CrashLoopError(TerminalError):
     """The run crashed each time that it was begun."""
 
 
-def refuse_to_crash_again() -> None:
-    """Raises CrashLoopError in a run that crashed too often: else it would be taken up for ever."""
-    if not flow_run.id:
-        return
-    with get_client(sync_client=True) as client:
-        states = client.read_flow_run_states(UUID(flow_run.id))
-    count = sum(state.type == StateType.CRASHED for state in states)
-    if count >= MAX_CRASHES:
-        raise CrashLoopError(
-            f"got a run that crashed {count} times, wanted one that ends: look at what its machines lacked (memory, "
-            "disk), then run the deployment anew."
-        )
+def nothing_to_do(*, is_periodic: bool = False) -> State[Any] | None:
+    """The state in which a run ends that has nothing to do; None where it has.
 
-
-def is_superseded() -> str | None:
-    """Why a scheduled run need not do its work: another one of its deployment began after it was due, and completed.
-
-    None for a run that nobody scheduled, or that has work to do. So of all runs that were due while no worker was up,
-    one does the work.
+    A run that was cancelled while it could not hear it crashed, and was scheduled again: it ends as Cancelled. A scheduled
+    run that fell due before another one of its deployment began, which completed, ends as Superseded where each does the
+    same work: so of all that were due while no worker was up, one does it. Raises CrashLoopError in a run that crashed
+    too often: else it would be taken up for ever.
     """
     if not flow_run.id:
         return None
     with get_client(sync_client=True) as client:
-        run = client.read_flow_run(UUID(flow_run.id))
-        if not run.auto_scheduled or run.deployment_id is None or run.expected_start_time is None:
-            return None
-        later = client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(
-                deployment_id=FlowRunFilterDeploymentId(any_=[run.deployment_id]),
-                start_time=FlowRunFilterStartTime(after_=run.expected_start_time),
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.COMPLETED])),
-            ),
-            limit=5,
-        )
-    others = [each for each in later if each.id != run.id and each.state_name != "Superseded"]
-    if not others:
+        states = client.read_flow_run_states(UUID(flow_run.id))
+        if _was_cancelled(states):
+            return Cancelled(message="It was cancelled, and did not hear it at once.")
+        count = sum(state.type == StateType.CRASHED for state in states)
+        if count >= MAX_CRASHES:
+            raise CrashLoopError(
+                f"got a run that crashed {count} times, wanted one that ends: look at what its machines lacked (memory, "
+                "disk), then run the deployment anew."
+            )
+        if is_periodic and (other := _later_run(client, UUID(flow_run.id))) is not None:
+            return Completed(name="Superseded", message=f"{other} began after this one was due, and did its work.")
+    return None
+
+
+def _was_cancelled(states: Sequence[State[Any]]) -> bool:
+    """Whether the newest crash came of a cancel."""
+    ordered = sorted(states, key=lambda state: state.timestamp)
+    crashes = [idx for idx, state in enumerate(ordered) if state.type == StateType.CRASHED]
+    return bool(crashes) and crashes[-1] > 0 and ordered[crashes[-1] - 1].type == StateType.CANCELLING
+
+
+def _later_run(client: SyncPrefectClient, run_id: UUID) -> str | None:
+    run = client.read_flow_run(run_id)
+    if not run.auto_scheduled or run.deployment_id is None or run.expected_start_time is None:
         return None
-    return f"{others[0].name} began after this one was due, and did its work."
+    later = client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(
+            deployment_id=FlowRunFilterDeploymentId(any_=[run.deployment_id]),
+            start_time=FlowRunFilterStartTime(after_=run.expected_start_time),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.COMPLETED])),
+        ),
+        limit=20,
+    )
+    return next((each.name for each in later if each.id != run.id and each.state_name != "Superseded"), None)
 
 
 @contextmanager
@@ -90,6 +97,6 @@ def show_waiting() -> Iterator[Callable[[str | None], None]]:
 def _set_state(run_id: UUID, state: Any) -> None:
     try:
         with get_client(sync_client=True) as client:
-            client.set_flow_run_state(run_id, state)  # by force, it would lose its deployment's concurrency slot
+            client.set_flow_run_state(run_id, state)
     except Exception as error:  # noqa: BLE001 - a state that is not shown is no reason to fail
         _logger.warning("got %s from Prefect for the state %s; the run goes on.", error, state.name)

@@ -10,6 +10,7 @@ torchrun's own meeting place listens on every interface. Here its agent meets it
 and they talk over loopback.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -23,7 +24,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from llm.distributed import RENDEZVOUS
-from llm.launch import LaunchStoppedError
 from llm.starter import STARTER, end_with_starter
 from llm.worker import EXIT_STOPPED, EXIT_TRANSIENT
 from pipelines.errors import TerminalError, TransientError
@@ -48,36 +48,34 @@ class Torchrun:
 
 
 def torchrun(
-    job: Path,
-    num_processes: int,
-    log: Path,
-    options: Torchrun,
-    *,
-    should_stop: Callable[[], bool] = lambda: False,
-    on_poll: Callable[[], None] = lambda: None,
+    job: Path, num_processes: int, log: Path, options: Torchrun, *, on_poll: Callable[[], None] = lambda: None
 ) -> None:
     """Run a job file on so many processes to its end; `log` is gone on with. Call it from the main thread.
 
-    Raises LaunchStoppedError after a stop, TransientError where a process was lost and the same call goes on,
-    TerminalError otherwise; the reason is that of the first process that failed.
+    It is stopped by an exception, raised by `on_poll` or by a signal's handler, as Prefect's and Python's own are: that
+    goes on once the ranks have written a checkpoint and left, or were killed because they took too long. Raises
+    TransientError where a process was lost and the same call goes on, TerminalError otherwise; the reason is that of the
+    first process that failed.
     """
     with tempfile.TemporaryDirectory(prefix="corpusmill-") as name, log.open("ab") as written, log.open("rb") as read:
         folder = Path(name)
         read.seek(0, os.SEEK_END)
-
-        def tell() -> None:
-            _pass_on(read, options.on_line)
-            on_poll()
-
         agent = _start(job, num_processes, folder, written.fileno(), options)
         try:
-            is_stopped = _wait(agent, options, should_stop, tell)
+            while agent.poll() is None:
+                _pass_on(read, options.on_line)
+                on_poll()
+                time.sleep(_POLL_SECONDS)
+        except BaseException:
+            _stop(agent, options.stop_seconds)
+            raise
         finally:
             if agent.poll() is None:
                 agent.kill()  # which takes the ranks along
             agent.wait()
-        tell()
-        _raise_for(agent.returncode, is_stopped=is_stopped, reason=folder / "reason")
+            _pass_on(read, options.on_line)
+        on_poll()
+        _raise_for(agent.returncode, reason=folder / "reason")
 
 
 def _start(job: Path, num_processes: int, folder: Path, log: int, options: Torchrun) -> "subprocess.Popen[bytes]":
@@ -100,21 +98,11 @@ def _start(job: Path, num_processes: int, folder: Path, log: int, options: Torch
     )
 
 
-def _wait(
-    agent: "subprocess.Popen[bytes]", options: Torchrun, should_stop: Callable[[], bool], on_poll: Callable[[], object]
-) -> bool:
-    """Until the agent has ended; whether it was asked to."""
-    deadline: float | None = None
-    while agent.poll() is None:
-        now = time.monotonic()
-        if deadline is None and should_stop():
-            deadline = now + options.stop_seconds + _MARGIN_SECONDS
-            agent.terminate()
-        if deadline is not None and now > deadline:
-            agent.kill()
-        on_poll()
-        time.sleep(_POLL_SECONDS)
-    return deadline is not None
+def _stop(agent: "subprocess.Popen[bytes]", seconds: float) -> None:
+    """Ask it to end, and wait as long as it has; another exception meanwhile ends the waiting."""
+    agent.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        agent.wait(seconds + _MARGIN_SECONDS)
 
 
 def _pass_on(log: BinaryIO, on_line: Callable[[str], None]) -> None:
@@ -123,13 +111,11 @@ def _pass_on(log: BinaryIO, on_line: Callable[[str], None]) -> None:
             on_line(text)
 
 
-def _raise_for(code: int, *, is_stopped: bool, reason: Path) -> None:
+def _raise_for(code: int, *, reason: Path) -> None:
     if code == 0:
         return
-    if is_stopped:
-        raise LaunchStoppedError("got a request to stop, and stopped: run the same command again to go on.")
     told = reason.read_text(encoding="utf-8").strip() if reason.is_file() else ""
-    if code < 0 or code == EXIT_TRANSIENT:
+    if code < 0 or code in (EXIT_TRANSIENT, EXIT_STOPPED):
         raise TransientError(
             f"got {told or f'a process that ended with {code}'}; wanted all processes to end well: "
             "run the same command again to go on from the newest checkpoint."

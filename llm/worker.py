@@ -6,9 +6,11 @@ that may pass (as in BSD's sysexits), 1 any other; the reason is one line on std
 """
 
 import json
+import math
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -19,7 +21,7 @@ from llm.config import ModelConfig, RunConfig, TrainConfig
 from llm.data import TokenData
 from llm.distributed import is_main_process
 from llm.journal import journal
-from llm.reports import Report, StepReport
+from llm.reports import OnReport, Report, StepReport
 from llm.starter import STARTER, end_with_starter
 from llm.train import TrainingStoppedError, train
 from llm.weights import read_weights
@@ -27,6 +29,8 @@ from pipelines.errors import CorpusmillError, InputError, TransientError
 
 EXIT_STOPPED = 3
 EXIT_TRANSIENT = 75
+_UNDER_TORCHRUN = "TORCHELASTIC_RUN_ID"
+_LINE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,10 +75,13 @@ def work(job: WorkerJob) -> None:
     paths = [Path(path) for path in job.shards]
     written = journal(folder, stopped_by=(TrainingStoppedError,)) if is_main_process() else nullcontext()
     with written as lines:
+        show = _printer() if is_main_process() and _UNDER_TORCHRUN in os.environ else None
 
         def on_report(report: Report) -> None:
             if lines is not None:
                 lines.write(report)
+            if show is not None:
+                show(report)
             if isinstance(report, StepReport) and report.step == job.hold_after_step:
                 signal.pause()
 
@@ -88,6 +95,23 @@ def work(job: WorkerJob) -> None:
             on_report=on_report,
             weights=None if job.start_from is None else read_weights(Path(job.start_from)),
         )
+
+
+def _printer() -> OnReport:
+    """Writes how far the training is, for torchrun's log, and what happened in it: few lines of many reports."""
+    shown_at = -math.inf
+
+    def show(report: Report) -> None:
+        nonlocal shown_at
+        if not isinstance(report, StepReport):
+            print(f"step {report.step:,}: {report.kind}: {report.message}", flush=True)  # noqa: T201
+        elif time.monotonic() - shown_at >= _LINE_SECONDS:
+            shown_at = time.monotonic()
+            figures = {"loss": report.loss, "tokens_per_second": report.tokens_per_second}
+            told = ", ".join(f"{name} {value:,.4g}" for name, value in figures.items() if value is not None)
+            print(f"step {report.step:,}: {told}", flush=True)  # noqa: T201
+
+    return show
 
 
 def main(arguments: list[str]) -> int:

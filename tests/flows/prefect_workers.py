@@ -14,6 +14,14 @@ from uuid import UUID
 
 MARK = "CORPUSMILL_TEST_MARK"
 ROOT = Path(__file__).parents[2]
+_PROGRAM = """
+import os, signal
+from llm.starter import end_with_starter
+end_with_starter(signal.SIGTERM)
+from prefect.cli import app
+app()
+"""
+"""A worker that ends with the tests, however they end."""
 
 
 def wait_for(what: str, found: Callable[[], Any], seconds: float = 120) -> Any:
@@ -78,7 +86,7 @@ def worker(api_url: str, pool: str, folder: Path, **variables: str) -> Iterator[
         MARK: mark,
         **variables,
     }
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--name", f"{pool}-{mark[:4]}"]
+    command = [sys.executable, "-c", _PROGRAM, "worker", "start", "--pool", pool, "--name", f"{pool}-{mark[:4]}"]
     log = folder / "worker.log"
     with log.open("ab") as file:
         process = subprocess.Popen(

@@ -75,6 +75,16 @@ def test_an_operators_changes_to_pools_and_automations_stay(deploy: Any, client:
     assert client.read_work_pool("cpu").concurrency_limit == 3
 
 
+def test_a_deployment_has_a_queue_that_lets_one_run_go_on(deploy: Any, client: SyncPrefectClient) -> None:
+    deploy()
+    for flow, pool in (("refresh", "cpu"), ("train", "gpu"), ("takedown", "cpu")):
+        known = client.read_deployment_by_name(f"{flow}/deployed")
+        queue = client.read_work_queue_by_name(f"{flow}-deployed", work_pool_name=pool)
+        assert (known.work_pool_name, known.work_queue_name) == (pool, queue.name)
+        assert queue.concurrency_limit == 1
+        assert known.concurrency_limit is None, "a lease, for whose loss Prefect ends a run"
+
+
 def test_paused_schedules_make_no_runs(deploy: Any, client: SyncPrefectClient) -> None:
     deploy(paused=True)
     assert client.read_deployment_by_name("refresh/deployed").paused
@@ -105,7 +115,7 @@ def test_the_form_has_choices_bounds_and_words(deploy: Any, client: SyncPrefectC
         ("refresh", {"wait_minutes": -1}, "-1 is less than the minimum of 0"),
         ("takedown", {"scope": "text", "value": "v", "reason": "r", "by": "b"}, "'text' is not one of"),
         ("takedown", {"scope": "url", "value": "v", "by": "b"}, "'reason' is a required property"),
-        ("train", {"launcher": "slurm"}, "'slurm' is not one of ['inside', 'torchrun']"),
+        ("train", {"stop_seconds": 60}, "60 is greater than the maximum of 25"),
     ],
 )
 def test_the_server_refuses_wrong_values_with_a_sentence(

@@ -14,7 +14,6 @@ import pytest
 
 from llm import checkpoint
 from llm.config import ModelConfig, RunConfig, TrainConfig
-from llm.launch import LaunchStoppedError
 from llm.torchrun import Torchrun, torchrun
 from llm.worker import WorkerJob, work
 from pipelines.errors import TerminalError, TransientError
@@ -38,6 +37,12 @@ from pathlib import Path
 from llm.torchrun import Torchrun, torchrun
 torchrun(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Torchrun(stop_seconds=20))
 """
+
+
+class Stopped(BaseException):
+    """What a signal's handler raises."""
+
+
 MARK = "CORPUSMILL_TEST_MARK"
 
 
@@ -152,9 +157,13 @@ def test_a_starter_that_is_killed_leaves_a_checkpoint_and_nobody(
 @pytest.mark.slow
 def test_a_stop_is_passed_on_and_ends_with_a_checkpoint(job: Callable[..., Path], tmp_path: Path, mark: str) -> None:
     path = job("stopped", hold_after_step=10)
-    manifest = tmp_path / "stopped" / "step-00000008" / "manifest.json"
-    with pytest.raises(LaunchStoppedError):
-        torchrun(path, 2, tmp_path / "train.log", Torchrun(stop_seconds=20), should_stop=manifest.exists)
+
+    def stop() -> None:
+        if (tmp_path / "stopped" / "step-00000008" / "manifest.json").exists():
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        torchrun(path, 2, tmp_path / "train.log", Torchrun(stop_seconds=20), on_poll=stop)
     assert living(mark) == {}
     newest = checkpoint.newest_valid(tmp_path / "stopped")
     assert newest is not None
@@ -166,22 +175,16 @@ def test_ranks_that_do_not_stop_in_time_are_killed(job: Callable[..., Path], tmp
     """A rank that is frozen stands for one that hangs in a write to a dead disk."""
     path = job("frozen", hold_after_step=10)
 
-    def freeze() -> bool:
-        found = ranks(mark)
-        if not found or not (tmp_path / "frozen" / "step-00000008" / "manifest.json").exists():
-            return False
-        os.kill(found[0], signal.SIGSTOP)
-        return True
-
     began: list[float] = []
 
-    def should_stop() -> bool:
-        if freeze():
+    def stop() -> None:
+        if (tmp_path / "frozen" / "step-00000008" / "manifest.json").exists():
+            os.kill(ranks(mark)[0], signal.SIGSTOP)
             began.append(time.monotonic())
-        return bool(began)
+            raise Stopped
 
-    with pytest.raises(LaunchStoppedError):
-        torchrun(path, 1, tmp_path / "train.log", Torchrun(stop_seconds=2), should_stop=should_stop)
+    with pytest.raises(Stopped):
+        torchrun(path, 1, tmp_path / "train.log", Torchrun(stop_seconds=2), on_poll=stop)
     assert time.monotonic() - began[0] < 6
     assert living(mark) == {}
     assert checkpoint.newest_valid(tmp_path / "frozen").name == "step-00000008"  # type: ignore[union-attr]
