@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA ?= $(CORPUSMILL_TEST_DATA)
 
-.PHONY: run test test-slow test-data test-gpu test-browser test-services image-pins check audit golden format bench bench-build bench-agreement bench-extract bench-signals bench-pii bench-takedown bench-keywords bench-dedup bench-incremental bench-outage bench-memory bench-crawl bench-toxicity bench-frontier bench-perplexity bench-train bench-train-kills bench-soak bench-cancel bench-kills bench-watch bench-journal bench-up bench-ray bench-overhead real-pages lock clean
+.PHONY: run test test-slow test-data test-gpu test-browser test-services image-pins check audit golden format bench bench-build bench-agreement bench-extract bench-signals bench-pii bench-takedown bench-keywords bench-dedup bench-incremental bench-outage bench-memory bench-crawl bench-toxicity bench-frontier bench-perplexity bench-train bench-train-kills bench-soak bench-cancel bench-kills bench-watch bench-journal bench-up bench-ray bench-overhead real-pages lock clean image-cpu image-cuda
 
 run: $(READY)
 	$(BIN)/corpusmill run
