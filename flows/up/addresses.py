@@ -84,7 +84,7 @@ def holding(root: Path) -> Iterator[Callable[[Addresses | None], None]]:
     Raises TerminalError where another process is that, StorageError where the folder cannot be written.
     """
     with storage_errors(root):
-        root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = (root / _LOCK).open("a+b", buffering=0)
     with lock:
         is_held = _locked(lock, fcntl.LOCK_EX, _TRY_SECONDS)
@@ -110,7 +110,7 @@ def without_services(root: Path) -> Iterator[Addresses | None]:
     Waits for services that are starting or ending. Raises StorageError where they take too long.
     """
     with storage_errors(root):
-        root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = (root / _LOCK).open("a+b", buffering=0)
     with lock:
         deadline = time.monotonic() + _WAIT_SECONDS
