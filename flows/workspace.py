@@ -11,6 +11,7 @@ reports/    data cards and evaluations, one folder for each recipe
 takedowns/  certificates of take-downs; takedowns.jsonl who asked for them, outputs.jsonl what was exported
 mlflow.db mlartifacts/ prefect/   the trackers' own files
 lock        held by the one run that may write
+up.lock up.json logs/ auth/   who runs the services, where they answer, what they say, what they ask for (`corpusmill up`)
 """
 
 import fcntl
