@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "flows" / "up"))
 from postgres_server import PASSWORD, USER, PostgresServer, postgres_server
 from up_processes import belonging, environment
 
-INTERVAL_SECONDS = 15.0
+INTERVAL_SECONDS = 30.0
 KILL_PROBABILITY = 0.6
 MAX_REFRESH_SECONDS = 600.0
 """Until a refresh that saw the site's newest change must have ended, kills and all."""
@@ -178,7 +178,16 @@ def recipe(port: int) -> dict[str, Any]:
         "pii": "off",
         "dedup": {"near": False, "max_line_repeats": None},
         "tokenizer": {"vocab_size": 512},
-        "model": {"preset": "nano"},
+        # Enough changes for a training every few refreshes, which takes the other worker's time, and not the minute of a real one.
+        "model": {"n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": 32},
+        "training": {
+            "max_steps": 6,
+            "micro_batch_size": 4,
+            "tokens_per_step": 128,
+            "warmup_steps": 1,
+            "eval_tokens": 256,
+        },
+        "evaluation": {"sample_tokens": 4, "ladder": False, "applications": False, "safety": False},
     }
 
 
