@@ -148,7 +148,7 @@ SUITES = Stage(
     libraries=("llvmlite", "numba", "numpy"),
     package_data=_PACKAGE_DATA,
     tally=tally_items,
-    compressed=False,
+    compression=None,
 )
 CONTAMINATION_STAGE = Stage(
     name="contamination",

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 _MAX_URL_CHARS = 16 << 10
 _MAX_REMEMBERED = 1 << 16
-_BEFORE_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
+BEFORE_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 
 
 def host_finder() -> Callable[[str | None], str]:
@@ -20,7 +20,7 @@ def host_finder() -> Callable[[str | None], str]:
     def host(url: str | None) -> str:
         if not url:
             return ""
-        start = _BEFORE_PATH.match(url)
+        start = BEFORE_PATH.match(url)
         place = start[0] if start is not None else url
         found = known.get(place)
         if found is None:

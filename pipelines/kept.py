@@ -6,6 +6,7 @@ Files are kept in `__pycache__` beside this module, or where that cannot be writ
 $NUMBA_CACHE_DIR goes before both. Where no folder can be written each process makes them for itself.
 """
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -56,9 +57,14 @@ def key_of(files: Sequence[Path], libraries: Sequence[str], *more: str) -> str:
     for file in (*files, Path(__file__)):
         content = file.read_bytes()
         digest.update(f"{len(content)}\n".encode() + content)
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in libraries]
+    versions = [f"{name} {_version(name)}" for name in libraries]
     digest.update("\n".join((*versions, sys.version, *more)).encode())
     return digest.hexdigest()[:_NUM_KEY_CHARS]
+
+
+@functools.cache  # every search for it lists the folders of all packages
+def _version(library: str) -> str:
+    return importlib.metadata.version(library)
 
 
 def kept(name: str) -> bytes | None:

@@ -602,6 +602,7 @@ POLICY = Stage(
     transform=decide,
     libraries=("llvmlite", "numba", "numpy"),
     tally=tally_decisions,
+    compression="lz4",
 )
 
 _PERPLEXITY_INPUT = select(PERPLEXITY, "doc_id", "perplexity", "bits_per_byte")

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import ConfigError
-from pipelines.hosts import host_finder
+from pipelines.hosts import BEFORE_PATH, host_finder
 from pipelines.policy import CONTENT_RULES
 from pipelines.public_suffixes import registrable_domain
 from pipelines.schemas import DECISION, SIGNALS, select
@@ -71,10 +71,10 @@ def refuse_sources(batches: Iterable[pa.RecordBatch], config: RefusalConfig) -> 
         decisions.append(batch.select(DECISION.names))
         if config.max_violation_ratio is None:
             continue
-        names = (site_of(url) for url in batch["url"].to_pylist())
-        sites.append(
-            np.fromiter((number_of.setdefault(name, len(number_of)) for name in names), np.int64, batch.num_rows)
-        )
+        places = before_paths(batch["url"]).dictionary_encode(null_encoding="encode")
+        names = (site_of(place) for place in places.dictionary.to_pylist())
+        numbers = np.array([number_of.setdefault(name, len(number_of)) for name in names], np.int64)
+        sites.append(numbers[places.indices.to_numpy()])
         violates.append(_violates(batch["failed_rules"], config.violations))
         has_text.append(batch["problem"].is_null().to_numpy(zero_copy_only=False))
     if config.max_violation_ratio is None:
@@ -122,6 +122,11 @@ def site_finder() -> Callable[[str | None], str]:
     return site
 
 
+def before_paths(urls: pa.Array) -> pa.Array:
+    """(urls,) what stands before the path of each URL; the whole where there is no telling."""
+    return pc.replace_substring_regex(urls, pattern=rf"(?s)^({BEFORE_PATH.pattern}).*$", replacement=r"\1")
+
+
 def _violates(failed_rules: pa.ListArray, names: tuple[str, ...]) -> Flags:
     """Whether each row failed one of the named rules."""
     rows = pc.list_parent_indices(failed_rules).to_numpy(zero_copy_only=False)
@@ -162,4 +167,5 @@ SOURCES = Stage(
     transform=refuse_sources,
     libraries=("llvmlite", "numba", "numpy", "tldextract"),
     tally=tally_decisions,
+    compression="lz4",
 )

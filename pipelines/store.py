@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -39,6 +39,9 @@ from pipelines.storage.folder import Folder
 
 _NUM_RECORDS_AT_ONCE = 1000
 # No thread of Arrow's has a part in reading or writing: to hand over a column of a thousand rows takes as long as the work.
+
+Compression = Literal["zstd", "lz4"]
+"""Of a shard's buffers, each by itself, as Arrow's format has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +178,7 @@ class Store:
         schema: pa.Schema,
         batches: Iterable[pa.RecordBatch],
         *,
-        compressed: bool = True,
+        compression: Compression | None = "zstd",
         before: Shard | None = None,
     ) -> Shard:
         """Write batches as one shard. Raises SchemaError for a batch that is not as declared, StorageError for the disk.
@@ -190,7 +193,7 @@ class Store:
                 return before
             batches = chain(begun, batches)
         temporary = self.root / "tmp" / f"{uuid.uuid4().hex}.arrow"
-        options = pa.ipc.IpcWriteOptions(compression="zstd" if compressed else None, use_threads=False)
+        options = pa.ipc.IpcWriteOptions(compression=compression, use_threads=False)
         num_rows = 0
         try:
             with (

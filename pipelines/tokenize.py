@@ -95,6 +95,6 @@ TOKENIZE = Stage(
     row_seconds=3e-4,
     is_row_wise=True,
     libraries=("tokenizers", "gigatoken", "llvmlite", "numba", "numpy", "phonenumbers", "tldextract"),
-    compressed=False,
+    compression=None,
     tally=tally_tokens,
 )

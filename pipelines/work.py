@@ -130,7 +130,7 @@ def write_output(
     """Write one shard of a stage, and count what is in it. It may well be as the one `before`: see Store.write."""
     counted: dict[str, int] = {}
     rows = _tallied(batches, stage.tally, counted)
-    shard = store.write(stage.output, rows, compressed=stage.compressed, before=before)
+    shard = store.write(stage.output, rows, compression=stage.compression, before=before)
     return shard, counted
 
 

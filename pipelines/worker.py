@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from pipelines.errors import CorpusmillError, TransientError
 from pipelines.guard import CRASHED, bounded_memory, timed
@@ -69,7 +70,9 @@ def start_worker() -> tuple[subprocess.Popen[bytes], Connection]:
     """A worker, and the pipe on which it takes (Place, Run or Search); it ends when that is closed."""
     ours, theirs = multiprocessing.Pipe()
     with theirs:
-        command = [sys.executable, "-c", _START, str(theirs.fileno()), *sys.path]
+        # -S: no search for packages at the start, since it is told where they are, and where this one is.
+        path = (str(Path(__file__).parents[1]), *sys.path)
+        command = [sys.executable, "-S", "-c", _START, str(theirs.fileno()), *path]
         process = subprocess.Popen(  # noqa: S603 - our own interpreter, no shell
             command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], env={**_ENVIRONMENT, **os.environ}
         )

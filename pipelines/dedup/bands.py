@@ -179,7 +179,7 @@ BANDS_STAGE = Stage(
     output=BANDS,
     transform=cut_bands,
     libraries=("numpy",),
-    compressed=False,
+    compression=None,
 )
 
 INDEX_STAGE = Stage(
@@ -190,5 +190,5 @@ INDEX_STAGE = Stage(
     output=BANDS,
     transform=merge_segments,
     libraries=("numpy",),
-    compressed=False,
+    compression=None,
 )

@@ -167,4 +167,5 @@ LINES_STAGE = Stage(
     row_seconds=3e-5,
     is_row_wise=True,
     libraries=("llvmlite", "numba", "numpy", "xxhash"),
+    compression="lz4",
 )

@@ -210,4 +210,5 @@ NEAR_STAGE = Stage(
     package_data=("pipelines/signals/lexicons/variants",),
     uses_aids=True,
     tally=tally_pairs,
+    compression="lz4",
 )

@@ -216,6 +216,7 @@ DEDUP = Stage(
     transform=resolve,
     libraries=("llvmlite", "numba", "numpy", "xxhash"),
     tally=tally_decisions,
+    compression="lz4",
 )
 
 

@@ -114,5 +114,5 @@ LANGUAGE_MODELS_STAGE = Stage(
     output=LANGUAGE_MODEL,
     transform=train_language_models,
     libraries=("gigatoken", "llvmlite", "numba", "numpy", "tokenizers"),
-    compressed=False,
+    compression=None,
 )

@@ -131,6 +131,7 @@ SIGNALS_STAGE = Stage(
     ),
     package_data=("pipelines/signals/lexicons",),
     tally=tally_languages,
+    compression="lz4",
 )
 
 

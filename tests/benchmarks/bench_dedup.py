@@ -68,7 +68,7 @@ def deduplicate(store: Store, texts: Iterator[Sequence[str]]) -> dict[str, Any]:
         num_rows += len(part)
         between = cpu_seconds()
         segments.append(
-            store.write(schemas.BANDS, BANDS_STAGE.transform(store.read(signed[-1]), of_bands), compressed=False)
+            store.write(schemas.BANDS, BANDS_STAGE.transform(store.read(signed[-1]), of_bands), compression=None)
         )
         seconds["signatures"] += between - started
         seconds["bands"] += cpu_seconds() - between
@@ -85,7 +85,7 @@ def deduplicate(store: Store, texts: Iterator[Sequence[str]]) -> dict[str, Any]:
             INDEX_STAGE.transform(
                 (batch for shard in segments[first : first + 64] for batch in store.read(shard)), IndexConfig()
             ),
-            compressed=False,
+            compression=None,
         )
         for first in range(0, len(segments), 64)
     ]

@@ -88,7 +88,7 @@ def bench(texts: list[str], config: LanguageModelsConfig) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
         reference = pa.RecordBatch.from_pylist(rows, schema=schemas.REFERENCE)
-        shard = store.write(schemas.LANGUAGE_MODEL, train_language_models([reference], config), compressed=False)
+        shard = store.write(schemas.LANGUAGE_MODEL, train_language_models([reference], config), compression=None)
         path = str(store.shard_path(shard.digest))
         scores = ScoresConfig(models=Resource(shard.digest, path))
         batches = [judged(texts[start : start + 256]) for start in range(0, len(texts), 256)]

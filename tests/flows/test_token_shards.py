@@ -14,7 +14,7 @@ def shard_path(tmp_path):
         for idx in range(100)
     ]
     store = Store(tmp_path / "store")
-    shard = store.write(schemas.TOKENS, [pa.RecordBatch.from_pylist(rows, schema=schemas.TOKENS)], compressed=False)
+    shard = store.write(schemas.TOKENS, [pa.RecordBatch.from_pylist(rows, schema=schemas.TOKENS)], compression=None)
     return store.shard_path(shard.digest)
 
 

@@ -148,9 +148,9 @@ def test_what_is_common_elsewhere_can_be_left_out() -> None:
 def test_the_index_is_a_shard_with_the_same_answers(tmp_path: Path) -> None:
     index = index_of(ENGLISH, CHINESE, SHORT, SHORT_CHINESE)
     store = Store(tmp_path)
-    shard = store.write(SUITE_INDEX, [index_batch(index)], compressed=False)
+    shard = store.write(SUITE_INDEX, [index_batch(index)], compression=None)
     assert (
-        store.write(SUITE_INDEX, [index_batch(index_of(ENGLISH, CHINESE, SHORT, SHORT_CHINESE))], compressed=False)
+        store.write(SUITE_INDEX, [index_batch(index_of(ENGLISH, CHINESE, SHORT, SHORT_CHINESE))], compression=None)
         == shard
     )
     loaded = load_index(store.shard_path(shard.digest))

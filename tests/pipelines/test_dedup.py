@@ -125,7 +125,7 @@ def near_shard(
         for part in (batches[:half], batches[half:])
         for batch in BANDS_STAGE.transform([b.select(["text_digest", "minhash"]) for b in part], of_bands)
     ]
-    index = store.write(BANDS_STAGE.output, INDEX_STAGE.transform(segments, None), compressed=False)
+    index = store.write(BANDS_STAGE.output, INDEX_STAGE.transform(segments, None), compression=None)
     aids = Aids(read=lambda shard, columns: store.read(shard, columns or None), aside=tuple(texts), last=last)
     return store.write(NEAR_STAGE.output, NEAR_STAGE.transform(batches, of_near((resource(store, index),)), aids))
 

@@ -197,7 +197,7 @@ def test_a_bucket_is_asked_like_a_folder(built, bucket, tmp_path):
     store, done, _wanted, _rows = built
     there = Store(Place(root=tmp_path / "copies", bucket=bucket.url))
     first = done["tokenize"].entries[0].shard
-    assert there.write(TOKENS, store.read(first), compressed=False) == first
+    assert there.write(TOKENS, store.read(first), compression=None) == first
     again = Store(Place(root=tmp_path / "others", bucket=bucket.url))
     assert places(again, first.digest) == places(store, first.digest)
     (stretch, gone) = stream(again, [first.digest, "f" * 64], "train", {"f" * 64: 5})

@@ -192,7 +192,7 @@ def test_a_model_is_stored_and_read_as_it_was(tmp_path):
     model = train(stream([[1, 2, 3, 1, 2, 3], [3, 2, 1], [1, 2]]), 4, END, NgramConfig(order=4))
     store = Store(tmp_path)
     batch = pa.RecordBatch.from_arrays([model.to_columns()[name] for name in NGRAM_MODEL.names], schema=NGRAM_MODEL)
-    shard = store.write(NGRAM_MODEL, [batch], compressed=False)
+    shard = store.write(NGRAM_MODEL, [batch], compression=None)
     with pa.memory_map(str(store.shard_path(shard.digest))) as source:
         read = NgramModel.from_row(pa.ipc.open_stream(source).read_next_batch(), 0)
     assert equal(read, model)

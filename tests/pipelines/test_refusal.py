@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipelines.errors import ConfigError
 from pipelines.policy import CONTENT_RULES
-from pipelines.refusal import SOURCE_REFUSED, SOURCES, RefusalConfig, refuse_sources, site_finder
+from pipelines.refusal import SOURCE_REFUSED, SOURCES, RefusalConfig, before_paths, refuse_sources, site_finder
 from pipelines.schemas import DECISION
 
 INPUT = pa.unify_schemas([SOURCES.inputs[0], SOURCES.inputs[1]])
@@ -104,6 +104,26 @@ def test_sites() -> None:
 ROWS = st.lists(
     st.tuples(st.sampled_from(["a.example", "b.a.example", "中文.cn", ""]), st.booleans(), st.booleans()), max_size=40
 )
+
+
+URLS = st.lists(
+    st.none()
+    | st.text(max_size=30)
+    | st.builds(
+        "{}://{}{}".format,
+        st.sampled_from(["http", "HTTPS", "ftp", "9x"]),
+        st.text("aZ.ü:@[]1\n山", max_size=12),
+        st.text("/?#a\n", max_size=5),
+    ),
+    max_size=8,
+)
+
+
+@given(URLS)
+def test_a_url_has_the_site_of_what_stands_before_its_path(urls: list[str | None]) -> None:
+    site_of = site_finder()
+    places = before_paths(pa.array(urls, pa.string())).to_pylist()
+    assert [site_of(place) for place in places] == [site_of(url) for url in urls]
 
 
 @settings(max_examples=20)

@@ -77,7 +77,7 @@ def models(store: Store, rows: Sequence[tuple[str, int | None, str]], **changes:
     """Models of the reference, in a store."""
     config = LanguageModelsConfig(**{"vocab_size": 400, "min_bytes": 1, **changes})
     trained = train_language_models([reference(rows)], config)
-    shard = store.write(schemas.LANGUAGE_MODEL, trained, compressed=LANGUAGE_MODELS_STAGE.compressed)
+    shard = store.write(schemas.LANGUAGE_MODEL, trained, compression=LANGUAGE_MODELS_STAGE.compression)
     return ScoresConfig(models=Resource(shard.digest, str(store.shard_path(shard.digest))))
 
 
