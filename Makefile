@@ -8,6 +8,8 @@ READY := $(VENV)/.ready
 DATA ?= $(CORPUSMILL_TEST_DATA)
 
 .PHONY: run test test-slow test-data test-gpu test-browser test-services image-pins check audit golden format bench bench-build bench-agreement bench-extract bench-signals bench-pii bench-takedown bench-keywords bench-dedup bench-incremental bench-outage bench-memory bench-crawl bench-toxicity bench-frontier bench-perplexity bench-train bench-train-kills bench-soak bench-cancel bench-kills bench-watch bench-journal bench-up bench-ray bench-overhead real-pages lock clean image-cpu image-cuda
+.PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-dedup bench-incremental bench-cancel bench-kills bench-train bench-train-kills bench-journal bench-outage bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown real-pages lock clean
+.PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-dedup bench-incremental bench-kills bench-train bench-train-kills bench-journal bench-outage bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown bench-soak real-pages lock clean
 
 run: $(READY)
 	$(BIN)/corpusmill run
@@ -119,12 +121,12 @@ bench-train: $(READY)
 bench-train-kills: $(READY)
 	$(BIN)/python tests/benchmarks/bench_train_kills.py
 
-# Thirty scheduled refreshes of a site that changes, with kills of worker, servers, runs and database; about half an hour.
-bench-soak: $(READY)
-	$(BIN)/python tests/benchmarks/bench_soak.py
 # A training that is cancelled as Prefect's UI does it: seconds until no process of it is left. About three minutes.
 bench-cancel: $(READY)
 	$(BIN)/python tests/benchmarks/bench_cancel.py
+# Thirty scheduled refreshes of a site that changes, with kills of worker, servers, runs and database; about half an hour.
+bench-soak: $(READY)
+	$(BIN)/python tests/benchmarks/bench_soak.py
 
 bench-kills: $(READY)
 	$(BIN)/python tests/benchmarks/bench_kills.py
