@@ -8,6 +8,7 @@ READY := $(VENV)/.ready
 DATA ?= $(CORPUSMILL_TEST_DATA)
 
 .PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-dedup bench-incremental bench-kills bench-train bench-train-kills bench-journal bench-outage bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown bench-up real-pages lock clean
+.PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-dedup bench-incremental bench-kills bench-train bench-train-kills bench-journal bench-outage bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown bench-soak real-pages lock clean
 
 run: $(READY)
 	$(BIN)/corpusmill run
@@ -100,6 +101,10 @@ bench-train: $(READY)
 # Thirty random kills during training, on one process and on two; about ten minutes.
 bench-train-kills: $(READY)
 	$(BIN)/python tests/benchmarks/bench_train_kills.py
+
+# Thirty scheduled refreshes of a site that changes, with kills of worker, servers, runs and database; about half an hour.
+bench-soak: $(READY)
+	$(BIN)/python tests/benchmarks/bench_soak.py
 
 bench-kills: $(READY)
 	$(BIN)/python tests/benchmarks/bench_kills.py
