@@ -8,6 +8,7 @@ A tracker that is down, slow or refusing costs the training nothing: a thread of
 import json
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,8 @@ _SAMPLE_SECONDS = 10.0
 """Between two looks at how busy the machine is; a machine that the tracker does not hear of in time is not made up for."""
 _MAX_WAIT_SECONDS = 20.0
 """Between two tries of a tracker that does not answer; the first waits as long as a look."""
+_TURN_SECONDS = 1e-4
+"""How long the thread may keep Python's lock while a training waits for it."""
 _SILENCE_SECONDS = 10.0
 """Without an answer, at the end of a training, and it is left to a later run."""
 _END_SECONDS = 30.0
@@ -178,6 +181,12 @@ class Shipper:
         self._answered_at = time.monotonic()
         self._problem: str | None = None
         self._is_done = False
+        # A second's import on the thread would hold up steps, and so would its turns: each operator of a step gives Python's
+        # lock away and waits for it again, up to 5 ms a time, while the thread puts a batch together.
+        import flows.tracking  # noqa: F401
+
+        self._usual_turn_seconds = sys.getswitchinterval()
+        sys.setswitchinterval(_TURN_SECONDS)
         self._thread = threading.Thread(target=self._work, name="shipping", daemon=True)
         self._thread.start()
 
@@ -187,6 +196,7 @@ class Shipper:
         A server that gives no answer for 10 s is given up, and any after 30 s in all; a file is never waited for in vain.
         Whoever was asked to stop is hurried: 4 s in all.
         """
+        sys.setswitchinterval(self._usual_turn_seconds)
         silence, in_all = (_HURRIED_SECONDS, _HURRIED_SECONDS) if is_hurried else (_SILENCE_SECONDS, _END_SECONDS)
         self._finish = finish
         began = self._answered_at = time.monotonic()

@@ -84,3 +84,16 @@ def _cpu_is_made_for_bf16() -> bool:
     except OSError:
         return False
     return any(name in flags for name in ("avx512_bf16", "amx_bf16"))
+
+
+def keep_compiled() -> None:
+    """Let torch.compile keep what it makes in the user's cache folder, where nothing else is named.
+
+    Its own choice is the folder for temporary files: a restart of the machine, or of a container, would compile again.
+    """
+    home = os.environ.get("XDG_CACHE_HOME")
+    try:
+        folder = Path(home) if home else Path.home() / ".cache"
+    except RuntimeError:  # nobody's home
+        return
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "corpusmill" / "inductor"))

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from llm.batches import Batch
 from llm.clock import Clock
 from llm.config import RunConfig, TrainConfig
-from llm.devices import choose_precision
+from llm.devices import choose_precision, keep_compiled
 from llm.distributed import PairwiseSum, World, sum_exactly
 from llm.dropout import Dropout, sample_keys
 from llm.memory import keep_freed_memory
@@ -47,6 +47,8 @@ class Engine:
         if not is_gpu:
             keep_freed_memory()
         compiles = is_gpu if run_config.compile is None else run_config.compile
+        if compiles:
+            keep_compiled()
         is_sharded = run_config.parallelism == "sharded" and world.size > 1
         exact = run_config.exact_reduction if run_config.exact_reduction is not None else not is_gpu
         model.checkpoints_activations = run_config.activation_checkpointing

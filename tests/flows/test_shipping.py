@@ -242,8 +242,8 @@ def test_a_replay_of_the_whole_journal_adds_nothing(server: MlflowServer, traini
 def test_a_training_ends_without_a_tracker_and_the_next_command_ships_it(
     server: MlflowServer, training: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
-    monkeypatch.setattr(shipping, "_SILENCE_SECONDS", 0.5)
-    with useless_tracker(kind) as url:
+    with useless_tracker(kind) as url, monkeypatch.context() as patch:
+        patch.setattr(shipping, "_SILENCE_SECONDS", 0.5)
         made = training(url)
         with made.recorded() as on_end:
             began = time.thread_time()

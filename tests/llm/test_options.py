@@ -204,7 +204,11 @@ def test_the_model_runs_where_little_is_installed(write_shard: Any, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_compiled_training_is_the_plain_one(corpus: Any, model_config: ModelConfig, tmp_path: Path) -> None:
+def test_a_compiled_training_is_the_plain_one(
+    corpus: Any, model_config: ModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     training = TrainConfig(max_steps=5, micro_batch_size=4, tokens_per_step=64, learning_rate=1e-2, warmup_steps=1)
     results = [
         train(
@@ -220,3 +224,6 @@ def test_a_compiled_training_is_the_plain_one(corpus: Any, model_config: ModelCo
     ]
     for plain, compiled in (results[:2], results[2:]):
         assert compiled.final_val_loss == pytest.approx(plain.final_val_loss, abs=1e-3)
+    kept = tmp_path / "cache" / "corpusmill" / "inductor"
+    assert list(kept.glob("fxgraph/**/*")), "what was compiled is not kept for the next process"
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
