@@ -1,7 +1,7 @@
 """The automations of a recipe's deployments: what follows a refresh, a training, a dead process, an alert.
 
 A run whose process is gone is told by its heartbeats: three are missing (Prefect does nothing about that by itself), so
-it is set to Crashed. A run that no process takes up is told likewise. A crashed run is scheduled again, so that a
+it is set to Crashed. A run that no process takes up is told likewise. A crashed run is scheduled again a minute later, so that a
 worker of its pool takes it up where it stopped; a run does not let that happen for ever (`turns.MAX_CRASHES`).
 """
 
@@ -23,6 +23,10 @@ _SILENCE = timedelta(seconds=3 * HEARTBEAT_SECONDS)
 _START_PATIENCE = timedelta(minutes=10)
 """For a process to begin a run that a worker took: importing everything takes seconds, a container's image minutes."""
 _ENDS = frozenset(f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut"))
+_LIVES = frozenset(f"prefect.flow-run.{name}" for name in ("AwaitingRetry", "Scheduled", "Pending", "Running"))
+_SETTLING = timedelta(seconds=60)
+"""Between a crash and the next try. A worker reports a process that was killed twice, half a minute apart on a busy
+machine: the second time would be the end of a run that goes on again, and begin a third."""
 _TAG = "corpusmill"
 
 
@@ -124,7 +128,7 @@ def _of_dead_runs(recipe: str, deployments: Sequence[UUID]) -> "list[AutomationC
             name=f"corpusmill {recipe}: a crashed run is taken up again",
             description="By any worker of its pool, where it stopped: what was finished is kept, a training goes on.",
             tags=[_TAG],
-            trigger=EventTrigger(**trigger, expect={"prefect.flow-run.Crashed"}),
+            trigger=missing("prefect.flow-run.Crashed", _LIVES, _SETTLING),
             actions=[
                 ChangeFlowRunState(
                     state=StateType.SCHEDULED, name="AwaitingRetry", message="It crashed, and goes on where it stopped."

@@ -165,15 +165,25 @@ def _ensure_pool(client: Any, name: str, concurrency_limit: int | None) -> dict[
     return {"name": name, "type": pool.type, "concurrency_limit": pool.concurrency_limit}
 
 
+def _ensure_queue(client: Any, flow: str, wanted: Mapping[str, Any]) -> str:
+    """The queue of a deployment, in which one run at a time may go on. One that is there stays as it is."""
+    from prefect.exceptions import ObjectNotFound
+
+    name, pool = f"{flow}-{wanted['name']}", wanted["work_pool"]["name"]
+    try:
+        client.read_work_queue_by_name(name, work_pool_name=pool)
+    except ObjectNotFound:
+        client.create_work_queue(name, concurrency_limit=1, work_pool_name=pool)
+    return name
+
+
 def _apply_deployment(client: Any, wanted: Mapping[str, Any], *, paused: bool) -> UUID:
     from prefect.client.schemas.actions import DeploymentScheduleCreate
-    from prefect.client.schemas.objects import ConcurrencyOptions
     from prefect.client.schemas.schedules import CronSchedule
     from prefect.flows import load_flow_from_entrypoint
     from prefect.utilities.callables import parameter_schema
 
     flow = load_flow_from_entrypoint(wanted["entrypoint"], use_placeholder_flow=False)
-    limit = dict(wanted["concurrency_limit"])
     created: UUID = client.create_deployment(
         flow_id=client.create_flow_from_name(flow.name),
         name=wanted["name"],
@@ -181,12 +191,11 @@ def _apply_deployment(client: Any, wanted: Mapping[str, Any], *, paused: bool) -
         description=wanted["description"],
         tags=wanted["tags"],
         work_pool_name=wanted["work_pool"]["name"],
+        work_queue_name=_ensure_queue(client, flow.name, wanted),
         job_variables=wanted["work_pool"].get("job_variables") or {},
         parameters=wanted["parameters"],
         parameter_openapi_schema=_form(flow.fn, parameter_schema(flow).model_dump_for_openapi()),
         enforce_parameter_schema=True,
-        concurrency_limit=limit.pop("limit"),
-        concurrency_options=ConcurrencyOptions(**limit),
         paused=paused,
         schedules=[
             DeploymentScheduleCreate(

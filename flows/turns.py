@@ -97,6 +97,6 @@ def show_waiting() -> Iterator[Callable[[str | None], None]]:
 def _set_state(run_id: UUID, state: Any) -> None:
     try:
         with get_client(sync_client=True) as client:
-            client.set_flow_run_state(run_id, state)  # by force, it would lose its deployment's concurrency slot
+            client.set_flow_run_state(run_id, state)
     except Exception as error:  # noqa: BLE001 - a state that is not shown is no reason to fail
         _logger.warning("got %s from Prefect for the state %s; the run goes on.", error, state.name)

@@ -17,17 +17,26 @@ from pipelines.errors import ConfigError
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@pytest.fixture
-def client(prefect_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[SyncPrefectClient]:
-    monkeypatch.setenv("PREFECT_API_URL", prefect_url)
-    with temporary_settings(updates={PREFECT_API_URL: prefect_url}), get_client(sync_client=True) as client:
-        yield client
+@pytest.fixture(scope="module")
+def client(prefect_url: str) -> Iterator[SyncPrefectClient]:
+    with pytest.MonkeyPatch.context() as patch, temporary_settings(updates={PREFECT_API_URL: prefect_url}):
+        patch.setenv("PREFECT_API_URL", prefect_url)
+        with get_client(sync_client=True) as client:
+            yield client
 
 
-@pytest.fixture
-def deploy(client: SyncPrefectClient, tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    recipe = write_recipe(tmp_path / "small.yaml", {"kind": "warc", "paths": ["a.warc.gz"]}, name="deployed")
-    return lambda **options: deployment.deploy(recipe, tmp_path / "w", **options)
+@pytest.fixture(scope="module")
+def deploy(client: SyncPrefectClient, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("deployed")
+    recipe = write_recipe(folder / "small.yaml", {"kind": "warc", "paths": ["a.warc.gz"]}, name="deployed")
+    return lambda **options: deployment.deploy(recipe, folder / "w", **options)
+
+
+@pytest.fixture(scope="module")
+def deployed(deploy: Callable[..., dict[str, Any]], client: SyncPrefectClient) -> SyncPrefectClient:
+    """A client of the server, with everything deployed."""
+    deploy()
+    return client
 
 
 def everything(client: SyncPrefectClient) -> dict[str, Any]:
@@ -75,6 +84,15 @@ def test_an_operators_changes_to_pools_and_automations_stay(deploy: Any, client:
     assert client.read_work_pool("cpu").concurrency_limit == 3
 
 
+def test_a_deployment_has_a_queue_that_lets_one_run_go_on(deployed: SyncPrefectClient) -> None:
+    for flow, pool in (("refresh", "cpu"), ("train", "gpu"), ("takedown", "cpu")):
+        known = deployed.read_deployment_by_name(f"{flow}/deployed")
+        queue = deployed.read_work_queue_by_name(f"{flow}-deployed", work_pool_name=pool)
+        assert (known.work_pool_name, known.work_queue_name) == (pool, queue.name)
+        assert queue.concurrency_limit == 1
+        assert known.concurrency_limit is None, "a lease, for whose loss Prefect ends a run"
+
+
 def test_paused_schedules_make_no_runs(deploy: Any, client: SyncPrefectClient) -> None:
     deploy(paused=True)
     assert client.read_deployment_by_name("refresh/deployed").paused
@@ -82,18 +100,17 @@ def test_paused_schedules_make_no_runs(deploy: Any, client: SyncPrefectClient) -
     assert not client.read_deployment_by_name("refresh/deployed").paused
 
 
-def test_the_form_has_choices_bounds_and_words(deploy: Any, client: SyncPrefectClient) -> None:
-    deploy()
+def test_the_form_has_choices_bounds_and_words(deployed: SyncPrefectClient) -> None:
     for name in ("refresh", "train", "evaluate", "takedown", "maintenance"):
-        fields = client.read_deployment_by_name(f"{name}/deployed").parameter_openapi_schema["properties"]
+        fields = deployed.read_deployment_by_name(f"{name}/deployed").parameter_openapi_schema["properties"]
         assert all(field["title"] and field["description"] for field in fields.values()), name
-    fields = client.read_deployment_by_name("refresh/deployed").parameter_openapi_schema["properties"]
+    fields = deployed.read_deployment_by_name("refresh/deployed").parameter_openapi_schema["properties"]
     assert (fields["train_share"]["minimum"], fields["train_share"]["maximum"], fields["train_share"]["default"]) == (
         0,
         1,
         0.05,
     )
-    fields = client.read_deployment_by_name("takedown/deployed").parameter_openapi_schema["properties"]
+    fields = deployed.read_deployment_by_name("takedown/deployed").parameter_openapi_schema["properties"]
     assert fields["scope"]["enum"] == ["url", "domain", "doc_id"], "never a quotation: Prefect would keep it"
 
 
@@ -109,12 +126,11 @@ def test_the_form_has_choices_bounds_and_words(deploy: Any, client: SyncPrefectC
     ],
 )
 def test_the_server_refuses_wrong_values_with_a_sentence(
-    deploy: Any, client: SyncPrefectClient, flow: str, parameters: dict[str, Any], sentence: str
+    deployed: SyncPrefectClient, flow: str, parameters: dict[str, Any], sentence: str
 ) -> None:
-    deploy()
-    known = client.read_deployment_by_name(f"{flow}/deployed")
+    known = deployed.read_deployment_by_name(f"{flow}/deployed")
     with pytest.raises(PrefectHTTPStatusError) as caught:
-        client.create_flow_run_from_deployment(known.id, parameters=parameters)
+        deployed.create_flow_run_from_deployment(known.id, parameters=parameters)
     assert sentence in caught.value.response.json()["detail"]
 
 

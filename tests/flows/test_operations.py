@@ -179,7 +179,9 @@ def test_killed_while_it_trains(site: Any, client: SyncPrefectClient, work: Any)
     os.kill(flow, signal.SIGKILL)
     wait_for("end of its processes", lambda: not before & set(processes_with(gpu.mark)), 15)
     stopped_at = made.step()
-    wait_for("more steps", lambda: made.step() > stopped_at + 200, 180)
+    wait_for("more steps", lambda: made.step() > stopped_at + 200, 300)
+    flows = [command for command in gpu.started().values() if command.endswith("prefect.engine")]
+    assert len(flows) == 1, "a worker tells of a crash twice"
     states = [state.name for state in client.read_flow_run_states(training.id)]
     assert states.index("Crashed") < states.index("AwaitingRetry")
     assert len(runs_of(client, f"train/{made.name}")) == 1, "the same run"
@@ -202,7 +204,7 @@ def test_a_machine_that_dies_is_found_out_and_its_run_resumed_by_another(
     wait_for("end of the machine", lambda: not processes_with(first.mark), 15)
     began, stopped_at = time.monotonic(), made.step()
     work("gpu", "second")
-    wait_for("more steps", lambda: made.step() > stopped_at + 200, 240)
+    wait_for("more steps", lambda: made.step() > stopped_at + 200, 400)
     print(f"resumed {time.monotonic() - began:.0f} s after the machine died")  # noqa: T201
     assert "Crashed" in [state.name for state in client.read_flow_run_states(training.id)]
     client.set_flow_run_state(training.id, Cancelling())
@@ -255,7 +257,7 @@ def test_of_runs_that_were_due_while_no_worker_was_up_one_does_the_work(
     client.update_deployment(known.id, DeploymentUpdate(paused=True))
     due = {run.id for run in runs_of(client, f"refresh/{made.name}") if run.state_name in ("Late", "Scheduled")}
     work("cpu")
-    ends = {"Completed", "Superseded", "Cancelled"}
+    ends = {"Completed", "Superseded"}
     wait_for(
         "end of all", lambda: all(state_of(client, run_id) in ends for run_id in due if _is_there(client, run_id)), 240
     )

@@ -84,3 +84,13 @@ def test_what_went_wrong_is_said_at_once(
 
 def test_a_note_leaves_out_what_is_not_known() -> None:
     assert console.training_note(step_report(1, mfu=None), None) == "loss 3.250, 1,234 tokens/s"
+
+
+def test_on_a_worker_progress_goes_to_the_log(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From where Prefect takes it: its UI shows how far a stage is."""
+    caplog.set_level("INFO", "flows.console")
+    with console.progress() as report:
+        report("extract", 1, 2, "5 rows")
+    assert (caplog.messages, capsys.readouterr().err) == (["extract: 1/2 5 rows"], "")
