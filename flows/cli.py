@@ -639,7 +639,7 @@ def up(
         run_now=run_now,
         cron=cron,
         timezone=timezone,
-        has_metrics=any(command.name == "metrics" for command in app.registered_commands),
+        has_metrics="metrics" in {command.callback.__name__ for command in app.registered_commands if command.callback},
     )
     run_services(options, _place(workspace), as_json=as_json)
 

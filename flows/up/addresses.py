@@ -22,6 +22,9 @@ from pipelines.storage.lease import owner_name
 from pipelines.store import storage_errors
 
 _LOCK = "up.lock"
+_RUN_LOCK = "lock"
+"""Of whoever writes the workspace: see `flows.workspace`."""
+_UNKNOWN = "another process"
 _FILE = "up.json"
 _TRY_SECONDS = 2.0
 """A command that looks holds the lock for a moment, too."""
@@ -135,6 +138,8 @@ def wait_for_end(root: Path) -> None:
 def _refusal(root: Path, lock: BinaryIO) -> str:
     who, addresses = _owner(lock), _read(root)
     if addresses is None:
+        if who == _UNKNOWN:
+            who = f"a run with a Prefect server of its own ({_run(root)})"
         return f"got a workspace in use by {who} ({root}), wanted it free: wait until that ends, or pass another --workspace."
     return (
         f"got a workspace whose services run already, by {who} ({root}), wanted none: "
@@ -159,7 +164,16 @@ def _owner(lock: BinaryIO) -> str:
     """What the holder wrote, for people only; a run with a server of its own writes nothing."""
     lock.seek(0)
     said = lock.read(_MAX_OWNER_BYTES).decode("utf-8", "replace").strip()
-    return said if said.isprintable() and said else "another process"
+    return said if said.isprintable() and said else _UNKNOWN
+
+
+def _run(root: Path) -> str:
+    """Who writes the workspace, as it wrote down itself."""
+    try:
+        with (root / _RUN_LOCK).open("rb", buffering=0) as lock:
+            return _owner(lock)
+    except OSError:
+        return _UNKNOWN
 
 
 def _is_alive(owner: str) -> bool:

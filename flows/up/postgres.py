@@ -127,7 +127,7 @@ def make_databases(postgres: Postgres) -> None:
 
 
 async def _make(postgres: Postgres) -> None:
-    import asyncpg
+    import asyncpg  # type: ignore[import-untyped]
 
     url = postgres.server
     connection = await asyncpg.connect(

@@ -252,7 +252,8 @@ def _stop_signals() -> Iterator[_Stop]:
         stop.num_asked += 1
         stop.asked.set()
 
-    before = {number: signal.signal(number, on_signal) for number in _SIGNALS}
+    wanted = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup's, for one
+    before = {number: signal.signal(number, on_signal) for number in wanted}
     try:
         yield stop
     finally:

@@ -82,7 +82,7 @@ def mlflow_server(options: Options, place: Workspace, credentials: Credentials |
     return Service(name="mlflow-server", command=command, environment=environment, health_url=health_url)
 
 
-def worker(pool: str, place: Workspace, client: Mapping[str, str]) -> Service:
+def worker(pool: str, place: Workspace, client: dict[str, str]) -> Service:
     """A worker of a process pool. One of a GPU takes one run at a time."""
     name = f"{pool} on {socket.gethostname()}"
     command = _child("prefect", "worker", "start", "--pool", pool, "--type", "process", "--name", name)
@@ -94,9 +94,9 @@ def worker(pool: str, place: Workspace, client: Mapping[str, str]) -> Service:
     return Service(name=f"worker-{pool}", command=command, environment=environment)
 
 
-def metrics_exporter(options: Options, place: Workspace, client: Mapping[str, str]) -> Service:
+def metrics_exporter(options: Options, place: Workspace, client: dict[str, str]) -> Service:
     """What Prometheus asks. It stays on loopback: it asks nobody for a password."""
-    command = (sys.executable, "-m", "flows.cli", "metrics", "--workspace", str(place.root))
+    command: tuple[str, ...] = (sys.executable, "-m", "flows.cli", "metrics", "--workspace", str(place.root))
     command += ("--serve", f"{LOOPBACK}:{options.metrics_port}")
     return Service(name="metrics", command=command, environment=_common(place) | client)
 
@@ -121,7 +121,7 @@ def client_environment(options: Options, credentials: Credentials | None) -> dic
     return environment if credentials is None else environment | credentials.client
 
 
-def command_environment(place: Workspace, client: Mapping[str, str]) -> dict[str, str]:
+def command_environment(place: Workspace, client: dict[str, str]) -> dict[str, str]:
     """Of a command of ours that belongs to the services."""
     return _common(place) | client
 

@@ -18,7 +18,7 @@ from flows.up.options import is_loopback, options_of
 from flows.up.processes import FLOW_RUN, MARK, end_all, end_flow_runs, flow_runs, marked
 from flows.up.services import Service, client_environment, deploy_command, mlflow_server, prefect_server, worker
 from flows.up.supervisor import Supervisor
-from flows.workspace import Workspace
+from flows.workspace import Workspace, writing
 from pipelines.errors import ConfigError, TerminalError
 
 ADDRESSES = Addresses(
@@ -77,7 +77,7 @@ def test_a_workspace_without_services_gets_no_file(tmp_path):
 
 
 def test_a_run_with_a_server_of_its_own_keeps_up_off(tmp_path):
-    with without_services(tmp_path) as found:
+    with without_services(tmp_path) as found, writing(Workspace(tmp_path)):
         assert found is None
         tried = subprocess.run(
             [sys.executable, "-c", HOLD, tmp_path, "{}"],
@@ -86,7 +86,7 @@ def test_a_run_with_a_server_of_its_own_keeps_up_off(tmp_path):
             stdin=subprocess.DEVNULL,
             check=False,
         )
-    assert "got a workspace in use by another process" in tried.stderr
+    assert "got a workspace in use by a run with a Prefect server of its own (process " in tried.stderr
 
 
 MARKED = """

@@ -3,11 +3,16 @@
 import json
 import os
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
+import urllib.request
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from up_processes import Up, belonging, command_lines, environment, started, wait_for
 
@@ -16,14 +21,30 @@ from flows.settings import read_settings
 pytestmark = pytest.mark.timeout(600)
 
 
-def test_it_starts_says_where_and_is_alone_and_stops_without_a_trace(tmp_path):
+@pytest.fixture
+def migrated(tmp_path, prefect_url) -> Path:
+    """A workspace whose Prefect has a database already, that of the tests' server: to make one takes ten seconds."""
     root = tmp_path / "w"
+    (root / "prefect").mkdir(parents=True)
+    with (
+        closing(sqlite3.connect(Path(os.environ["PREFECT_HOME"]) / "prefect.db")) as theirs,
+        closing(sqlite3.connect(root / "prefect" / "prefect.db")) as ours,
+    ):
+        theirs.backup(ours)
+    return root
+
+
+def test_it_starts_says_where_and_is_alone_and_stops_without_a_trace(migrated, monkeypatch):
+    root = migrated
+    monkeypatch.delenv("PREFECT_API_URL")  # that of the tests' server, which would go first
     with started(root) as up:
         facts = up.wait_until_up().facts
         assert up.get(f"{facts['prefect_api']}/admin/version") == 200
         assert up.get(f"{facts['mlflow']}/version") == 200
         assert up.get(f"{facts['prefect']}/") == 200
         assert all(host in facts[name] for name, host in {"prefect": "127.0.0.1", "mlflow": "127.0.0.1"}.items())
+        with urllib.request.urlopen(f"{facts['mlflow']}/ajax-api/3.0/mlflow/ui-telemetry") as answer:
+            assert json.loads(answer.read())["disable_ui_telemetry"] is True
         workers = [command for command in belonging(root).values() if "worker start" in command]
         assert {pool for pool in ("cpu", "gpu") for command in workers if f"--pool {pool}" in command} == {"cpu", "gpu"}
         found = read_settings(root)
@@ -121,6 +142,17 @@ def test_beyond_loopback_both_servers_ask_for_a_password(tmp_path):
             assert up.get(url) == 401, url
             assert up.get(url, "corpusmill:wrong") == 401, url
             assert up.get(url, auth) == 200, url
+        crawled = subprocess.run(
+            [sys.executable, "-m", "flows.cli", "crawl", "run", "--workspace", root],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment(),
+        )
+        assert crawled.returncode == 0, crawled.stderr
+        user, _, password = prefect_auth.partition(":")
+        runs = httpx.post(f"{facts['prefect_api']}/flow_runs/filter", json={}, auth=(user, password)).json()
+        assert [(run["name"], run["state_type"]) for run in runs] == [("crawl demo", "COMPLETED")]
         passwords = [
             prefect_auth.partition(":")[2],
             mlflow_auth.partition(":")[2],

@@ -6,11 +6,14 @@ import signal
 import urllib.parse
 from pathlib import Path
 
+import httpx
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from postgres_server import PASSWORD, USER, found, postgres_server
 from up_processes import command_lines, started, wait_for
+
+from flows.settings import read_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 
@@ -87,3 +90,37 @@ def test_artifacts_go_to_the_bucket_through_the_server(tmp_path, bucket, monkeyp
             assert Path(path).read_text() == "hello"
         assert not (root / "mlartifacts").exists()
     assert [name for name in bucket.names() if name.startswith("runs/") and name.endswith("notes/a.txt")]
+
+
+@pytest.mark.skipif(found("initdb") is None, reason="needs Postgres's initdb (Debian: apt-get install postgresql)")
+def test_a_refresh_runs_through_a_worker_with_passwords_postgres_and_the_bucket(tmp_path, bucket, monkeypatch):
+    pytest.importorskip("flows.deployment")
+    root = tmp_path / "w"
+    with postgres_server() as server:
+        variables = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+        variables |= {
+            "CORPUSMILL_POSTGRES": f"postgresql://{USER}@127.0.0.1:{server.port}/postgres",
+            "PGPASSWORD": PASSWORD,
+        }
+        options = {"artifacts": f"{bucket.url}/runs", "host": "0.0.0.0", "run_now": True, "has_deployments": True}
+        with started(root, variables=variables, **options) as up:
+            facts = up.wait_until_up().facts
+            secrets = dict(line.split("=", 1) for line in (root / "auth" / "secrets.env").read_text().splitlines())
+            user, _, password = secrets["PREFECT_API_AUTH_STRING"].partition(":")
+
+            def refresh() -> str:
+                url = f"{facts['prefect_api']}/flow_runs/filter"
+                found = httpx.post(url, json={}, auth=(user, password), timeout=60).raise_for_status().json()
+                return next((run["state_type"] for run in found if run["name"].startswith("refresh")), "")
+
+            wait_for(lambda: refresh() in ("COMPLETED", "FAILED", "CRASHED"), 480, "the refresh had ended")
+            assert refresh() == "COMPLETED", up.logs()
+            for name, value in secrets.items():
+                monkeypatch.setenv(name, value)
+            client = MlflowClient(read_settings(root).mlflow_tracking_uri)
+            experiment = client.get_experiment_by_name("demo")
+            assert experiment is not None
+            (run,) = client.search_runs([experiment.experiment_id], "tags.`corpusmill.kind` = 'corpus'")
+            assert run.info.status == "FINISHED"
+            assert {item.path for item in client.list_artifacts(run.info.run_id)} >= {"data_card.md", "review"}
+        assert [name for name in bucket.names() if name.startswith("runs/") and name.endswith("data_card.md")]
