@@ -19,6 +19,12 @@ folder=$(cd "$1" && pwd)
   echo "got a damaged backup in $folder, wanted the bytes that backup.sh wrote: take another one" >&2
   exit 1
 }
+sessions=$("${in_postgres[@]}" psql --username=postgres --dbname=postgres --no-psqlrc --tuples-only --no-align --command \
+  "SELECT count(*) FROM pg_stat_activity WHERE datname IN ('prefect', 'mlflow', 'mlflow_auth')")
+if [ "$sessions" != 0 ]; then
+  echo "got $sessions sessions on the databases, wanted none while they are replaced: stop everything but postgres" >&2
+  exit 1
+fi
 for database in prefect mlflow mlflow_auth; do
   "${in_postgres[@]}" pg_restore --username=postgres --clean --if-exists --create --exit-on-error --dbname=postgres <"$folder/$database.dump"
 done

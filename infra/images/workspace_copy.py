@@ -27,7 +27,7 @@ def archive(workspace: Path) -> None:
     place = Workspace.of(read_settings(workspace))
     with tempfile.TemporaryDirectory() as folder, writing(place):
         made = back_up(place, Path(folder), 1)
-        with open(made["path"], "rb") as file:
+        with Path(made["path"]).open("rb") as file:
             shutil.copyfileobj(file, sys.stdout.buffer)
 
 

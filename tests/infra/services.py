@@ -266,7 +266,7 @@ class Services:
         with (self.folder / "logs" / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(
                 [sys.executable, KEEPER, *words],
-                env=environment or self.environment(name), cwd=self._made("tmp", name) if name != "postgres" else "/",
+                env=environment or self.environment(name), cwd=self._made("root", name) if name != "postgres" else "/",
                 stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 

@@ -31,8 +31,10 @@ pytestmark = [
     pytest.mark.skipif(bool(missing()), reason=f"needs Debian's packages {', '.join(missing())}"),
 ]
 
-RUN_SECONDS = 240.0
+RUN_SECONDS = 420.0
 RECIPE = "small.yaml"
+COUNTED = {"prefect": "flow_run", "mlflow": "runs", "mlflow_auth": "users"}
+"""Of each database, a table that is not empty."""
 
 
 def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
@@ -240,7 +242,7 @@ def test_the_proxy_speaks_tls_and_leads_by_name(stack: Services) -> None:
     assert ask("mlflow.localhost", "/")[0] == 401
     status, _, page = ask("mlflow.localhost", "/", f"admin:{stack.secret('mlflow_admin_password')}")
     assert (status, b"MLflow" in page) == (200, True)
-    with pytest.raises(OSError):
+    with pytest.raises(ssl.SSLError, match="alert"):
         ask("unknown.localhost", "/")
 
 
@@ -262,31 +264,38 @@ def test_what_was_recorded_is_copied_lost_and_brought_back(
     assert backup.returncode == 0, backup.stderr
     folder = Path(backup.stdout.strip())
     assert folder.stat().st_mode & 0o777 == 0o700
+    refused = script("restore.sh", folder)
+    assert refused.returncode == 1
+    assert "stop everything but postgres" in refused.stderr
     before = {run["id"] for run in prefect.runs("refresh", "COMPLETED")}
-    experiments = stack.psql("mlflow", "SELECT count(*) FROM runs")
-    users = stack.psql("mlflow_auth", "SELECT count(*) FROM users")
+    counted = {database: stack.psql(database, f"SELECT count(*) FROM {table}") for database, table in COUNTED.items()}
+
     stack.stop("prefect-services", "prefect-server", "mlflow", *(["proxy"] if "proxy" in stack.running else []))
-    for database in ("prefect", "mlflow", "mlflow_auth"):
+    for database in COUNTED:
         stack.psql("postgres", f"DROP DATABASE {database} WITH (FORCE)")
-    kept = {path.name: path.read_bytes() for path in stack.folder.glob("workspace/*.jsonl")}
-    weights = next(stack.folder.glob("workspace/models/*/step-*/*.safetensors"))
-    for path in stack.folder.glob("workspace/*.jsonl"):
+    records = [path for path in stack.folder.glob("workspace/models/*/*.json") if path.is_file()]
+    kept = {path: path.read_bytes() for path in records}
+    for path in records:
         path.unlink()
     again = script("restore.sh", folder)
     assert again.returncode == 0, again.stderr
-    assert {path.name: path.read_bytes() for path in stack.folder.glob("workspace/*.jsonl")} == kept
-    assert stack.psql("mlflow", "SELECT count(*) FROM runs") == experiments
-    assert stack.psql("mlflow_auth", "SELECT count(*) FROM users") == users
-    stack.start("prefect-services", "mlflow")
-    assert before <= {run["id"] for run in Prefect(stack).runs("refresh", "COMPLETED")}
-    client = mlflow_client(stack, monkeypatch, "worker", "mlflow_worker_password")
-    assert client.get_experiment_by_name("small") is not None
+    assert kept
+    assert {path: path.read_bytes() for path in records} == kept
 
+    weights = next(stack.folder.glob("workspace/models/*/step-*/*.safetensors"))
     weights.write_bytes(weights.read_bytes()[::-1])
     lacking = script("restore.sh", folder)
     assert lacking.returncode == 1
     assert f"damaged: {weights.relative_to(stack.folder / 'workspace')}" in lacking.stderr
     weights.write_bytes(weights.read_bytes()[::-1])
+
+    stack.start("prefect-services", "mlflow")
+    for database, table in COUNTED.items():
+        assert int(stack.psql(database, f"SELECT count(*) FROM {table}")) >= int(counted[database]) > 0
+    assert before <= {run["id"] for run in Prefect(stack).runs("refresh", "COMPLETED")}
+    client = mlflow_client(stack, monkeypatch, "worker", "mlflow_worker_password")
+    assert client.get_experiment_by_name("small") is not None
+
     (folder / "prefect.dump").write_bytes(b"x")
     assert "damaged backup" in script("restore.sh", folder).stderr
     assert script("restore.sh", tmp_path).returncode == 2
@@ -302,6 +311,12 @@ def _in_worker(stack: Services, folder: Path) -> Path:
     )
     script.chmod(0o755)
     return script
+
+
+def test_nothing_is_written_but_into_volumes_and_tmp(stack: Services) -> None:
+    """A container's own file system is read-only; what lies in the folder where a service was started would have failed."""
+    assert [path for path in (stack.folder / "root").rglob("*") if path.is_file()] == []
+    assert (stack.folder / "tmp" / "prefect-server" / "ui").is_dir(), "Prefect unpacks its pages where it is told to"
 
 
 def test_they_end_cleanly_and_leave_nothing(stack: Services) -> None:

@@ -46,6 +46,22 @@ def test_prefects_server_takes_it(name: str) -> None:
     assert pool.base_job_template == template(name)
 
 
+def test_dockers_client_takes_what_a_container_is_created_with() -> None:
+    from docker.types import HostConfig
+
+    body = template("docker")
+    defaults = {name: each.get("default") for name, each in body["variables"]["properties"].items()}
+    defaults["device_requests"] = [{"driver": "nvidia", "count": -1, "capabilities": [["gpu"]]}]
+    given = body["job_configuration"]["container_create_kwargs"]
+    filled = {
+        key: defaults[next(iter(placeholders(value)))] if placeholders(value) else value for key, value in given.items()
+    }
+    del filled["user"]  # of the container, not of its host
+    host = HostConfig("1.44", mem_limit=defaults["mem_limit"], **filled)
+    assert (host["ReadonlyRootfs"], host["CapDrop"], host["NanoCpus"]) == (True, ["ALL"], 2_000_000_000)
+    assert host["DeviceRequests"][0]["Capabilities"] == [["gpu"]]
+
+
 def test_a_job_of_docker_is_hardened() -> None:
     docker = pytest.importorskip("prefect_docker.worker", reason="needs prefect-docker")
     body = template("docker")
