@@ -63,8 +63,10 @@ def ray_cluster(address: str | None, num_cpus: int) -> Iterator[None]:
                 "_node_ip_address": "127.0.0.1",
                 "_temp_dir": str(stack.enter_context(_own_folder())),
             }
+        from ray.exceptions import RayError  # before prefect-ray, which would import it lazily, and with that twice
+
+        # isort: split
         from prefect_ray import RayTaskRunner
-        from ray.exceptions import RayError
 
         runner: RayTaskRunner[Any] = RayTaskRunner(address=address or "local", init_kwargs=arguments)
         try:

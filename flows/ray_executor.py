@@ -98,13 +98,21 @@ class RayExecutor:
         self._num_failed_starts = 0
 
     def run(self, store: Store, works: Sequence[Work], on_done: OnDone, on_rows: OnRows) -> list[Failure]:
-        """Raises TerminalError where workers cannot be started at all."""
+        """Raises TerminalError where no worker can be started, TransientError where the cluster is lost."""
+        from ray.exceptions import RayError
+
         stage = _Stage(store, on_done, on_rows, deque(works))
         try:
             while stage.has_more or any(slot.batch for slot in self._slots):
                 self._assign(stage)
                 for slot in self._heard():
                     self._hear(slot, stage)
+        except RayError as error:
+            self.close()
+            raise TransientError(
+                f"got {_brief(error)} from Ray, wanted a cluster that stays up: see to it and run again; "
+                "what was finished is kept."
+            ) from error
         except BaseException:
             self.close()  # what is under way is of no use to anyone
             raise
@@ -123,7 +131,7 @@ class RayExecutor:
         num_wanted = min(self._num_workers, len(stage.waiting) + len(stage.alone) + sum(map(_is_busy, self._slots)))
         while len(self._slots) < num_wanted:
             self._slots.append(_start())
-        for slot in self._slots:
+        for slot in list(self._slots):
             if slot.waiting_for is None and stage.has_more:
                 self._give(slot, stage)
 
@@ -136,9 +144,15 @@ class RayExecutor:
                 stage.failures.append(Failure(work, str(error), isinstance(error, TransientError)))
             else:
                 slot.batch[key] = work
-        if slot.batch:
+        if not slot.batch:
+            return
+        from ray.exceptions import RayError
+
+        try:
             run = slot.actor.run.options(num_returns="streaming")
             slot.waiting_for = run.remote(stage.store.place, tuple(slot.batch.values()))
+        except RayError as error:  # it was lost while it was idle
+            self._lose(slot, stage, _brief(error))
 
     def _heard(self) -> list[_Slot]:
         """A worker that said something, or is lost; none where everyone is silent for long."""
@@ -148,8 +162,10 @@ class RayExecutor:
         if not waited_for:
             return []
         ready, _ = ray.wait(list(waited_for), num_returns=1, timeout=_WAIT_SECONDS, fetch_local=False)
-        if not ready and not any(slot.is_up for slot in self._slots):
-            logger.warning("no CPU of the Ray cluster is free for a worker; waiting for one")
+        if not ready:
+            _expect_own_node()
+            if not any(slot.is_up for slot in self._slots):
+                logger.warning("no CPU of the Ray cluster is free for a worker; waiting for one")
         return [waited_for[each] for each in ready]
 
     def _hear(self, slot: _Slot, stage: _Stage) -> None:
@@ -169,7 +185,7 @@ class RayExecutor:
         except RayTaskError as error:
             self._end_batch(slot, stage, f"{type(error.cause).__name__} on a Ray worker: {error.cause}")
         except RayError as error:
-            self._lose(slot, stage, " ".join(str(error).split())[:300])
+            self._lose(slot, stage, _brief(error))
 
     def _note(self, slot: _Slot, told: Told, stage: _Stage) -> None:
         match told:
@@ -206,9 +222,11 @@ class RayExecutor:
         if not slot.is_up:
             self._num_failed_starts += 1
             if self._num_failed_starts >= _MAX_FAILED_STARTS:
-                raise TerminalError(
+                # Ray's words for an exception in what we run there; otherwise it is the cluster that fails.
+                kind = TerminalError if "creation task" in problem else TransientError
+                raise kind(
                     f"got {self._num_failed_starts} Ray workers that could not start ({problem}), wanted them up: "
-                    "install this version of corpusmill, with its lock file, on every node of the cluster."
+                    "install this version of corpusmill, with its lock file, on every node of the cluster, and see to its nodes."
                 )
             return
         stage.on_rows(-slot.num_open_rows)
@@ -259,6 +277,23 @@ def _start() -> _Slot:
 
     actor = ray.remote(num_cpus=1, max_restarts=0, scheduling_strategy="SPREAD")(ShardWorker).remote()
     return _Slot(actor, actor.ready.remote())
+
+
+def _expect_own_node() -> None:
+    """Raise TransientError where the Ray node of this process is gone: nothing that waits would ever be heard of."""
+    import ray
+
+    ours = ray.get_runtime_context().get_node_id()
+    if not any(node["NodeID"] == ours and node["Alive"] for node in ray.nodes()):
+        raise TransientError(
+            "got no Ray node on this host any longer, wanted the one that the run joined: see to it and run again; "
+            "what was finished is kept."
+        )
+
+
+def _brief(error: Exception) -> str:
+    """The first words of an error of Ray's, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _is_busy(slot: _Slot) -> bool:

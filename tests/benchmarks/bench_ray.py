@@ -1,7 +1,7 @@
 """Two Ray workers against one on the CPU-bound stages: `python tests/benchmarks/bench_ray.py [FOLDER]`.
 
-FOLDER holds what `infra/fetch_debian_docs.sh FOLDER` unpacked. Its pages are extracted and measured (the stages `extract`
-and `signals`) by one and by two workers, on a Ray cluster on loopback and in the pool of this machine, in turns, each time
+FOLDER holds what `infra/fetch_debian_docs.sh FOLDER` unpacked. Its pages, each three times, are extracted and measured (the
+stages `extract` and `signals`) by one and by two workers, on a Ray cluster on loopback and in the pool of this machine, in turns, each time
 into a new store. Workers are up and warm: their start is told beside. Reported is the median over the rounds of the ratio
 within a round, since other work on the machine changes from minute to minute.
 
@@ -111,13 +111,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=Path("pages"))
     parser.add_argument("--num-pages", type=int, default=2000)
+    parser.add_argument(
+        "--copies", type=int, default=3, help="each page stands at so many URLs: runs of tens of seconds"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as scratch:
         warcs = Path(scratch, "warc")
         warcs.mkdir()
-        pages = english_pages(options.folder, options.num_pages)
+        once = english_pages(options.folder, options.num_pages)
+        pages = [(f"{url}?copy={copy}", body) for copy in range(options.copies) for url, body in once]
         for start in range(0, len(pages), PAGES_PER_FILE):
             write_warc(warcs / f"{start:06d}.warc.gz", pages[start : start + PAGES_PER_FILE])
         print(
