@@ -6,6 +6,7 @@ For `corpusmill status`, which must not import Prefect or MLflow (seconds) to as
 import base64
 import json
 import sqlite3
+import ssl
 import threading
 import urllib.error
 import urllib.parse
@@ -15,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flows.settings import LOCAL_HOSTS, redactor
+from flows.settings import LOCAL_HOSTS, certificate_files, redactor
 from pipelines.errors import TerminalError
 
 _SIGN_OF_LIFE_SECONDS = 2.0
@@ -97,8 +98,15 @@ def _ask(url: str, authorization: str | None, body: Mapping[str, Any] | None = N
         headers["Authorization"] = f"Basic {base64.b64encode(authorization.encode()).decode()}"
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, headers)  # noqa: S310 - the user's own setting
-    is_local = (parts.hostname or "") in LOCAL_HOSTS
-    opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if is_local else []))
+    handlers: list[urllib.request.BaseHandler] = []
+    if (parts.hostname or "") in LOCAL_HOSTS:
+        handlers.append(urllib.request.ProxyHandler({}))
+    if parts.scheme == "https":
+        context = ssl.create_default_context()
+        for path in certificate_files():
+            context.load_verify_locations(path)
+        handlers.append(urllib.request.HTTPSHandler(context=context))
+    opener = urllib.request.build_opener(*handlers)
     with opener.open(request, timeout=_ANSWER_SECONDS) as answer:
         return json.loads(answer.read(_MAX_ANSWER_BYTES))
 

@@ -139,6 +139,13 @@ def tracker_authorization(more: Mapping[str, str] = MappingProxyType({})) -> str
     return f"{user}:{known.get('MLFLOW_TRACKING_PASSWORD', '')}" if user else None
 
 
+def certificate_files() -> list[Path]:
+    """Authorities that sign the servers' certificates beside the system's, as Prefect's and MLflow's clients are told of them."""
+    names = ("PREFECT_API_SSL_CERT_FILE", "MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE")
+    named = (Path(os.environ[name]) for name in names if os.environ.get(name))
+    return [path for path in named if path.is_file()]
+
+
 def num_cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

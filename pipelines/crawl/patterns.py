@@ -13,7 +13,7 @@ import regex
 from pipelines.errors import ConfigError
 
 _SECONDS = 0.05
-_SPENT_SECONDS = 2.0
+_SPENT_SECONDS = 1.0
 """Once a pattern has lost so much time, it gets less of it for each URL."""
 _LITTLE_SECONDS = 0.002
 _MAX_PATTERN_CHARS = 1000

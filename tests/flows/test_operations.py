@@ -20,6 +20,7 @@ from prefect.states import Cancelling
 from prefect_workers import Worker, processes_with, start_run, state_of, wait_for, wait_for_state, worker
 
 from flows import deployment
+from flows.run_state import read_state
 from flows.workspace import Workspace, writing
 from llm import checkpoint
 from llm.journal import JOURNAL, read
@@ -100,6 +101,9 @@ def test_a_night(site: Any, client: SyncPrefectClient, work: Any) -> None:
     cpu, gpu = work("cpu"), work("gpu")
     first = start_run(client, f"refresh/{made.name}")
     wait_for_state(client, first, "Completed")
+    recorded = read_state(made.place)["runs"]
+    assert {recorded[f"{flow} {made.name}"]["outcome"] for flow in ("refresh", "crawl", "build_corpus")} == {"finished"}
+    assert recorded[f"refresh {made.name}"]["flow_run_id"] == str(first)
     decision = json.loads((made.place.report_folder(made.name) / "train_decision.json").read_text())["values"]
     assert (decision["is_to_train"], decision["reason"]) == (True, "no model was trained yet")
     (training,) = wait_for("training", lambda: runs_of(client, f"train/{made.name}"))

@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -263,6 +265,64 @@ def test_a_server_that_says_nothing_or_nonsense_is_not_waited_for(place, monkeyp
     assert found["prefect"]["answers"] is False
     assert found["champion_problem"]
     assert found["ok"]
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A key and a certificate for localhost that nobody knows."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem, plain = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (folder / "key.pem").write_bytes(key.private_bytes(pem, plain, serialization.NoEncryption()))
+    (folder / "cert.pem").write_bytes(made.public_bytes(pem))
+    return folder / "key.pem", folder / "cert.pem"
+
+
+def test_a_server_with_a_certificate_of_ones_own_is_asked(place, monkeypatch, tmp_path):
+    """As behind the reverse proxy of a team: where its authority is named, and not otherwise."""
+    key, cert = certificate(tmp_path)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"true")
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"[]")
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    with writing(place), ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("PREFECT_API_URL", f"https://localhost:{server.server_address[1]}/api")
+        refused = look.status(place.root)["prefect"]
+        monkeypatch.setenv("PREFECT_API_SSL_CERT_FILE", str(cert))
+        known = look.status(place.root)["prefect"]
+        server.shutdown()
+    assert refused["answers"] is False
+    assert "CERTIFICATE_VERIFY_FAILED" in refused["problem"]
+    assert known["answers"] is True, known["problem"]
 
 
 def test_the_services_of_up_are_asked_and_their_secrets_read(place, monkeypatch):
