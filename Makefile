@@ -12,6 +12,7 @@ DATA ?= $(CORPUSMILL_TEST_DATA)
 .PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-dedup bench-incremental bench-kills bench-train bench-train-kills bench-journal bench-outage bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown bench-up real-pages lock clean
 .PHONY: run test test-slow test-data test-gpu test-browser test-services check format image-cpu image-cuda image-pins golden bench bench-build bench-dedup bench-incremental bench-cancel bench-kills bench-train bench-train-kills bench-journal bench-outage bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown real-pages lock clean
 .PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-dedup bench-incremental bench-kills bench-train bench-train-kills bench-journal bench-outage bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown bench-ray bench-overhead real-pages lock clean
+.PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-dedup bench-incremental bench-kills bench-train bench-train-kills bench-journal bench-outage bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown bench-soak real-pages lock clean
 
 run: $(READY)
 	$(BIN)/corpusmill run
@@ -126,6 +127,9 @@ bench-train-kills: $(READY)
 # A training that is cancelled as Prefect's UI does it: seconds until no process of it is left. About three minutes.
 bench-cancel: $(READY)
 	$(BIN)/python tests/benchmarks/bench_cancel.py
+# Thirty scheduled refreshes of a site that changes, with kills of worker, servers, runs and database; about half an hour.
+bench-soak: $(READY)
+	$(BIN)/python tests/benchmarks/bench_soak.py
 
 bench-kills: $(READY)
 	$(BIN)/python tests/benchmarks/bench_kills.py
