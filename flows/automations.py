@@ -22,7 +22,7 @@ HEARTBEAT_SECONDS = 30
 _SILENCE = timedelta(seconds=3 * HEARTBEAT_SECONDS)
 _START_PATIENCE = timedelta(minutes=10)
 """For a process to begin a run that a worker took: importing everything takes seconds, a container's image minutes."""
-_ENDS = frozenset(f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut"))
+_ENDS = frozenset(f"prefect.flow-run.{name}" for name in ("Completed", "Superseded", "Failed", "Cancelled", "Crashed"))
 _LIVES = frozenset(f"prefect.flow-run.{name}" for name in ("AwaitingRetry", "Scheduled", "Pending", "Running"))
 _SETTLING = timedelta(seconds=60)
 """Between a crash and the next try. A worker reports a process that was killed twice, half a minute apart on a busy
