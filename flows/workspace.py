@@ -12,6 +12,7 @@ takedowns/  certificates of take-downs; takedowns.jsonl who asked for them, outp
 mlflow.db mlartifacts/ prefect/   the trackers' own files
 state.json  what runs, how the last runs ended, counters for monitors
 lock        held by the one run that may write
+up.lock up.json logs/ auth/   who runs the services, where they answer, what they say, what they ask for (`corpusmill up`)
 """
 
 import fcntl
