@@ -102,4 +102,4 @@ elif ! lasts || [ "$names" != "$(cat "$ca/names" 2>/dev/null)" ]; then
   rm -f "$ca/proxy.key" "$ca/proxy.csr" "$ca/extensions"
   printf '%s' "$names" >"$ca/names"
 fi
-echo "secrets are in $folder; people log in to both pages as admin, with prefect_password and mlflow_admin_password"
+echo "secrets are in $folder; Prefect asks people for the text of prefect_auth, MLflow for admin and mlflow_admin_password"

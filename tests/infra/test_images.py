@@ -101,7 +101,7 @@ def test_what_is_copied_is_let_into_the_build() -> None:
 def wanted(*torch_wheels: str) -> dict[str, str]:
     namespace: dict[str, object] = {"__name__": "wanted"}
     exec(compile((INFRA / "images" / "wanted.py").read_text(encoding="utf-8"), "wanted.py", "exec"), namespace)
-    lines = namespace["wanted"](PROJECT, LOCK, list(torch_wheels), ["services"])  # type: ignore[operator]
+    lines = namespace["wanted"](PROJECT, LOCK, list(torch_wheels), ["services", "broker"])  # type: ignore[operator]
     return {normalised(line.split("==")[0]): line.split("==")[1] for line in lines}
 
 

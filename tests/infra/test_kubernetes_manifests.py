@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -236,3 +237,23 @@ def test_services_and_ingress_lead_to_ports_that_are_there() -> None:
 
 def test_no_manifest_holds_a_secret() -> None:
     assert not [each for each in OBJECTS if each["kind"] == "Secret"]
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl; no cluster")
+def test_the_secret_is_made_of_what_the_script_makes_but_not_of_the_authoritys_key(tmp_path: Path) -> None:
+    subprocess.run([INFRA / "secrets.sh", tmp_path / "secrets"], check=True, capture_output=True)
+    command = ["kubectl", "create", "secret", "generic", "corpusmill", "--dry-run=client", "--output=json"]
+    done = subprocess.run(
+        [*command, f"--from-file={tmp_path / 'secrets'}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    keys = json.loads(done.stdout)["data"].keys()
+    mounted = {
+        item["key"]
+        for workload in WORKLOADS
+        for volume in pod(workload)["volumes"]
+        if "secret" in volume
+        for item in volume["secret"]["items"]
+    }
+    assert mounted <= keys
+    assert not {"ca.key", "ca"} & keys

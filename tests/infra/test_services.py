@@ -24,6 +24,8 @@ from flow_inputs import article_records, write_recipe, write_warc
 from object_storage import s3_server
 from services import Services, found, missing, processes_that_mention, services
 
+from flows import cli
+
 pytestmark = [
     pytest.mark.services,
     pytest.mark.timeout(900),
@@ -63,6 +65,11 @@ def stack(s3: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service
         stack.start("worker-cpu", "worker-gpu")
         if found("caddy"):
             stack.start("proxy")
+        if any(
+            command.callback is not None and command.callback.__name__ == "metrics"
+            for command in cli.app.registered_commands
+        ):
+            stack.start("metrics")
         yield stack
 
 
@@ -86,6 +93,12 @@ class Prefect:
         data = None if body is None else json.dumps(body).encode()
         with urllib.request.urlopen(urllib.request.Request(self._url + path, data, headers), timeout=30) as answer:
             return json.loads(answer.read() or "null")
+
+    def text(self, path: str) -> str:
+        """GET of what is not JSON."""
+        request = urllib.request.Request(self._url + path, headers={"Authorization": self._authorization})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return str(answer.read().decode())
 
     def runs(self, flow: str, state: str | None = None) -> list[dict[str, Any]]:
         body: dict[str, Any] = {"flows": {"name": {"any_": [flow]}}, "sort": "EXPECTED_START_TIME_ASC"}
@@ -154,6 +167,15 @@ def test_servers_ask_for_a_password(stack: Services) -> None:
         urllib.request.urlopen(f"http://{stack.address('mlflow', 5000)}/api/2.0/mlflow/experiments/get?experiment_id=0")
     with pytest.raises(AssertionError):
         assert stack.run("worker-cpu", "prefect", "work-pool", "ls", CORPUSMILL_SECRETS="").returncode == 0
+
+
+def test_prometheus_is_answered(stack: Services, prefect: Prefect) -> None:
+    assert "prefect_events_emitted_total" in prefect.text("/metrics")
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        Prefect(stack, "wrong").text("/metrics")
+    if "metrics" in stack.running:
+        with urllib.request.urlopen(f"http://{stack.address('metrics', 9310)}/metrics", timeout=30) as answer:
+            assert "corpusmill_build_info" in answer.read().decode()
 
 
 def test_a_scheduled_run_goes_through_all_of_them(
