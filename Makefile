@@ -7,10 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA ?= $(CORPUSMILL_TEST_DATA)
 
-.PHONY: run test test-slow test-data test-gpu test-browser test-services image-pins check audit golden format bench bench-build bench-agreement bench-extract bench-signals bench-pii bench-takedown bench-keywords bench-dedup bench-incremental bench-outage bench-memory bench-crawl bench-toxicity bench-frontier bench-perplexity bench-train bench-train-kills bench-soak bench-cancel bench-kills bench-watch bench-journal bench-up bench-ray bench-overhead real-pages lock clean image-cpu image-cuda
-.PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-dedup bench-incremental bench-cancel bench-kills bench-train bench-train-kills bench-journal bench-outage bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown real-pages lock clean
-.PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-dedup bench-incremental bench-kills bench-train bench-train-kills bench-journal bench-outage bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown bench-up real-pages lock clean
-.PHONY: run test test-slow test-data test-gpu test-browser check format golden bench bench-build bench-dedup bench-incremental bench-kills bench-train bench-train-kills bench-journal bench-outage bench-memory bench-crawl bench-frontier bench-toxicity bench-perplexity bench-extract bench-signals bench-agreement bench-pii bench-keywords bench-takedown bench-soak real-pages lock clean
+.PHONY: run test test-slow test-data test-gpu test-browser test-services image-cpu image-cuda image-pins check audit golden format bench bench-build bench-agreement bench-extract bench-signals bench-pii bench-takedown bench-keywords bench-dedup bench-incremental bench-outage bench-memory bench-crawl bench-toxicity bench-frontier bench-perplexity bench-train bench-train-kills bench-cancel bench-soak bench-kills bench-watch bench-journal bench-up bench-ray bench-overhead real-pages lock clean
 
 run: $(READY)
 	$(BIN)/corpusmill run
