@@ -178,7 +178,7 @@ def test_prometheus_asks_what_is_there() -> None:
             host = target.split(":")[0]
             if host != "127.0.0.1":
                 assert set(SERVICES[host]["networks"]) & set(SERVICES["prometheus"]["networks"]), target
-    (rules,) = read_yaml((INFRA / "prometheus" / "rules.yml").read_text(encoding="utf-8"))
+    (rules,) = read_yaml((INFRA / "prometheus" / "services.yaml").read_text(encoding="utf-8"))
     for group in rules["groups"]:
         for rule in group["rules"]:
             assert rule["annotations"].keys() == {"summary", "action"}
@@ -192,7 +192,7 @@ def test_promtool_takes_the_configuration(tmp_path: Any) -> None:
     (tmp_path / "password").write_text("x")
     (tmp_path / "prometheus.yml").write_text(
         text.replace("/run/secrets/prefect_password", str(tmp_path / "password")).replace(
-            "/etc/prometheus/rules.yml", str(INFRA / "prometheus" / "rules.yml")
+            "/etc/prometheus/", f"{INFRA / 'prometheus'}/"
         )
     )
     done = subprocess.run(
