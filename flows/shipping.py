@@ -196,8 +196,8 @@ class Shipper:
         A server that gives no answer for 10 s is given up, and any after 30 s in all; a file is never waited for in vain.
         Whoever was asked to stop is hurried: 4 s in all.
         """
-        sys.setswitchinterval(self._usual_turn_seconds)
         silence, in_all = (_HURRIED_SECONDS, _HURRIED_SECONDS) if is_hurried else (_SILENCE_SECONDS, _END_SECONDS)
+        sys.setswitchinterval(self._usual_turn_seconds)
         self._finish = finish
         began = self._answered_at = time.monotonic()
         self._ending.set()

@@ -252,7 +252,7 @@ def test_of_runs_that_were_due_while_no_worker_was_up_one_does_the_work(
     made = site()
     known = client.read_deployment_by_name(f"refresh/{made.name}")
     quick = DeploymentScheduleUpdate(
-        schedule=IntervalSchedule(interval=timedelta(seconds=5)), active=True, slug="quick"
+        schedule=IntervalSchedule(interval=timedelta(seconds=20)), active=True, slug="quick"
     )
     client.update_deployment(known.id, DeploymentUpdate(schedules=[quick], paused=False))
 
@@ -265,7 +265,7 @@ def test_of_runs_that_were_due_while_no_worker_was_up_one_does_the_work(
     work("cpu")
     ends = {"Completed", "Superseded"}
     wait_for(
-        "end of all", lambda: all(state_of(client, run_id) in ends for run_id in due if _is_there(client, run_id)), 240
+        "end of all", lambda: all(state_of(client, run_id) in ends for run_id in due if _is_there(client, run_id)), 400
     )
     states = [state_of(client, run_id) for run_id in due if _is_there(client, run_id)]
     assert states.count("Completed") == 1, states
