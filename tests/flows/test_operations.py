@@ -111,7 +111,7 @@ def test_a_night(site: Any, client: SyncPrefectClient, work: Any) -> None:
     (training,) = wait_for("training", lambda: runs_of(client, f"train/{made.name}"))
     wait_for_state(client, training.id, "Completed")
     assert "Training begins." in (made.model_folder() / "train.log").read_text()
-    assert "Training begins." in logs_of(client, training.id)
+    wait_for("its lines in Prefect's log", lambda: "Training begins." in logs_of(client, training.id), 30)
     (evaluation,) = wait_for("evaluation", lambda: runs_of(client, f"evaluate/{made.name}"))
     wait_for_state(client, evaluation.id, "Completed")
 
