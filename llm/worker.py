@@ -105,7 +105,7 @@ def _printer() -> OnReport:
         nonlocal shown_at
         if not isinstance(report, StepReport):
             print(f"step {report.step:,}: {report.kind}: {report.message}", flush=True)  # noqa: T201
-        elif time.monotonic() - shown_at >= _LINE_SECONDS:
+        elif report.loss is not None and time.monotonic() - shown_at >= _LINE_SECONDS:
             shown_at = time.monotonic()
             figures = {"loss": report.loss, "tokens_per_second": report.tokens_per_second}
             told = ", ".join(f"{name} {value:,.4g}" for name, value in figures.items() if value is not None)

@@ -32,6 +32,7 @@ TRAINING = {
     "max_steps": 10_000_000,
     "eval_every_steps": 1000,
     "checkpoint_every_steps": 1000,
+    "spike_sigmas": None,  # it would go back past bad data, and the journal's newest step not be the training's
 }
 
 

@@ -173,3 +173,12 @@ def test_the_file_that_is_checked_in_names_flows_that_are_there() -> None:
         flow = load_flow_from_entrypoint(each["entrypoint"], use_placeholder_flow=False)
         assert not flow.retries, "Prefect's flow retries lose the deployment's concurrency slot"
         assert each["parameters"].keys() <= flow.parameters.properties.keys()
+
+
+def test_without_a_server_that_stays_up_nothing_is_deployed(main: Callable[..., Any]) -> None:
+    done = main("deploy")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(
+        "corpusmill: PREFECT_API_URL: got none, wanted the address of a Prefect server that stays up"
+    )
+    assert done.err.count("\n") == 1

@@ -27,7 +27,13 @@ from llm.journal import JOURNAL, read
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
 
-LONG = {**SMALL["training"], "max_steps": 200_000, "eval_every_steps": 1000, "checkpoint_every_steps": 500}
+LONG = {
+    **SMALL["training"],
+    "max_steps": 200_000,
+    "eval_every_steps": 1000,
+    "checkpoint_every_steps": 500,
+    "spike_sigmas": None,  # it would go back past bad data, and steps be done again
+}
 """A training that ends in no test."""
 
 
@@ -108,8 +114,8 @@ def test_a_night(site: Any, client: SyncPrefectClient, work: Any) -> None:
     assert (decision["is_to_train"], decision["reason"]) == (True, "no model was trained yet")
     (training,) = wait_for("training", lambda: runs_of(client, f"train/{made.name}"))
     wait_for_state(client, training.id, "Completed")
-    log = (made.model_folder() / "train.log").read_text()
-    assert "checkpoint_written" in log
+    assert "Training begins." in (made.model_folder() / "train.log").read_text()
+    wait_for("its lines in Prefect's log", lambda: "Training begins." in logs_of(client, training.id), 30)
     (evaluation,) = wait_for("evaluation", lambda: runs_of(client, f"evaluate/{made.name}"))
     wait_for_state(client, evaluation.id, "Completed")
 
@@ -118,15 +124,11 @@ def test_a_night(site: Any, client: SyncPrefectClient, work: Any) -> None:
     decision = json.loads((made.place.report_folder(made.name) / "train_decision.json").read_text())["values"]
     assert (decision["is_to_train"], decision["share"]) == (False, 0.0)
 
-    url = json.loads(json.dumps("http://harbour.test/"))
-    taken = start_run(
-        client,
-        f"takedown/{made.name}",
-        {"scope": "domain", "value": "harbour.test", "reason": "asked for", "by": "a person"},
-    )
-    wait_for_state(client, taken, "Completed")
+    url = article_records()[3].split(b"WARC-Target-URI: ")[1].split(b"\r\n")[0].decode()
+    asked = {"scope": "url", "value": url, "reason": "asked for", "by": "a person"}
+    wait_for_state(client, start_run(client, f"takedown/{made.name}", asked), "Completed")
     (certificate,) = made.place.takedown_folder.glob("*.md")
-    assert "harbour.test" in certificate.read_text(), url
+    assert url in certificate.read_text()
 
     backups = made.place.root.parent / "backups"
     kept = start_run(client, f"maintenance/{made.name}", {"backup_folder": str(backups), "keep_days": 0})
