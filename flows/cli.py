@@ -53,6 +53,10 @@ app.add_typer(takedown_app, name="takedown")
 RecipePath = Annotated[
     Path | None, typer.Argument(metavar="RECIPE", help="Recipe (YAML); the embedded demo if left out.")
 ]
+AlertBlock = Annotated[
+    str | None,
+    typer.Option("--alert-block", metavar="TYPE/NAME", help="Prefect block that alerts leave by: it holds the secret."),
+]
 WorkspacePath = Annotated[
     Path | None,
     typer.Option(
@@ -259,12 +263,7 @@ def deploy(
         str | None, typer.Option("--timezone", help="Time zone of the schedules. Default: UTC.")
     ] = None,
     paused: Annotated[bool, typer.Option("--paused", help="Create the schedules switched off.")] = False,
-    alert_block: Annotated[
-        str | None,
-        typer.Option(
-            "--alert-block", metavar="TYPE/NAME", help="Prefect block that alerts leave by: it holds the secret."
-        ),
-    ] = None,
+    alert_block: AlertBlock = None,
     as_json: AsJson = False,
 ) -> None:
     """Create or update work pools, deployments and automations for a recipe on the server at PREFECT_API_URL.
@@ -619,6 +618,7 @@ def up(
         str | None, typer.Option("--cron", help="When to refresh, as in cron; the deployment's own if left out.")
     ] = None,
     timezone: Annotated[str | None, typer.Option("--timezone", help="Time zone of --cron.")] = None,
+    alert_block: AlertBlock = None,
     as_json: AsJson = False,
 ) -> None:
     """Run everything on this machine until stopped: Prefect, MLflow, a worker for each pool, the recipe's deployments.
@@ -639,7 +639,8 @@ def up(
         run_now=run_now,
         cron=cron,
         timezone=timezone,
-        has_metrics="metrics" in {command.callback.__name__ for command in app.registered_commands if command.callback},
+        has_metrics=True,
+        alert_block=alert_block,
     )
     run_services(options, _place(workspace), as_json=as_json)
 

@@ -62,7 +62,7 @@ def _read_file(path: Path) -> list[dict[str, Any]]:
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"got no deployments from {path} ({type(error).__name__}: {error}), wanted the file that comes with the "
-            "source: install corpusmill from a checkout with `pip install -e .`, or pass --file."
+            "source: install corpusmill from a checkout with `pip install -e .`."
         ) from error
 
 

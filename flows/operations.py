@@ -248,18 +248,18 @@ def maintenance(
     wait_minutes: WaitMinutes = _WAIT_MINUTES,
     max_hours: MaxHours = _DAY,
 ) -> Summary | State[Any]:
-    """Back up ledgers and records, read everything again, remove what nothing needs, close runs that were killed."""
+    """Read everything again, remove what nothing needs, back up ledgers and records, close runs that were killed."""
     if (ended := nothing_to_do(is_periodic=True)) is not None:
         return ended
     with _operation(recipe, workspace, wait_minutes, max_hours) as (settings, place, wanted, _store):
         found: Summary = {"workspace": str(settings.workspace)}
-        if backup_folder is not None:
-            found["backup"] = _as_task("back up", lambda: backup.back_up(place, Path(backup_folder), num_backups))
         found["verified"] = _as_task("verify", lambda: verification.verify(settings.workspace))
         collect = takedowns.collect_garbage
         found["collected"] = _as_task(
             "collect garbage", lambda: collect(settings.workspace, keep_days=keep_days, is_dry=False)
         )
+        if backup_folder is not None:  # last, so that no copy has records of what was just removed
+            found["backup"] = _as_task("back up", lambda: backup.back_up(place, Path(backup_folder), num_backups))
         found["closed"] = _as_task("close stale runs", lambda: runs.end_left_runs(settings, place))
         _watch_disk(wanted, place, min_free_gib)
         _watch_damage(wanted, place, found["verified"])

@@ -81,7 +81,7 @@ def test_what_could_unpickle_is_told_not_to():
                 wrong.append(f"{path}:{call.lineno}: {name} in place of yaml.safe_load")
             if has(call, "shell", value=True) or name in ("os.system", "os.popen"):
                 wrong.append(f"{path}:{call.lineno}: a shell")
-            if last == "extractall":
+            if last == "extractall" and not has(call, "filter", value="data"):
                 wrong.append(f"{path}:{call.lineno}: an archive is unpacked whole")
     assert not wrong, "\n".join(wrong)
 

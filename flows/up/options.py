@@ -36,6 +36,8 @@ class Options:
     run_now: bool = False
     cron: str | None = None
     timezone: str | None = None
+    alert_block: str | None = None
+    """Prefect block, TYPE/NAME, that alerts leave by."""
 
     @property
     def is_beyond_loopback(self) -> bool:
@@ -68,6 +70,7 @@ def options_of(
     cron: str | None,
     timezone: str | None,
     has_metrics: bool,
+    alert_block: str | None = None,
 ) -> Options:
     """What the command was asked for. Ports are Prefect's, MLflow's and that of metrics. Raises ConfigError."""
     load_recipe(recipe).check_files()
@@ -90,6 +93,7 @@ def options_of(
         run_now=run_now,
         cron=cron,
         timezone=timezone,
+        alert_block=alert_block,
     )
 
 

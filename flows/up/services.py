@@ -108,6 +108,7 @@ def deploy_command(options: Options, place: Workspace) -> tuple[str, ...]:
     command += ("--workspace", str(place.root))
     command += ("--cron", options.cron) if options.cron is not None else ()
     command += ("--timezone", options.timezone) if options.timezone is not None else ()
+    command += ("--alert-block", options.alert_block) if options.alert_block is not None else ()
     return command
 
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import signal
@@ -50,6 +51,17 @@ class Demo:
     workspace: Path
     summary: dict[str, Any]
     err: str
+
+
+@pytest.fixture(autouse=True)
+def own_log_handlers() -> Iterator[None]:
+    """What a command in this process set up to log by goes with its test, whose stderr is closed then."""
+    root = logging.getLogger()
+    before = list(root.handlers)
+    yield
+    for handler in root.handlers[:]:
+        if handler not in before and type(handler) is logging.StreamHandler:
+            root.removeHandler(handler)
 
 
 def environment(**changes: str) -> dict[str, str]:

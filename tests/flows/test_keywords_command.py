@@ -94,7 +94,7 @@ def test_what_is_wrong_is_one_line_and_code_2(main: Main, tmp_path: Path) -> Non
         ([bare], "compliance.lexicons: got none"),
         ([missing], "no.txt"),
         ([url], "not fetched yet"),
-        ([good, "--schema", good], "got schema a.tsv without a line of the columns"),
+        ([good, "--schema", good], "got schema a.tsv without a first line of columns"),
     ):
         ended = main("keywords", "coverage", *arguments)
         assert ended.code == 2, arguments

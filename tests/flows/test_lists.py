@@ -129,7 +129,10 @@ def test_a_list_that_was_edited_in_the_workspace_is_not_used(site: CountedSite, 
     ("compliance", "message"),
     [
         ({"blocked_urls": ["ftp://a.example/x"]}, "compliance.blocked_urls: got 'ftp://a.example/x'"),
-        ({"blocked_urls": ["https://me:secret@a.example/x"]}, "wanted one without: take the credentials out"),
+        (
+            {"blocked_urls": ["https://me:secret@a.example/x"]},
+            "got a URL with a user name, wanted no secret in a recipe: take the credentials out",
+        ),
         ({"allow_addresses": ["nowhere"]}, "compliance.allow_addresses"),
         ({"max_list_age_hours": 0}, "compliance.max_list_age_hours: got 0, wanted above 0"),
     ],

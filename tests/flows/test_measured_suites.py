@@ -79,7 +79,7 @@ def test_a_suite_that_is_measured_is_searched_for_in_documents_too(tmp_path):
         ({**TEXTS, "path": "none.jsonl"}, r"evaluation.suites .texts.: path: got .*none.jsonl, wanted a file"),
         (
             {**TEXTS, "path": "recipe.yaml"},
-            r"evaluation.suites .texts.: path: got recipe.yaml, wanted a name that ends in",
+            r"evaluation.suites .texts.: path: got recipe.yaml, wanted an ending of",
         ),
         ({**TEXTS, "path": "https://a.example/x.jsonl"}, r"evaluation.suites.0.path: got .*fetch it first"),
     ],

@@ -350,7 +350,7 @@ def test_a_recipe_names_the_folder_and_what_labels_mean(tmp_path):
         ("{entity_model: ner, entity_kinds: {PER: email}}", r"pii.entity_kinds: got 'email' for 'PER', wanted one of person, address"),
         ("{entity_model: ner, entity_min_score: 2}", "pii.entity_min_score: got 2.0, wanted a probability"),
         ("{entity_kinds: {PER: person}}", "pii.entity_kinds: got it without pii.entity_model"),
-        ("{redact: [person]}", "pii: got kind 'person', which only a model finds, without pii.entity_model"),
+        ("{redact: [person]}", "pii: got kind 'person', which only a model finds, wanted pii.entity_model"),
         ("{drop: [address]}", "pii: got kind 'address', which only a model finds"),
         ("{entity_modell: ner}", "pii.entity_modell: got an unknown key.*entity_model"),
         ("{entity_model: 3}", "pii.entity_model: got 3, wanted a valid string"),

@@ -133,7 +133,7 @@ def test_coverage_counts_distinct_terms_and_promises_nothing():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("x\n", "without a line"),
+        ("x\n", "without a first line"),
         ("category\tmin_terms\tname_zh\tname_en\na\tmany\tx\ty\n", "in line 2"),
         ("category\tmin_terms\tname_zh\tname_en\na\t1\tx\ty\na\t1\tx\ty\n", "twice"),
     ],
