@@ -34,8 +34,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "flows" / "up"))
 from postgres_server import PASSWORD, USER, PostgresServer, postgres_server
 from up_processes import belonging, environment
 
-INTERVAL_SECONDS = 30.0
-KILL_PROBABILITY = 0.6
+INTERVAL_SECONDS = 25.0
+KILL_PROBABILITY = 0.7
 MAX_REFRESH_SECONDS = 600.0
 """Until a refresh that saw the site's newest change must have ended, kills and all."""
 MAX_GROWTH = 1.15
@@ -45,7 +45,7 @@ VICTIMS = {
     "worker": "worker start",
     "prefect server": "server start",
     "mlflow server": "mlflow",
-    "flow run": "prefect.flow_engine",
+    "flow run": "prefect.engine",
     "database": "",
 }
 WORDS = [
@@ -266,7 +266,7 @@ def soak(
             site.change(rng)
         changed_at = time.time()
         name = rng.choice(sorted(VICTIMS)) if rng.random() < KILL_PROBABILITY else None
-        kill_at = changed_at + rng.uniform(0, INTERVAL_SECONDS + 8)
+        kill_at = changed_at + rng.uniform(0, 0.8 * INTERVAL_SECONDS)
         while not landed(api, deployment, changed_at):
             if name is not None and time.time() > kill_at:
                 kills[name] += kill(root, name, database)
