@@ -1,6 +1,6 @@
 """Quick questions to servers that may be slow, dead or locked: an answer within seconds, or a sentence that says why there is none.
 
-For `corpusmill status`, which must not import Prefect or MLflow (seconds) to ask them a handful of things.
+For `corpusmill status` and `up`, which must not import Prefect or MLflow (seconds) to ask them a handful of things.
 """
 
 import base64
@@ -11,7 +11,7 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,7 +35,7 @@ def ask_prefect(api_url: str, authorization: str | None, now: datetime) -> dict[
     `authorization` is user:password. Raises TerminalError where it does not answer in time, or not as Prefect does.
     """
     name = f"the Prefect server at {redactor().text(api_url)}"
-    _within(_SIGN_OF_LIFE_SECONDS, name, lambda: _ask(f"{api_url}/health", authorization))
+    _within(_SIGN_OF_LIFE_SECONDS, name, lambda: ask(f"{api_url}/health", authorization))
     since = (now - _LOOK_BACK).isoformat()
 
     def runs(types: list[str], sort: str, **more: Any) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def ask_prefect(api_url: str, authorization: str | None, now: datetime) -> dict[
     }
 
     def ask_all() -> dict[str, Any]:
-        return {each: _ask(f"{api_url}/{kind}/filter", authorization, body) for each, (kind, body) in questions.items()}
+        return {each: ask(f"{api_url}/{kind}/filter", authorization, body) for each, (kind, body) in questions.items()}
 
     return _within(_ANSWER_SECONDS, name, ask_all)
 
@@ -64,7 +64,7 @@ def ask_champions(tracking_uri: str, authorization: str | None) -> list[dict[str
         return []  # another database, which only MLflow knows how to reach
     name = f"the MLflow server at {redactor().text(tracking_uri)}"
     url = f"{tracking_uri.rstrip('/')}/api/2.0/mlflow/registered-models/search?max_results=100"
-    found = _within(_SIGN_OF_LIFE_SECONDS, name, lambda: _ask(url, authorization))
+    found = _within(_SIGN_OF_LIFE_SECONDS, name, lambda: ask(url, authorization))
     return [
         {"name": model["name"], "version": str(alias["version"])}
         for model in found.get("registered_models", [])
@@ -88,7 +88,12 @@ def _champions_in(path: Path) -> list[dict[str, str]]:
         db.close()
 
 
-def _ask(url: str, authorization: str | None, body: Mapping[str, Any] | None = None) -> Any:
+def ask(url: str, authorization: str | None, body: Any = None, *, seconds: float = _ANSWER_SECONDS) -> Any:
+    """What a server answers, as JSON has it; None for an empty answer. A `body` makes it a POST.
+
+    `authorization` is user:password; a user name in the address goes first. No proxy stands before this machine's own
+    servers. Raises OSError (HTTPError is one) or ValueError.
+    """
     parts = urllib.parse.urlsplit(url)
     headers = {"Accept": "application/json", "Content-Type": "application/json"}
     if parts.username is not None:  # a user name in the address, as proxies and people put it there
@@ -107,8 +112,9 @@ def _ask(url: str, authorization: str | None, body: Mapping[str, Any] | None = N
             context.load_verify_locations(path)
         handlers.append(urllib.request.HTTPSHandler(context=context))
     opener = urllib.request.build_opener(*handlers)
-    with opener.open(request, timeout=_ANSWER_SECONDS) as answer:
-        return json.loads(answer.read(_MAX_ANSWER_BYTES))
+    with opener.open(request, timeout=seconds) as answer:
+        text = answer.read(_MAX_ANSWER_BYTES)
+    return json.loads(text) if text else None
 
 
 def _within(seconds: float, name: str, call: Callable[[], T]) -> T:

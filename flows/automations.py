@@ -2,7 +2,7 @@
 
 A run whose process is gone is told by its heartbeats: three are missing (Prefect does nothing about that by itself), so
 it is set to Crashed. A run that no process takes up is told likewise. A crashed run is scheduled again a minute later, so that a
-worker of its pool takes it up where it stopped; a run does not let that happen for ever (`turns.MAX_CRASHES`).
+worker of its pool takes it up where it stopped; a run does not let that happen for ever (`MAX_CRASHES`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,6 +27,8 @@ _LIVES = frozenset(f"prefect.flow-run.{name}" for name in ("AwaitingRetry", "Sch
 _SETTLING = timedelta(seconds=60)
 """Between a crash and the next try. A worker reports a process that was killed twice, half a minute apart on a busy
 machine: the second time would be the end of a run that goes on again, and begin a third."""
+MAX_CRASHES = 5
+"""Of a run, after which it counts as one that crashes whatever it runs on, and is left for a person to look at."""
 _TAG = "corpusmill"
 
 

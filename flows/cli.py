@@ -639,7 +639,6 @@ def up(
         run_now=run_now,
         cron=cron,
         timezone=timezone,
-        has_metrics=True,
         alert_block=alert_block,
     )
     run_services(options, _place(workspace), as_json=as_json)

@@ -27,7 +27,7 @@ from flows.results import write_result
 from flows.run_state import recorded
 from flows.settings import Settings, read_settings
 from flows.time_limit import time_limit
-from flows.turns import nothing_to_do, show_waiting
+from flows.turns import end_lost_runs, nothing_to_do, show_waiting
 from flows.waiting import writing_in_turn
 from flows.workspace import Workspace, held_lock
 from pipelines.digest import digest_value
@@ -281,6 +281,8 @@ def _operation(
         writing_in_turn(place, wait_minutes * 60, on_wait) as store,
     ):
         on_wait(None)
+        for name in end_lost_runs(settings.workspace):
+            _logger.warning("%s was left running by a process that is gone: it has crashed.", name)
         with _recorded(place, wanted, recipe):
             yield settings, place, wanted, store
 

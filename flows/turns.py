@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -10,20 +12,23 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
+    FlowRunFilterParentFlowRunId,
     FlowRunFilterStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.runtime import flow_run
-from prefect.states import Cancelled, Completed, Running
+from prefect.states import Cancelled, Completed, Crashed, Running
 
+from flows.automations import MAX_CRASHES
 from pipelines.errors import TerminalError
 
 _logger = logging.getLogger(__name__)
 
-MAX_CRASHES = 5
-"""Of a run, after which it counts as one that crashes whatever it runs on."""
+_BEGINNING = timedelta(seconds=120)
+"""For a run to get from its start to the workspace, or to say that it waits for it."""
+_LOST = "Its process is gone: another run has the workspace for itself."
 
 
 class CrashLoopError(TerminalError):
@@ -75,6 +80,36 @@ def _later_run(client: SyncPrefectClient, run_id: UUID) -> str | None:
         limit=20,
     )
     return next((each.name for each in later if each.id != run.id and each.state_name != "Superseded"), None)
+
+
+def end_lost_runs(workspace: Path) -> list[str]:
+    """Set to Crashed the runs that say they write a workspace which this run has for itself; gives their names.
+
+    Their processes are gone: one that was killed before its first heartbeat, or with its worker and server, is told by
+    nothing else, and one below another run by nobody. Call it with the workspace held. A run that waits for its turn says
+    so, and one that began a moment ago may not have got to it.
+    """
+    if not flow_run.id:
+        return []
+    own = UUID(flow_run.id)
+    begun = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])))
+    before = datetime.now(UTC) - _BEGINNING
+    with get_client(sync_client=True) as client:
+        below = client.read_flow_runs(
+            flow_run_filter=begun.model_copy(update={"parent_flow_run_id": FlowRunFilterParentFlowRunId(any_=[own])})
+        )
+        others = client.read_flow_runs(
+            flow_run_filter=begun.model_copy(update={"start_time": FlowRunFilterStartTime(before_=before)})
+        )
+        lost = {run.id: run for run in below}  # of the same run, before it crashed
+        lost |= {run.id: run for run in others if _writes(run, workspace) and run.id != own}
+        for run_id in lost:
+            client.set_flow_run_state(run_id, Crashed(message=_LOST))
+    return sorted(run.name for run in lost.values())
+
+
+def _writes(run: FlowRun, workspace: Path) -> bool:
+    return run.state_name == Running().name and run.parameters.get("workspace") == str(workspace)
 
 
 @contextmanager

@@ -42,8 +42,7 @@ class Addresses:
     prefect_api: str
     prefect_ui: str
     mlflow: str
-    metrics: str | None
-    """None where nothing exports metrics."""
+    metrics: str
     credentials: str | None
     """The file that commands read the secrets from; None where the servers ask for none."""
 

@@ -1,12 +1,10 @@
 """The few calls to Prefect's API that `up` makes itself: over HTTP, since importing Prefect takes seconds and memory."""
 
-import base64
-import json
 import urllib.error
-import urllib.request
 from dataclasses import dataclass, field
 from typing import Any
 
+from flows.asking import ask
 from pipelines.errors import TransientError
 
 _ANSWER_SECONDS = 20.0
@@ -30,15 +28,8 @@ class PrefectApi:
         return self._ask(path, body)
 
     def _ask(self, path: str, body: Any) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(  # noqa: S310 - our own server
-            f"{self.url}{path}", data=data, headers={"Content-Type": "application/json"}
-        )
-        if self.auth is not None:
-            request.add_header("Authorization", f"Basic {base64.b64encode(self.auth.encode()).decode()}")
         try:
-            with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS) as answer:  # noqa: S310
-                text = answer.read()
+            return ask(f"{self.url}{path}", self.auth, body, seconds=_ANSWER_SECONDS)
         except urllib.error.HTTPError as error:
             told = error.read(500).decode("utf-8", "replace")
             raise TransientError(
@@ -46,24 +37,25 @@ class PrefectApi:
             ) from error
         except (OSError, ValueError) as error:
             raise TransientError(f"got no answer from Prefect at {path} ({error}), wanted one: see its log.") from error
-        return json.loads(text) if text else None
 
 
 def answers(url: str, seconds: float) -> bool:
     """Whether a server says 200."""
     try:
-        with urllib.request.urlopen(url, timeout=seconds):  # noqa: S310 - our own server
-            return True
-    except (OSError, ValueError):
+        ask(url, None, seconds=seconds)
+    except OSError:
         return False
+    except ValueError:  # an answer, and no JSON
+        return True
+    return True
 
 
 def refuses_strangers(url: str) -> bool:
     """Whether a server says 401 to who has no password."""
     try:
-        with urllib.request.urlopen(url, timeout=_ANSWER_SECONDS):  # noqa: S310 - our own server
-            return False
+        ask(url, None, seconds=_ANSWER_SECONDS)
     except urllib.error.HTTPError as error:
         return error.code == _UNAUTHORIZED
     except (OSError, ValueError):
         return False
+    return False

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from flows.automations import MAX_CRASHES
 from flows.up.api import PrefectApi
 from pipelines.errors import TransientError
 
 _PAGE = 200
 _UNFINISHED = ("RUNNING", "PENDING", "CANCELLING")
-_MAX_ATTEMPTS = 5
-"""A run that was begun so often is left as it is, for a person to look at."""
 _MESSAGE = "Its process ended with corpusmill up."
 
 
@@ -51,7 +50,7 @@ def _end(api: PrefectApi, run: dict[str, Any]) -> bool:
     elif state != "CRASHED":
         return False
     is_own = run.get("deployment_id") is not None and run.get("parent_task_run_id") is None
-    return is_own and int(run.get("run_count") or 0) < _MAX_ATTEMPTS
+    return is_own and int(run.get("run_count") or 0) < MAX_CRASHES
 
 
 def _schedule(api: PrefectApi, run: dict[str, Any]) -> None:

@@ -28,8 +28,8 @@ class Options:
     host: str
     prefect_port: int
     mlflow_port: int
-    metrics_port: int | None
-    """None where no metrics are exported. They stay on loopback."""
+    metrics_port: int
+    """Metrics stay on loopback, wherever the servers listen."""
     postgres: Postgres | None = field(default=None, repr=False)
     artifacts: str | None = None
     """s3://BUCKET/PREFIX, where MLflow keeps artifacts; None keeps them in the workspace."""
@@ -69,7 +69,6 @@ def options_of(
     run_now: bool,
     cron: str | None,
     timezone: str | None,
-    has_metrics: bool,
     alert_block: str | None = None,
 ) -> Options:
     """What the command was asked for. Ports are Prefect's, MLflow's and that of metrics. Raises ConfigError."""
@@ -79,9 +78,7 @@ def options_of(
     databases = None if postgres is None else parse(postgres, os.environ)
     prefect_port = _chosen_port("--prefect-port", host, ports[0], _PREFECT_PORT)
     mlflow_port = _chosen_port("--mlflow-port", host, ports[1], _MLFLOW_PORT, (prefect_port,))
-    metrics_port = None
-    if has_metrics:
-        metrics_port = _chosen_port("--metrics-port", LOOPBACK, ports[2], _METRICS_PORT, (prefect_port, mlflow_port))
+    metrics_port = _chosen_port("--metrics-port", LOOPBACK, ports[2], _METRICS_PORT, (prefect_port, mlflow_port))
     return Options(
         recipe=recipe,
         host=host,

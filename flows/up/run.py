@@ -126,8 +126,7 @@ def _start(
         _check_auth(options)
     for pool in POOLS:
         supervisor.start(services.worker(pool, place, client))
-    if options.metrics_port is not None:
-        supervisor.start(services.metrics_exporter(options, place, client))
+    supervisor.start(services.metrics_exporter(options, place, client))
     if options.run_now:
         _run_now(options, api)
     _wait_for_workers(supervisor, api)
@@ -221,7 +220,7 @@ def _addresses(options: Options, credentials: Credentials | None) -> Addresses:
         prefect_api=f"{options.url(options.prefect_port)}/api",
         prefect_ui=options.url(options.prefect_port),
         mlflow=options.url(options.mlflow_port),
-        metrics=None if options.metrics_port is None else f"http://127.0.0.1:{options.metrics_port}/metrics",
+        metrics=f"http://127.0.0.1:{options.metrics_port}/metrics",
         credentials=None if credentials is None else str(credentials.path),
     )
 

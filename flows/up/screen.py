@@ -12,7 +12,7 @@ def facts(options: Options, root: Path, credentials: Path | None, pid: int) -> d
         "prefect": options.shown_url(options.prefect_port),
         "prefect_api": f"{options.url(options.prefect_port)}/api",
         "mlflow": options.shown_url(options.mlflow_port),
-        "metrics": None if options.metrics_port is None else f"http://127.0.0.1:{options.metrics_port}/metrics",
+        "metrics": f"http://127.0.0.1:{options.metrics_port}/metrics",
         "workspace": str(root),
         "logs": str(root / "logs"),
         "secrets": None if credentials is None else str(credentials),

@@ -6,7 +6,6 @@ workspace_copy.py unpack       standard input is such an archive; it is laid ove
 workspace_copy.py check        standard input names large files; exit 1 and their names if some are missing or damaged
 """
 
-import hashlib
 import os
 import shutil
 import sys
@@ -14,6 +13,8 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from pipelines.digest import digest_file
 
 _LARGE = ("crawl/**/*.warc.gz", "crawl/**/*.cdxj", "models/**/*.safetensors", "store/objects/**/*", "remote/**/*")
 
@@ -34,7 +35,7 @@ def archive(workspace: Path) -> None:
 def references(workspace: Path) -> None:
     """Name the large files."""
     for name in sorted(_large(workspace)):
-        print(f"{_digest(workspace / name)}  {name}")
+        print(f"{digest_file(workspace / name)}  {name}")
 
 
 def unpack(workspace: Path) -> None:
@@ -51,7 +52,7 @@ def check(workspace: Path) -> None:
         path = workspace / name
         if not path.is_file():
             wrong.append(f"missing: {name}")
-        elif _digest(path) != digest:
+        elif digest_file(path) != digest:
             wrong.append(f"damaged: {name}")
     if wrong:
         raise SystemExit(
@@ -64,11 +65,6 @@ def _large(workspace: Path) -> Iterator[str]:
         for path in workspace.glob(pattern):
             if path.is_file() and not path.name.startswith("."):
                 yield str(path.relative_to(workspace))
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 if __name__ == "__main__":

@@ -14,10 +14,12 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "flows"))
 
+from deadline import wait_for
 from flow_inputs import OFF, SMALL, article_records, write_recipe, write_warc
-from prefect_workers import start_run, wait_for, wait_for_state, worker
+from prefect_workers import start_run, wait_for_state, worker
 
 from flows import deployment
 from flows.control_plane import prefect_server

@@ -29,8 +29,11 @@ from typing import Any
 
 import yaml
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "flows"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "flows" / "up"))
 
+from flow_inputs import SMALL
 from postgres_server import PASSWORD, USER, PostgresServer, postgres_server
 from up_processes import belonging, environment
 
@@ -38,6 +41,8 @@ INTERVAL_SECONDS = 25.0
 KILL_PROBABILITY = 0.7
 MAX_REFRESH_SECONDS = 600.0
 """Until a refresh that saw the site's newest change must have ended, kills and all."""
+KNOWN_SECONDS = 130.0
+"""After which a run that says it writes the workspace, and does not, is known to be dead: see flows/turns.py."""
 MAX_GROWTH = 1.15
 """Of memory, from the middle third to the last."""
 MARKER = re.compile(r"edition (\d+) of page (\d+)\b")
@@ -169,7 +174,7 @@ def recipe(port: int) -> dict[str, Any]:
         "min_recrawl_hours": 0.0001,
         "max_recrawl_hours": 0.0002,
     }
-    return {
+    return SMALL | {  # with it a training, which comes every few refreshes, takes seconds
         "name": "soak",
         "sources": [source],
         "language": "off",
@@ -177,17 +182,6 @@ def recipe(port: int) -> dict[str, Any]:
         "bias": "off",
         "pii": "off",
         "dedup": {"near": False, "max_line_repeats": None},
-        "tokenizer": {"vocab_size": 512},
-        # Enough changes for a training every few refreshes, which takes the other worker's time, and not the minute of a real one.
-        "model": {"n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": 32},
-        "training": {
-            "max_steps": 6,
-            "micro_batch_size": 4,
-            "tokens_per_step": 128,
-            "warmup_steps": 1,
-            "eval_tokens": 256,
-        },
-        "evaluation": {"sample_tokens": 4, "ladder": False, "applications": False, "safety": False},
     }
 
 
@@ -281,6 +275,15 @@ def soak(
         disk.append(disk_bytes(root))
         print(f"{number + 1}: {seconds[-1]} s, killed {dict(kills)}", flush=True)
     return {"kills": dict(kills), "seconds": seconds, "memory": memory, "disk": disk}
+
+
+def rest(api: Api) -> None:
+    """The schedule goes on without kills until a refresh began that knows every process killed before as gone, and ended."""
+    deployment = api("/deployments/name/refresh/soak")["id"]
+    known_at = time.time() + KNOWN_SECONDS
+    deadline = known_at + MAX_REFRESH_SECONDS
+    while not landed(api, deployment, known_at) and time.time() < deadline:
+        time.sleep(1)
 
 
 def landed(api: Api, deployment: str, changed_at: float) -> bool:
@@ -409,6 +412,7 @@ def main() -> None:
                 raise SystemExit("got no services from `corpusmill up`, wanted them: see what it said.")
             api = Api(facts["prefect_api"])
             found = soak(root, site, api, database, options.refreshes, rng)
+            rest(api)
             for each in api(f"/deployments/{api('/deployments/name/refresh/soak')['id']}/schedules"):
                 request = urllib.request.Request(
                     f"{api.url}/deployments/{each['deployment_id']}/schedules/{each['id']}", method="DELETE"

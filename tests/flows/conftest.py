@@ -64,6 +64,28 @@ def own_log_handlers() -> Iterator[None]:
             root.removeHandler(handler)
 
 
+HOLD = """
+import sys
+from pathlib import Path
+from flows.workspace import Workspace, writing
+with writing(Workspace(Path(sys.argv[1]))):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    """Another process that holds the workspace."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
 def environment(**changes: str) -> dict[str, str]:
     """This process's environment without what steers corpusmill, Prefect or MLflow."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}

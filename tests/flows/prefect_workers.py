@@ -4,13 +4,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
+
+from deadline import wait_for
 
 MARK = "CORPUSMILL_TEST_MARK"
 ROOT = Path(__file__).parents[2]
@@ -22,16 +23,6 @@ from prefect.cli import app
 app()
 """
 """A worker that ends with the tests, however they end."""
-
-
-def wait_for(what: str, found: Callable[[], Any], seconds: float = 120) -> Any:
-    """The first true value of a call, asked often until a deadline."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if value := found():
-            return value
-        time.sleep(0.05)
-    raise AssertionError(f"no {what} within {seconds:.0f} s")
 
 
 def processes_with(mark: str) -> dict[int, str]:

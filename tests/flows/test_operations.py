@@ -11,13 +11,14 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from deadline import wait_for
 from flow_inputs import OFF, SMALL, article_records, write_recipe, write_warc
 from mlflow import MlflowClient
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
-from prefect_workers import Worker, processes_with, start_run, state_of, wait_for, wait_for_state, worker
+from prefect_workers import Worker, processes_with, start_run, state_of, wait_for_state, worker
 
 from flows import deployment
 from flows.run_state import read_state

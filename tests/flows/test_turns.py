@@ -1,11 +1,13 @@
 """A run that is taken up again: it goes on, unless it was cancelled before it crashed, or crashes again and again."""
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 from flow_inputs import write_recipe
+from prefect import flow, task
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -42,6 +44,16 @@ def run(client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch) -> Callable[
         return run_id
 
     return run
+
+
+@flow(name="stand-in", validate_parameters=False)
+def stand_in(workspace: str) -> None:
+    """A flow that writes a workspace."""
+
+
+@task(name="stand-in")
+def stand_in_task() -> None:
+    """The task of it that began another flow."""
 
 
 AGAIN = (Running(), Crashed(), Scheduled(name="AwaitingRetry"))
@@ -86,3 +98,32 @@ def test_outside_of_a_run_there_is_nothing_to_ask(monkeypatch: pytest.MonkeyPatc
     assert turns.nothing_to_do(is_periodic=True) is None
     with turns.show_waiting() as show:
         show("nobody looks")
+
+
+def test_who_has_the_workspace_ends_runs_that_say_they_write_it(
+    client: SyncPrefectClient, run: Callable[..., UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dead one, and one below this run from before it crashed; none that waits, just began, or writes elsewhere."""
+    train = client.read_deployment_by_name("train/turns").id
+    ours = client.read_deployment(train).parameters["workspace"]
+
+    def begun(workspace: str, name: str = "Running", parent: UUID | None = None) -> UUID:
+        made = client.create_flow_run(stand_in, parameters={"workspace": workspace}, parent_task_run_id=parent).id
+        client.set_flow_run_state(made, Running(name=name), force=True)
+        return made
+
+    own = run(Running())
+    task_run = client.create_task_run(stand_in_task, flow_run_id=own, dynamic_key="0").id
+    dead, waits, elsewhere = begun(ours), begun(ours, "Waiting"), begun("/elsewhere")
+    below = begun("/not/asked", parent=task_run)
+
+    def states() -> list[str | None]:
+        return [client.read_flow_run(each).state_name for each in (own, dead, waits, elsewhere, below)]
+
+    turns.end_lost_runs(Path(ours))
+    assert states() == ["Running", "Running", "Waiting", "Running", "Crashed"]
+    monkeypatch.setattr(turns, "_BEGINNING", timedelta())
+    assert client.read_flow_run(dead).name in turns.end_lost_runs(Path(ours))
+    assert states() == ["Running", "Crashed", "Waiting", "Running", "Crashed"]
+    for each in (waits, elsewhere):
+        client.set_flow_run_state(each, Crashed(), force=True)

@@ -1,7 +1,6 @@
 """A run that finds its workspace in use waits, says for whom, and gives up in one sentence."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,26 +9,6 @@ from flows import waiting
 from flows.waiting import writing_in_turn
 from flows.workspace import Workspace, held_lock
 from pipelines.errors import InUseError
-
-HOLD = """
-import sys
-from pathlib import Path
-from flows.workspace import Workspace, writing
-with writing(Workspace(Path(sys.argv[1]))):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-@pytest.fixture
-def holder(tmp_path: Path):
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        yield process
-        process.kill()
 
 
 @pytest.fixture(autouse=True)

@@ -4,35 +4,12 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from flows.workspace import Workspace, writing
 from pipelines.errors import StorageError
-
-HOLD = """
-import sys
-from pathlib import Path
-from flows.workspace import Workspace, writing
-with writing(Workspace(Path(sys.argv[1]))):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-@pytest.fixture
-def holder(tmp_path):
-    """Another process that holds the workspace."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        yield process
-        process.kill()
 
 
 def refusal(folder: Path) -> str:

@@ -4,31 +4,22 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+from deadline import wait_for
 from services import KEEPER, processes_that_mention
 
 COMMAND = "cd {folder}; setsid sh -c 'sleep 1001 & touch {folder}/away; exec sleep 1000' & exec sleep 1002"
-
-
-def wait_for(condition: object, seconds: float = 30) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():  # type: ignore[operator]
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def test_nothing_outlives_the_starter(tmp_path: Path) -> None:
     starter = "import subprocess, sys, time; subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE, start_new_session=True); time.sleep(100)"
     command = [sys.executable, str(KEEPER), "sh", "-c", COMMAND.format(folder=tmp_path)]
     with subprocess.Popen([sys.executable, "-c", starter, *command]) as process:
-        assert wait_for((tmp_path / "away").exists)
+        wait_for("the keeper's file", (tmp_path / "away").exists, 30)
         assert len(processes_that_mention(tmp_path)) >= 4
         os.kill(process.pid, signal.SIGKILL)
-    assert wait_for(lambda: not processes_that_mention(tmp_path)), processes_that_mention(tmp_path)
+    wait_for("the end of every process", lambda: not processes_that_mention(tmp_path), 30)
 
 
 def test_the_status_is_the_commands(tmp_path: Path) -> None:

@@ -14,11 +14,12 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from deadline import wait_for
 from deployment_files import INFRA
 from flow_inputs import article_records, write_recipe, write_warc
 from object_storage import s3_server
@@ -37,16 +38,6 @@ RUN_SECONDS = 420.0
 RECIPE = "small.yaml"
 COUNTED = {"prefect": "flow_run", "mlflow": "runs", "mlflow_auth": "users"}
 """Of each database, a table that is not empty."""
-
-
-def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """The first truth that a condition gives, asked again until then."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if answer := condition():
-            return answer
-        time.sleep(0.5)
-    raise AssertionError(f"waited {seconds} seconds for {what}")
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +112,7 @@ def refreshed(stack: Services, prefect: Prefect) -> dict[str, Any]:
         assert not failed, stack.log("worker-cpu")[-4000:]
         return [run for run in prefect.runs("refresh", "COMPLETED") if run["state"]["name"] == "Completed"]
 
-    return dict(until(first, RUN_SECONDS, "a scheduled refresh")[0])
+    return dict(wait_for("a scheduled refresh", first, RUN_SECONDS)[0])
 
 
 def objects(stack: Services, bucket: str) -> list[str]:
@@ -154,9 +145,9 @@ def test_the_health_check_of_the_background_services_can_fail(stack: Services, p
     assert stack.run("prefect-services", *check).returncode == 0
     stack.stop("prefect-services")
     prefect.ask("/variables/", {"name": f"said_{time.monotonic_ns()}", "value": "x"})
-    until(lambda: stack.run("prefect-services", *check).returncode == 1, 60, "an event that nobody reads")
+    wait_for("an event that nobody reads", lambda: stack.run("prefect-services", *check).returncode == 1, 60)
     stack.start("prefect-services")
-    until(lambda: stack.run("prefect-services", *check).returncode == 0, 60, "it to be read")
+    wait_for("it to be read", lambda: stack.run("prefect-services", *check).returncode == 0, 60)
 
 
 def test_servers_ask_for_a_password(stack: Services) -> None:
@@ -184,10 +175,10 @@ def test_a_scheduled_run_goes_through_all_of_them(
     assert refreshed["created_by"]["type"] == "SCHEDULE"
     assert refreshed["auto_scheduled"]
     assert refreshed["work_pool_name"] == "cpu"
-    tasks = until(
+    tasks = wait_for(
+        "its task runs",
         lambda: prefect.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [refreshed["id"]]}}}),
         30,
-        "its task runs",
     )
     assert tasks, "the recorder of task runs is another process: it read them from the broker"
     assert [name for name in objects(stack, "corpusmill") if name.startswith("store/objects/")]
@@ -211,7 +202,7 @@ def test_an_automation_of_the_other_process_trains_what_changed(
         assert not prefect.runs("train", "FAILED"), stack.log("worker-gpu")[-4000:]
         return prefect.runs("train", "COMPLETED")
 
-    run = until(trained, RUN_SECONDS, "a training after the refresh")[0]
+    run = wait_for("a training after the refresh", trained, RUN_SECONDS)[0]
     assert run["work_pool_name"] == "gpu"
     assert run["created_by"]["type"] == "AUTOMATION"
     assert list(stack.folder.glob("workspace/models/*/training.json"))

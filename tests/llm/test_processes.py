@@ -16,27 +16,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes_training import CPU, MODEL, TRAINING
 
 from llm import checkpoint
-from llm.config import ModelConfig, RunConfig, TrainConfig
 from llm.distributed import PairwiseSum
 from llm.launch import LaunchStoppedError, launch
 from llm.worker import WorkerJob, work
 from pipelines.errors import TerminalError, TransientError
-
-MODEL = ModelConfig(vocab_size=50, block_size=8, n_layer=2, n_head=2, n_embd=16, dropout=0.1)
-TRAINING = TrainConfig(
-    seed=3,
-    max_steps=12,
-    micro_batch_size=2,
-    tokens_per_step=64,
-    learning_rate=1e-2,
-    warmup_steps=2,
-    eval_every_steps=5,
-    checkpoint_every_steps=4,
-    keep_last=9,
-)
-CPU = RunConfig(device="cpu", num_threads=1, precision="fp32")
 
 
 @pytest.fixture

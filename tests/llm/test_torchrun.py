@@ -11,26 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deadline import wait_for
+from processes_training import CPU, MODEL, TRAINING
 
 from llm import checkpoint
-from llm.config import ModelConfig, RunConfig, TrainConfig
 from llm.torchrun import Torchrun, torchrun
 from llm.worker import WorkerJob, work
 from pipelines.errors import TerminalError, TransientError
 
-MODEL = ModelConfig(vocab_size=50, block_size=8, n_layer=2, n_head=2, n_embd=16, dropout=0.1)
-TRAINING = TrainConfig(
-    seed=3,
-    max_steps=12,
-    micro_batch_size=2,
-    tokens_per_step=64,
-    learning_rate=1e-2,
-    warmup_steps=2,
-    eval_every_steps=5,
-    checkpoint_every_steps=4,
-    keep_last=9,
-)
-CPU = RunConfig(device="cpu", num_threads=1, precision="fp32")
 STARTER = """
 import os, sys
 from pathlib import Path
@@ -91,15 +79,6 @@ def living(mark: str) -> dict[int, str]:
 
 def ranks(mark: str) -> list[int]:
     return sorted(pid for pid, command in living(mark).items() if "llm.worker" in command)
-
-
-def wait_for(what: str, found: Callable[[], Any], seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if value := found():
-            return value
-        time.sleep(0.02)
-    raise AssertionError(f"no {what} within {seconds:.0f} s")
 
 
 def listening(pids: list[int]) -> set[str]:

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from up_processes import environment, wait_for
+from deadline import wait_for
+from up_processes import environment
 
 from flows.up import credentials, postgres
 from flows.up.addresses import Addresses, holder, holding, living, without_services
@@ -174,10 +175,10 @@ def test_a_service_is_started_again_with_growing_delays_and_stopped_in_bounded_t
 
     for number in (1, 2):
         pid = supervisor.running["a"].process.pid
-        wait_for(partial(begun, number), 20, "it began")
+        wait_for("it began", partial(begun, number), 20)
         os.kill(pid, signal.SIGKILL)
-        wait_for(partial(is_another, pid), 20, "it was started again")
-    wait_for(partial(begun, 3), 20, "it began")
+        wait_for("it was started again", partial(is_another, pid), 20)
+    wait_for("it began", partial(begun, 3), 20)
     assert "a was killed by SIGKILL after" in said[0]
     assert [line.split("again in ")[1].split(" s")[0] for line in said if "again in" in line] == ["0.1", "0.1"]
     began = time.monotonic()
@@ -284,7 +285,7 @@ def test_a_password_leaves_the_command_line(tmp_path):
 
 def options(**changes):
     given = {"host": "127.0.0.1", "postgres": None, "artifacts": None, "run_now": False, "cron": None, "timezone": None}
-    return options_of(None, ports=(0, 0, 0), has_metrics=False, **(given | changes))
+    return options_of(None, ports=(0, 0, 0), **(given | changes))
 
 
 def test_only_servers_know_the_database_and_no_command_line_does(tmp_path, monkeypatch):
@@ -356,5 +357,4 @@ def test_a_port_in_use_is_refused():
                 run_now=False,
                 cron=None,
                 timezone=None,
-                has_metrics=False,
             )

@@ -14,7 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
-from up_processes import Up, belonging, command_lines, environment, started, wait_for
+from deadline import wait_for
+from up_processes import Up, belonging, command_lines, environment, started
 
 from flows.settings import read_settings
 
@@ -83,7 +84,7 @@ def test_not_even_kill_9_leaves_a_process_behind_and_the_next_one_starts(tmp_pat
         up.process.kill()
         up.process.wait()
         assert read_settings(root).prefect_api_url is None or belonging(root)
-        wait_for(lambda: not belonging(root), 60, "every process had ended")
+        wait_for("every process had ended", lambda: not belonging(root), 60)
     with started(root) as again:
         again.wait_until_up()
 
@@ -103,9 +104,9 @@ def test_a_service_that_dies_is_started_again(tmp_path, name):
         assert before
         for pid in before:
             os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: f"{name} was killed by SIGKILL" in up.err(), 20, "it was said")
+        wait_for("it was said", lambda: f"{name} was killed by SIGKILL" in up.err(), 20)
         wait_for(
-            lambda: {pid for pid, command in belonging(root).items() if words in command} - before, 60, "another one"
+            "another one", lambda: {pid for pid, command in belonging(root).items() if words in command} - before, 60
         )
         if name != "worker-cpu":
             url = f"{facts['prefect_api']}/health" if name == "prefect-server" else f"{facts['mlflow']}/health"
@@ -116,7 +117,7 @@ def test_a_service_that_dies_is_started_again(tmp_path, name):
                 except OSError:
                     return False
 
-            wait_for(is_up, 120, "it answered")
+            wait_for("it answered", is_up, 120)
 
 
 @pytest.mark.slow
@@ -173,11 +174,11 @@ def test_a_run_that_is_broken_off_goes_on_with_the_next_up(tmp_path, number):
 
     with started(root, has_deployments=True, run_now=True) as up:
         up.wait_until_up()
-        wait_for(lambda: refresh(up).get("state_type") == "RUNNING", 120, "the run had begun")
+        wait_for("the run had begun", lambda: refresh(up).get("state_type") == "RUNNING", 120)
         up.stop(number)
-        wait_for(lambda: not belonging(root), 90, "every process had ended")
+        wait_for("every process had ended", lambda: not belonging(root), 90)
     with started(root, has_deployments=True) as again:
         again.wait_until_up()
-        wait_for(lambda: refresh(again)["state_type"] == "COMPLETED", 300, "the run had gone on to its end")
+        wait_for("the run had gone on to its end", lambda: refresh(again)["state_type"] == "COMPLETED", 300)
         assert refresh(again)["run_count"] == 2
         assert {run["state_type"] for run in again.flow_runs().values()} == {"SCHEDULED", "COMPLETED"}

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from deadline import wait_for
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from postgres_server import PASSWORD, USER, found, postgres_server
-from up_processes import command_lines, started, wait_for
+from up_processes import command_lines, started
 
 from flows.settings import read_settings
 
@@ -59,7 +60,7 @@ def test_both_servers_keep_their_records_in_databases_of_their_own(tmp_path):
                 except (OSError, MlflowException):
                     return False
 
-            wait_for(counts, 120, "both had found their databases again")
+            wait_for("both had found their databases again", counts, 120)
             assert up.stop() == 0
             seen = up.err() + up.logs()
             assert PASSWORD not in seen
@@ -113,7 +114,7 @@ def test_a_refresh_runs_through_a_worker_with_passwords_postgres_and_the_bucket(
                 found = httpx.post(url, json={}, auth=(user, password), timeout=60).raise_for_status().json()
                 return next((run["state_type"] for run in found if run["name"].startswith("refresh")), "")
 
-            wait_for(lambda: refresh() in ("COMPLETED", "FAILED", "CRASHED"), 480, "the refresh had ended")
+            wait_for("the refresh had ended", lambda: refresh() in ("COMPLETED", "FAILED", "CRASHED"), 480)
             assert refresh() == "COMPLETED", up.logs()
             for name, value in secrets.items():
                 monkeypatch.setenv(name, value)

@@ -5,10 +5,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +31,7 @@ given = json.loads(sys.argv[2])
 deploy = given.pop("deploy")
 try:
     options = options_of(None, ports=(0, 0, 0), postgres=os.environ.get("CORPUSMILL_POSTGRES"), cron=None,
-        timezone=None, has_metrics=False, **{"host": "127.0.0.1", "artifacts": None, "run_now": False, **given})
+        timezone=None, **{"host": "127.0.0.1", "artifacts": None, "run_now": False, **given})
     up(options, Workspace(Path(sys.argv[1])), as_json=True, deploy=deploy)
 except CorpusmillError as error:
     _fail(str(error), 1)
@@ -148,13 +147,3 @@ def command_lines() -> str:
         except OSError:
             continue
     return "\n".join(found)
-
-
-def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """The first true value of a condition. Fails after a deadline."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"{what} within {seconds} s")
