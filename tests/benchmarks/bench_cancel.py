@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))  # before it: folders of tests are named like the packages
 sys.path.insert(0, str(Path(__file__).parents[1] / "flows"))
 
 from deadline import wait_for

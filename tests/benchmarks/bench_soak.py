@@ -29,7 +29,6 @@ from typing import Any
 
 import yaml
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "flows"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "flows" / "up"))
 
