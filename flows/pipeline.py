@@ -190,7 +190,7 @@ def run_training(
         job = training_job(wanted, place, store)
         if job.finished() is not None and runs.is_training_recorded(job):
             result = tasks.train_model(job, wanted, store, report)
-            runs.end_left_trainings(settings, place, wanted)
+            runs.end_killed_trainings(settings, place, wanted)
         else:
             with runs.recorded_training(settings, place, wanted, job, partial(urls_of, wanted, store)) as on_end:
                 result = tasks.train_model(job, wanted, store, report, torchrun)

@@ -8,7 +8,6 @@ no run fails for it.
 
 import logging
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,11 +28,21 @@ from flows.registry import TAKEDOWN, register, tag_versions
 from flows.results import read_result, write_result
 from flows.review import write_page
 from flows.settings import Settings
+from flows.shipper import Shipper
+from flows.shipping import named_documents
+from flows.training_run import (
+    MODEL_ID,
+    Ending,
+    TrainingRun,
+    end_left_trainings,
+    known_run_id,
+    left_trainings,
+    mark_end,
+)
 from flows.workspace import Workspace
-from llm.journal import JOURNAL, End, Journal, is_left, journal_id, last_entry
+from llm.journal import JOURNAL, End, Journal, is_left
 from pipelines.corpus import CorpusConfig
 from pipelines.digest import canonical, digest_value
-from pipelines.errors import StorageError
 from pipelines.eu_summary import eu_summary_markdown
 from pipelines.review import review_facts
 from pipelines.store import Manifest, Store
@@ -41,21 +50,17 @@ from pipelines.store import Manifest, Store
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from flows.shipping import UrlsOf
-    from flows.tracking import Status, TrackedRun, Tracker
+    from flows.tracking import Status
 
 _logger = logging.getLogger(__name__)
 
-_RUN_ID = "mlflow_run_id"
-_JOURNAL_TAG = "corpusmill.journal"
 _ENDS: Mapping[str, End] = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "killed"}
 _MAX_ROWS = 500
 """Of a suite's items in its table; the file has all."""
-MODEL_ID = "corpusmill.model_id"
-"""On a training's run: the logged model of its last checkpoint."""
 _NOT_IN_A_NAME = re.compile(r"[^\w\-. /:]")
 """What MLflow does not take in the name of a metric."""
-_FINAL_FIGURES = ("first_val_loss", "final_val_loss", "final_train_loss")
+UrlsOf = Callable[[Sequence[str]], Mapping[str, str]]
+"""doc_ids -> the URLs of those that are known."""
 _NUM_PER_RULE = 5
 """Documents on the review page of those that fail a rule, and of those kept; `corpusmill sample` shows more."""
 _MAX_PAGE_BYTES = 4 << 20
@@ -92,9 +97,9 @@ def execution(settings: Settings, place: Workspace, recipe: Recipe) -> Iterator[
     finally:
         run_id = read(place).run_id
         if end(place, status):
-            from flows.tracking import TrackedRun, open_tracker
+            from flows.tracking import TrackedRun, open_tracker, unless_down
 
-            with _unless_the_tracker_is_down("the end of the execution"):
+            with unless_down("the end of the execution"):
                 client = open_tracker(settings, place, recipe.name, None).client
                 if run_id is not None:
                     describe_execution(TrackedRun(client, run_id))
@@ -120,13 +125,13 @@ def record_corpus(
     )
     from flows.figures import write_corpus_figures
     from flows.model_files import read_card
-    from flows.tracking import flatten, open_tracker
+    from flows.tracking import flatten, open_tracker, unless_down
 
     figures = write_corpus_figures(folder / "figures", facts, read_card(folder / "data_card.json"))
 
     tags = {"corpusmill.dataset_digest": summary["dataset_digest"]}
     tags |= {f"corpusmill.manifest.{name}": manifest.digest for name, manifest in done.items()}
-    with _unless_the_tracker_is_down("the record of the corpus"):
+    with unless_down("the record of the corpus"):
         tracker = open_tracker(settings, place, recipe.name, _flow_run_id())
         with tracker.run("corpus", tags) as tracked:
             tracked.log_params(flatten({name: value for name, value in recipe.raw.items() if name != "sources"}))
@@ -148,43 +153,32 @@ def record_corpus(
 
 @contextmanager
 def recorded_training(
-    settings: Settings, place: Workspace, recipe: Recipe, job: TrainingJob, urls_of: "UrlsOf"
+    settings: Settings, place: Workspace, recipe: Recipe, job: TrainingJob, urls_of: UrlsOf
 ) -> Iterator[Callable[[JobResult], None]]:
     """A run for a training, gone on with where an earlier one was killed. Yields a call for the training's result.
 
-    The run is opened and filled from the journal beside the training, which never waits for it. What the tracker did not
-    take when the block ends is said in one sentence, and shipped by the next command that records this training.
+    The run is opened and filled from the journal by a process beside the training, which never waits for it. What the
+    tracker did not take when the block ends is said in one sentence, and shipped by the next command that records this
+    training.
     """
-    from flows.shipping import Shipper, describe
-    from flows.tracking import Status, flatten, open_tracker
-
     if job.finished() is None:
         Journal(job.folder).close()  # so that the run can be named after it
-    flow_run_id = _flow_run_id()  # which only this thread knows
-    tags = {
-        "corpusmill.dataset_digest": job.dataset.digest,
-        "corpusmill.training_key": job.key,
-        "corpusmill.model_folder": job.folder.name,
-    }
-
-    def open_run() -> "TrackedRun":
-        tracker = open_tracker(settings, place, recipe.name, flow_run_id)
-        corpus_run = {"corpusmill.corpus_run_id": _corpus_run_id(place, recipe, job.dataset.digest) or ""}
-        named = {_JOURNAL_TAG: name} if (name := journal_id(job.folder / JOURNAL)) else {}
-        tracked = tracker.open_run(
-            "training", tags | corpus_run | named, run_id=_training_run_id(job), same=_JOURNAL_TAG if named else None
-        )
-        (job.folder / _RUN_ID).write_text(tracked.run_id)
-        tracked.log_params(flatten({"model": canonical(job.model), "training": canonical(job.training)}))
-        tracked.log_dataset(recipe.name, job.dataset.digest, place.store_url, "training")
-        with _unless_the_tracker_is_down("the end of a training that was killed"):
-            _end_left_trainings(tracker, place, but=job.folder)
-        return tracked
-
+    run = TrainingRun(
+        workspace=str(place.root),
+        folder=str(job.folder),
+        tracking_uri=settings.mlflow_tracking_uri,
+        recipe=recipe.name,
+        flow_run_id=_flow_run_id(),
+        key=job.key,
+        corpus_run_id=_corpus_run_id(place, recipe, job.dataset.digest),
+        dataset_digest=job.dataset.digest,
+        dataset_source=place.store_url,
+        model=canonical(job.model),
+        training=canonical(job.training),
+    )
     ended: list[JobResult] = []
     status: Status = "KILLED"  # unless it ends otherwise: Ctrl-C and Prefect's signals are no Exceptions
-    uri = settings.mlflow_tracking_uri or place.mlflow_uri
-    shipper = Shipper(job.folder, open_run, is_server=uri.startswith("http"))
+    shipper = Shipper(run)
     try:
         yield ended.append
         status = "FINISHED"
@@ -193,15 +187,15 @@ def recorded_training(
         raise
     finally:
         if is_left(job.folder / JOURNAL):  # it ended before it began, or in a process that was killed
-            _mark_end(job.folder, _ENDS[status])
-
-        def finish(tracked: "TrackedRun") -> None:
-            for result in ended:
-                _record_result(tracked, job, result)
-            tracked.end(status)  # whatever becomes of the artifact
-            describe(tracked, job.folder, urls_of)
-
-        problem = shipper.end(finish, is_hurried=status == "KILLED")
+            mark_end(job.folder, _ENDS[status])
+        is_hurried = status == "KILLED"
+        doc_ids = [] if is_hurried else named_documents(job.folder)
+        ending = Ending(
+            status=status,
+            result=dict(ended[-1].values) if ended else None,
+            urls=dict(urls_of(doc_ids)) if doc_ids else {},
+        )
+        problem = shipper.end(ending, is_hurried=is_hurried)
         if problem is not None:
             _logger.warning(
                 "got %s from the tracker, wanted it to take the record of the training: %s keeps it, "
@@ -210,10 +204,10 @@ def recorded_training(
                 job.folder / JOURNAL,
             )
     if problem is None:
-        write_result(_training_record(job), job.key, {"run_id": _training_run_id(job)}, [])
+        write_result(_training_record(job), job.key, {"run_id": known_run_id(job.folder)}, [])
 
 
-def record_training(settings: Settings, place: Workspace, recipe: Recipe, job: TrainingJob, urls_of: "UrlsOf") -> None:
+def record_training(settings: Settings, place: Workspace, recipe: Recipe, job: TrainingJob, urls_of: UrlsOf) -> None:
     """The run of a training that is finished, from what it left."""
     values = job.finished()
     if values is not None:
@@ -221,13 +215,13 @@ def record_training(settings: Settings, place: Workspace, recipe: Recipe, job: T
             on_end(JobResult(values=values, is_reused=True, seconds=0.0))
 
 
-def end_left_trainings(settings: Settings, place: Workspace, recipe: Recipe) -> None:
+def end_killed_trainings(settings: Settings, place: Workspace, recipe: Recipe) -> None:
     """Set runs KILLED whose training was killed and left; asks the tracker only where there is one."""
-    if _left_trainings(place):
-        from flows.tracking import open_tracker
+    if left_trainings(place):
+        from flows.tracking import open_tracker, unless_down
 
-        with _unless_the_tracker_is_down("the end of a training that was killed"):
-            _end_left_trainings(open_tracker(settings, place, recipe.name, _flow_run_id()), place)
+        with unless_down("the end of a training that was killed"):
+            end_left_trainings(open_tracker(settings, place, recipe.name, _flow_run_id()), place)
 
 
 def end_left_runs(settings: Settings, place: Workspace) -> list[str]:
@@ -235,7 +229,7 @@ def end_left_runs(settings: Settings, place: Workspace) -> list[str]:
 
     The caller holds the workspace. Raises TransientError where the tracker does not answer.
     """
-    trainings, executions = _left_trainings(place), read(place)
+    trainings, executions = left_trainings(place), read(place)
     if executions.run_id is not None or executions.flow_run_id is not None:
         end(place, "KILLED")
     left = read(place).left
@@ -244,55 +238,9 @@ def end_left_runs(settings: Settings, place: Workspace) -> list[str]:
     from flows.tracking import Tracker, open_client
 
     client = open_client(settings, place)
-    _end_left_trainings(Tracker(client, "", {}), place)
+    end_left_trainings(Tracker(client, "", {}), place)
     end_runs(client, place)
     return [f"training {folder.name}" for folder in trainings] + [f"execution {run_id}" for run_id in left]
-
-
-def _left_trainings(place: Workspace, but: Path | None = None) -> list[Path]:
-    """Folders of trainings that have a run and were killed. Whoever asks holds the workspace, so nobody trains in them."""
-    folders = [path.parent for path in sorted((place.root / "models").glob(f"*/{_RUN_ID}"))]
-    return [folder for folder in folders if folder != but and is_left(folder / JOURNAL)]
-
-
-def _end_left_trainings(tracker: "Tracker", place: Workspace, but: Path | None = None) -> None:
-    from flows.shipping import describe, ship
-    from flows.tracking import TrackedRun
-
-    for folder in _left_trainings(place, but):
-        run_id = (folder / _RUN_ID).read_text().strip()
-        if not tracker.has(run_id):
-            continue  # another tracker's
-        tracked = TrackedRun(tracker.client, run_id)
-        ship(tracked, folder)
-        tracked.end("KILLED")
-        describe(tracked, folder)
-        _mark_end(folder, "killed")
-
-
-def _mark_end(folder: Path, how: End) -> None:
-    with Journal(folder) as journal:
-        journal.end(how, "noted by another process than the one that trained")
-
-
-def _record_result(tracked: "TrackedRun", job: TrainingJob, result: JobResult) -> None:
-    from flows.tracking import Measured, flatten
-
-    last = last_entry(job.folder / JOURNAL)
-    at_ms = last.at_ms if last is not None else time.time_ns() // 1_000_000  # an older version left no journal
-    tracked.send(
-        [Measured(f"final/{name}", result.values[name], at_ms, result.values["steps"]) for name in _FINAL_FIGURES]
-    )
-    tracked.set_tags({"corpusmill.parameters_digest": result.values["parameters_digest"]})
-    if not tracked.tag(MODEL_ID, ""):
-        tags = {
-            "corpusmill.training_key": job.key,
-            "corpusmill.dataset_digest": job.dataset.digest,
-            "corpusmill.parameters_digest": result.values["parameters_digest"],
-            "corpusmill.checkpoint": str(job.folder / result.values["checkpoint"]),
-        }
-        name, params = f"{job.folder.name}-{result.values['checkpoint']}", flatten(canonical(job.model))
-        tracked.set_tags({MODEL_ID: tracked.log_model(name, result.values["steps"], tags, params)})
 
 
 def record_evaluation(
@@ -301,19 +249,19 @@ def record_evaluation(
     recipe: Recipe,
     job: TrainingJob,
     result: JobResult,
-    urls_of: "UrlsOf",
+    urls_of: UrlsOf,
 ) -> None:
     """A run for an evaluation: its figures, its suites, and as artifacts the model's page, card and figures, and samples."""
     from flows.model_files import write_model_files
-    from flows.tracking import code_version, flatten, open_tracker
+    from flows.tracking import code_version, flatten, open_tracker, unless_down
 
     tags = {
         "corpusmill.dataset_digest": job.dataset.digest,
         "corpusmill.training_key": job.key,
-        "corpusmill.training_run_id": _training_run_id(job) or "",
+        "corpusmill.training_run_id": known_run_id(job.folder) or "",
         "corpusmill.corpus_run_id": _corpus_run_id(place, recipe, job.dataset.digest) or "",
     }
-    with _unless_the_tracker_is_down("the record of the evaluation"):
+    with unless_down("the record of the evaluation"):
         tracker = open_tracker(settings, place, recipe.name, _flow_run_id())
         suites = read_suites(job, recipe.evaluation_plan())
         files = write_model_files(
@@ -355,7 +303,7 @@ def register_model(
     What was judged once is read back.
     """
     from flows.model_files import CARD, DATA_CARD
-    from flows.tracking import open_tracker
+    from flows.tracking import open_tracker, unless_down
 
     section, evaluation_key = recipe.registry, job.evaluation_key(recipe.evaluation_plan())
     evaluated = read_result(_evaluation_record(job, evaluation_key), evaluation_key)
@@ -367,7 +315,7 @@ def register_model(
     )
     if (known := read_result(path, key)) is not None:
         return known
-    with _unless_the_tracker_is_down("the model into its registry"):
+    with unless_down("the model into its registry"):
         client = open_tracker(settings, place, recipe.name, _flow_run_id()).client
         takedowns = _takedowns(client, job)
         with TemporaryDirectory(dir=job.folder, prefix=".export-") as scratch:
@@ -387,13 +335,13 @@ def register_model(
 
 def _model_id(client: "MlflowClient", job: TrainingJob) -> str | None:
     """The logged model of a training; None where it was recorded before there were any."""
-    run_id = _training_run_id(job)
+    run_id = known_run_id(job.folder)
     return client.get_run(run_id).data.tags.get(MODEL_ID) if run_id else None
 
 
 def _takedowns(client: "MlflowClient", job: TrainingJob) -> list[str]:
     """The take-downs of pages that a training saw."""
-    run_id = _training_run_id(job)
+    run_id = known_run_id(job.folder)
     tags = client.get_run(run_id).data.tags if run_id else {}
     return [request for request in tags.get(TAKEDOWN, "").split(",") if request]
 
@@ -435,34 +383,12 @@ def tag_taken_down(
     return tag_runs(client, TAKEDOWN, request_ids, wanted)
 
 
-@contextmanager
-def _unless_the_tracker_is_down(what: str) -> Iterator[None]:
-    """What a tracker does not take now is said in one sentence; the next run records it."""
-    from flows.tracking import TRACKER_ERRORS
-
-    try:
-        yield
-    except StorageError:
-        raise
-    except TRACKER_ERRORS as error:
-        _logger.warning(
-            "got %s, wanted the tracker to take %s: nothing is lost, the next run records it.",
-            " ".join(str(error).split())[:300] or type(error).__name__,
-            what,
-        )
-
-
 def _training_record(job: TrainingJob) -> Path:
     return job.folder / "training_run.json"
 
 
 def _evaluation_record(job: TrainingJob, key: str) -> Path:
     return job.evaluation_path(key).with_suffix(".run.json")
-
-
-def _training_run_id(job: TrainingJob) -> str | None:
-    path = job.folder / _RUN_ID
-    return path.read_text().strip() if path.exists() else None
 
 
 def _corpus_run_id(place: Workspace, recipe: Recipe, dataset_digest: str) -> str | None:

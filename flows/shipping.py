@@ -1,23 +1,18 @@
-"""From a training's journal to its MLflow run: in batches, beside the training, as often as it takes.
+"""From a training's journal to its MLflow run: in batches, as often as it takes.
 
 The journal is the truth and the tracker a reader of it. What a run has of it is noted in `shipped.json` after each
 answer; what is sent again because an answer was lost carries the same times and steps, and MLflow takes it once.
-A tracker that is down, slow or refusing costs the training nothing: a thread of its own waits for it.
 """
 
 import json
-import math
 import os
-import sys
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from flows.system_metrics import sampler
 from llm.journal import ENDED, JOURNAL, OPENED, STEP, Entry, journal_id, number, read
 from pipelines.markdown import plain
 
@@ -25,20 +20,6 @@ if TYPE_CHECKING:
     from flows.tracking import Measured, TrackedRun
 
 _SHIPPED = "shipped.json"
-_PASS_SECONDS = 5.0
-"""Between two looks at the journal."""
-_SAMPLE_SECONDS = 10.0
-"""Between two looks at how busy the machine is; a machine that the tracker does not hear of in time is not made up for."""
-_MAX_WAIT_SECONDS = 20.0
-"""Between two tries of a tracker that does not answer; the first waits as long as a look."""
-_TURN_SECONDS = 1e-4
-"""How long the thread may keep Python's lock while a training waits for it."""
-_SILENCE_SECONDS = 10.0
-"""Without an answer, at the end of a training, and it is left to a later run."""
-_END_SECONDS = 30.0
-"""For all that is left at the end of a training."""
-_HURRIED_SECONDS = 4.0
-"""Likewise, where the training was asked to stop: whoever asked ends it by force some time later."""
 _NOTE = "mlflow.note.content"
 _HEADING = "**Events of the training**"
 _MAX_NOTED = 50
@@ -118,21 +99,21 @@ def ship(run: "TrackedRun", folder: Path, *, answered: Callable[[], None] = lamb
     answered()
 
 
-UrlsOf = Callable[[Sequence[str]], Mapping[str, str]]
-"""doc_ids -> the URLs of those that are known."""
+def named_documents(folder: Path) -> list[str]:
+    """The doc_ids that the events of a folder's journal name, such as those of a step whose loss rose."""
+    naming = read(folder / JOURNAL, holding=b'"doc_ids"')
+    return sorted({doc_id for entry in naming for doc_id in _doc_ids(entry)})
 
 
-def describe(run: "TrackedRun", folder: Path, urls_of: UrlsOf = lambda _doc_ids: {}) -> None:
+def describe(run: "TrackedRun", folder: Path, urls: Mapping[str, str] = MappingProxyType({})) -> None:
     """Let a run tell what happened: in its description, and each event with its facts as an artifact, `events.jsonl`.
 
-    An event that names documents, such as those of a step whose loss rose, gets `urls`: where they come from, by doc_id.
+    An event that names documents gets those of `urls`, by doc_id, that are theirs: where they come from.
     """
     path = folder / JOURNAL
     told = [entry for entry in read(path) if entry.kind not in (OPENED, STEP)]
     if not told:
         return
-    named = sorted({doc_id for entry in told for doc_id in _doc_ids(entry)})
-    urls = urls_of(named) if named else {}
     with TemporaryDirectory() as temporary:
         events = Path(temporary) / "events.jsonl"
         with events.open("w", encoding="utf-8") as file:
@@ -166,91 +147,6 @@ def _pages(entry: Entry, urls: Mapping[str, str]) -> str:
         return ""
     others = f" and {len(found) - _MAX_URLS:,} others" if len(found) > _MAX_URLS else ""
     return f" Pages: {', '.join(plain(url) for url in found[:_MAX_URLS])}{others}."
-
-
-class Shipper:
-    """A thread that opens a run as soon as the tracker answers, and ships the journal to it until the end."""
-
-    def __init__(self, folder: Path, open_run: "Callable[[], TrackedRun]", *, is_server: bool) -> None:
-        self._folder = folder
-        self._is_server = is_server
-        self._open_run = open_run
-        self._finish: Callable[[TrackedRun], None] | None = None
-        self._ending = threading.Event()
-        self._abandoned = threading.Event()
-        self._answered_at = time.monotonic()
-        self._problem: str | None = None
-        self._is_done = False
-        # A second's import on the thread would hold up steps, and so would its turns: each operator of a step gives Python's
-        # lock away and waits for it again, up to 5 ms a time, while the thread puts a batch together.
-        import flows.tracking  # noqa: F401
-
-        self._usual_turn_seconds = sys.getswitchinterval()
-        sys.setswitchinterval(_TURN_SECONDS)
-        self._thread = threading.Thread(target=self._work, name="shipping", daemon=True)
-        self._thread.start()
-
-    def end(self, finish: "Callable[[TrackedRun], None]", *, is_hurried: bool = False) -> str | None:
-        """Ship what is left and finish the run. None when that is done, or what kept it from being done.
-
-        A server that gives no answer for 10 s is given up, and any after 30 s in all; a file is never waited for in vain.
-        Whoever was asked to stop is hurried: 4 s in all.
-        """
-        sys.setswitchinterval(self._usual_turn_seconds)
-        silence, in_all = (_HURRIED_SECONDS, _HURRIED_SECONDS) if is_hurried else (_SILENCE_SECONDS, _END_SECONDS)
-        self._finish = finish
-        began = self._answered_at = time.monotonic()
-        self._ending.set()
-        while self._thread.is_alive():
-            if not self._is_server:
-                self._thread.join()
-                break
-            now = time.monotonic()
-            left = min(self._answered_at + silence, began + in_all) - now
-            if left <= 0:
-                self._abandoned.set()
-                return self._problem or f"no answer in {now - began:.0f} s"
-            self._thread.join(left)
-        return None if self._is_done else self._problem or "no answer"
-
-    def _work(self) -> None:
-        run: TrackedRun | None = None
-        wait = _PASS_SECONDS
-        is_last = False
-        sample: Callable[[], Sequence[Measured]] | None = None
-        sampled_at = -math.inf
-        while not is_last:
-            is_last = self._ending.is_set()  # what is asked for while we are at it gets a try of its own
-            try:
-                if run is None:
-                    run = self._open_run()
-                    self._answered()
-                ship(run, self._folder, answered=self._answered)
-                if is_last and self._finish is not None:
-                    self._finish(run)
-                    self._is_done = True
-                elif time.monotonic() - sampled_at >= _SAMPLE_SECONDS:
-                    sample = sample or sampler(run.started_at_ms)
-                    run.send(sample())
-                    sampled_at = time.monotonic()
-                wait = _PASS_SECONDS
-                self._problem = None
-            except _AbandonedError:
-                return
-            except Exception as error:  # noqa: BLE001 - whatever a tracker does, the training goes on
-                self._problem = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-                wait = min(2 * wait, _MAX_WAIT_SECONDS)
-            if not is_last:
-                self._ending.wait(wait)
-
-    def _answered(self) -> None:
-        self._answered_at = time.monotonic()
-        if self._abandoned.is_set():
-            raise _AbandonedError
-
-
-class _AbandonedError(Exception):
-    """Nobody waits any more: a later run ships the rest."""
 
 
 def _read_position(folder: Path, run_id: str) -> Position:

@@ -26,8 +26,10 @@ from flows.execution import PARENT_TAG, parent_run_id
 from flows.settings import Settings, redactor
 from flows.up.credentials import to_environment
 from flows.workspace import Workspace
-from pipelines.errors import TerminalError, TransientError
+from pipelines.errors import StorageError, TerminalError, TransientError
 from pipelines.fingerprint import code_fingerprint
+
+_logger = logging.getLogger(__name__)
 
 _MAX_DATASET_DIGEST = 32
 """MLflow refuses a digest of more than 36 characters; the whole one is kept in a tag."""
@@ -245,6 +247,21 @@ def open_tracker(settings: Settings, workspace: Workspace, recipe: str, flow_run
     if flow_run_id is not None:
         tags["prefect.flow_run_id"] = flow_run_id
     return Tracker(client, experiment_id, tags, parent_run_id(client, experiment_id, workspace, tags))
+
+
+@contextmanager
+def unless_down(what: str) -> Iterator[None]:
+    """What a tracker does not take now is said in one sentence; the next run records it."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except TRACKER_ERRORS as error:
+        _logger.warning(
+            "got %s, wanted the tracker to take %s: nothing is lost, the next run records it.",
+            " ".join(str(error).split())[:300] or type(error).__name__,
+            what,
+        )
 
 
 def open_client(settings: Settings, workspace: Workspace) -> MlflowClient:

@@ -27,10 +27,9 @@ sys.path.insert(0, str(TESTS / "flows"))
 
 from mlflow_server import free_port, serve_mlflow  # noqa: E402
 
-from flows import shipping  # noqa: E402
-from flows.settings import Settings  # noqa: E402
-from flows.tracking import TrackedRun, open_tracker  # noqa: E402
-from flows.workspace import Workspace  # noqa: E402
+from flows import shipper  # noqa: E402
+from flows.shipper import Pace  # noqa: E402
+from flows.training_run import Ending, TrainingRun  # noqa: E402
 from llm.journal import Journal  # noqa: E402
 from llm.reports import Report, StepReport, StepSeconds  # noqa: E402
 
@@ -100,16 +99,12 @@ def run_steps(folder: Path, kind: str, uri: str | None, num_steps: int, wall: li
     """Train for so many steps, reporting each; what came before the first and after the last is not counted."""
     with contextlib.ExitStack() as stack:
         on_report: Callable[[Report], None] = lambda _: None  # noqa: E731
-        shipper = None
+        shipping = None
         if kind != "nobody":
             on_report = stack.enter_context(Journal(folder)).write
         if uri is not None:
-            settings = Settings(workspace=folder, num_workers=0, prefect_api_url=None, mlflow_tracking_uri=uri)
-
-            def open_run() -> TrackedRun:
-                return open_tracker(settings, Workspace(folder), "bench", None).open_run("training", {})
-
-            shipper = shipping.Shipper(folder, open_run, is_server=True)
+            shipper.PACE = Pace(silence=10.0 if kind == "living" else 0.1)
+            shipping = shipper.Shipper(training_run(folder, uri))
         weights = [torch.randn(128, 128) / 12 for _ in range(_NUM_OPERATIONS)]
         for step in range(num_steps):
             began, began_cpu = time.perf_counter(), time.thread_time()
@@ -117,9 +112,25 @@ def run_steps(folder: Path, kind: str, uri: str | None, num_steps: int, wall: li
             on_report(report(step))
             wall.append(time.perf_counter() - began)
             cpu.append(time.thread_time() - began_cpu)
-        if shipper is not None:
-            shipping._SILENCE_SECONDS = 10.0 if kind == "living" else 0.1
-            shipper.end(lambda run: run.end("FINISHED"))
+        if shipping is not None:
+            shipping.end(Ending(status="FINISHED"))
+
+
+def training_run(folder: Path, uri: str) -> TrainingRun:
+    """The run of a training of which nothing but the journal is real."""
+    return TrainingRun(
+        workspace=str(folder),
+        folder=str(folder),
+        tracking_uri=uri,
+        recipe="bench",
+        flow_run_id=None,
+        key="k" * 64,
+        corpus_run_id=None,
+        dataset_digest="d" * 64,
+        dataset_source="nowhere",
+        model={},
+        training={},
+    )
 
 
 def train_step(weights: list[torch.Tensor]) -> None:

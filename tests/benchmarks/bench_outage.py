@@ -18,17 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_journal import report, train_step
+from bench_journal import report, train_step, training_run
 
 TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS / "flows"))
 
 from mlflow_server import MlflowServer, serve_mlflow  # noqa: E402
 
-from flows import shipping  # noqa: E402
-from flows.settings import Settings  # noqa: E402
-from flows.tracking import TrackedRun, open_client, open_tracker  # noqa: E402
-from flows.workspace import Workspace  # noqa: E402
+from flows.shipper import Shipper  # noqa: E402
+from flows.training_run import Ending, known_run_id  # noqa: E402
 from llm.journal import JOURNAL, STEP, Journal, read  # noqa: E402
 
 BAR_SECONDS = 0.05
@@ -53,7 +51,7 @@ def main() -> None:
             found = train(folder / "tracked", server.url, whole)
             outage.join()
             found |= held(server, folder / "tracked")
-    found |= {"gone_seconds": options.seconds, "longest_step_without_tracker_ms": alone["longest_step_ms"]}
+    found |= {"gone_seconds": options.seconds, "without_tracker": alone}
     holds = found["longest_report_ms"] <= 1e3 * BAR_SECONDS and not found["missing"] and not found["twice"]
     sys.stdout.write(f"{json.dumps(found | {'holds': holds})}\n")
     sys.exit(not holds)
@@ -70,21 +68,8 @@ def kill(server: MlflowServer, seconds: float) -> None:
 def train(folder: Path, uri: str | None, seconds: float) -> dict[str, Any]:
     """Make and report steps for so long."""
     reported, stepped = [], []
-    shipper = None
-    settings = Settings(workspace=folder, num_workers=0, prefect_api_url=None, mlflow_tracking_uri=uri)
-
-    def open_again() -> TrackedRun:
-        return TrackedRun(open_client(settings, Workspace(folder)), (folder / "run_id").read_text())
-
     with Journal(folder) as journal:
-        if uri is not None:
-
-            def open_run() -> TrackedRun:
-                found = open_tracker(settings, Workspace(folder), "bench", None).open_run("training", {})
-                (folder / "run_id").write_text(found.run_id)
-                return found
-
-            shipper = shipping.Shipper(folder, open_run, is_server=True)
+        shipper = None if uri is None else Shipper(training_run(folder, uri))
         weights = [torch.randn(128, 128) / 12 for _ in range(600)]
         end, step = time.monotonic() + seconds, 0
         while time.monotonic() < end:
@@ -96,13 +81,15 @@ def train(folder: Path, uri: str | None, seconds: float) -> dict[str, Any]:
             reported.append(after - before)
             stepped.append(after - began)
             step += 1
-    problem = None if shipper is None else shipper.end(lambda run: run.end("FINISHED"))
-    if problem is not None:  # the training is over, and the next command ships what is left
-        shipping.Shipper(folder, open_again, is_server=True).end(lambda run: run.end("FINISHED"))
+    problem = None if shipper is None else shipper.end(Ending(status="FINISHED"))
+    if uri is not None and problem is not None:  # the training is over, and the next command ships what is left
+        Shipper(training_run(folder, uri)).end(Ending(status="FINISHED"))
+    stepped.sort()
     return {
         "steps": step,
         "longest_report_ms": round(1e3 * max(reported), 2),
-        "longest_step_ms": round(1e3 * max(stepped), 2),
+        "longest_steps_ms": [round(1e3 * each, 1) for each in stepped[:-6:-1]],
+        "median_step_ms": round(1e3 * stepped[len(stepped) // 2], 2),
         "problem": problem,
     }
 
@@ -110,7 +97,7 @@ def train(folder: Path, uri: str | None, seconds: float) -> dict[str, Any]:
 def held(server: MlflowServer, folder: Path) -> dict[str, Any]:
     """What the run has of the journal."""
     wanted = [entry.facts["step"] for entry in read(folder / JOURNAL) if entry.kind == STEP]
-    steps = [step for step, _, _ in server.history((folder / "run_id").read_text(), "train/loss")]
+    steps = [step for step, _, _ in server.history(known_run_id(folder) or "", "train/loss")]
     return {
         "journal_rows": len(wanted),
         "missing": len(set(wanted) - set(steps)),

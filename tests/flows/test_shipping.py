@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow_server import MlflowServer, free_port, serve_mlflow
 
-from flows import runs, shipping
+from flows import runs, shipper, shipping
 from flows.jobs import Dataset, JobResult, TrainingJob
 from flows.recipe import Recipe, load_recipe
 from flows.settings import Settings
@@ -37,6 +38,7 @@ from pipelines.stage import Resource
 pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
 
 SECONDS = StepSeconds(data=0.1, forward=1.0, backward=2.0, optimizer=0.5, log=0.0, checkpoint=0.0, whole=3.6)
+QUICK = shipper.Pace(between_looks=0.05, between_tries=0.2)
 RESULT = JobResult(
     values={
         "steps": 60,
@@ -74,8 +76,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shipping, "_PASS_SECONDS", 0.05)
-    monkeypatch.setattr(shipping, "_MAX_WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(shipper, "PACE", QUICK)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
 
@@ -243,7 +244,7 @@ def test_a_training_ends_without_a_tracker_and_the_next_command_ships_it(
     server: MlflowServer, training: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
     with useless_tracker(kind) as url, monkeypatch.context() as patch:
-        patch.setattr(shipping, "_SILENCE_SECONDS", 0.5)
+        patch.setattr(shipper, "PACE", replace(QUICK, silence=0.5))
         made = training(url)
         with made.recorded() as on_end:
             began = time.thread_time()
@@ -301,11 +302,11 @@ def useless_tracker(kind: str) -> Iterator[str]:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from test_shipping import Training, step_report
-from flows import shipping
+from test_shipping import QUICK, Training, step_report
+from flows import shipper
 from llm.journal import journal
 
-shipping._PASS_SECONDS = 0.05
+shipper.PACE = QUICK
 made = Training(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
 with made.recorded(), journal(made.job.folder) as written:
     for step in range(1, 31):
@@ -323,7 +324,7 @@ def train_and_die(folder: Path, url: str, name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", KILLED, folder, url, name], env=environment, capture_output=True, check=False
     )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert done.returncode == -signal.SIGKILL, done.stderr  # and pipes that are closed: nobody is left who holds them
 
 
 def test_a_killed_training_goes_on_in_its_run_and_one_that_is_left_is_set_killed(
