@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from flows.execution import NOTE
 from flows.settings import read_settings
 from flows.workspace import Workspace
 from pipelines.digest import digest_value
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
 
     from llm.evaluation.suite import SuiteResult
 
-_KIND, _NOTE = "corpusmill.kind", "mlflow.note.content"
+_KIND = "corpusmill.kind"
 _CODE = "corpusmill.code"
 _SAME = "corpusmill.comparison"
 _CORPUS_FIGURES = ("documents/in", "documents/kept", "tokens")
 _TRAINING_FIGURES = ("final/final_val_loss", "final/final_train_loss")
-_MAX_RUNS = 1_000
+_ORDER = ("better", "worse", "incomparable", "noise")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +53,9 @@ def compare_runs(workspace_path: Path | None, first: str, second: str) -> dict[s
 
     Raises InputError where one is not found or was never evaluated.
     """
-    from flows.tracking import open_client
     from llm.evaluation.compare import compare, verdict_lines
 
-    settings = read_settings(workspace_path)
-    client = open_client(settings, Workspace.of(settings))
+    client = open_known_client(workspace_path)
     sides = [find_side(client, asked) for asked in (first, second)]
     suites = compare(*(read_suites(client, side) for side in sides))
     found = {
@@ -67,6 +66,20 @@ def compare_runs(workspace_path: Path | None, first: str, second: str) -> dict[s
         "differs": _differing(*sides),
     }
     return found | {"run_id": _log(client, sides, found)}
+
+
+def open_known_client(workspace_path: Path | None) -> "MlflowClient":
+    """The tracker of a workspace that has one. Raises InputError where nothing was recorded yet, and makes no database."""
+    from flows.tracking import open_client
+
+    settings = read_settings(workspace_path)
+    place = Workspace.of(settings)
+    if settings.mlflow_tracking_uri is None and not place.mlflow_database.is_file():
+        raise InputError(
+            f"got {place.root}, where no run is recorded, wanted a workspace with runs: run `corpusmill run` first, or pass "
+            "--workspace."
+        )
+    return open_client(settings, place)
 
 
 def find_side(client: "MlflowClient", asked: str) -> Side:
@@ -167,7 +180,7 @@ def _data(side: Side) -> dict[str, Any]:
 
 def _is_later(name: str) -> bool:
     """Whether a parameter of a recipe says something of training or evaluation, not of the corpus."""
-    return name.split(".", maxsplit=1)[0] in ("model", "training", "evaluation", "name")
+    return name.split(".", maxsplit=1)[0] in ("model", "training", "evaluation", "registry", "name")
 
 
 def _config(side: Side) -> dict[str, Any]:
@@ -194,14 +207,16 @@ def _told(side: Side) -> dict[str, Any]:
 
 
 def comparison_lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """For a terminal and for Markdown: the verdict, a row a suite, what differs."""
+    """For a terminal and for Markdown: the verdict, a row a suite with those that differ first, what differs."""
     yield f"{found['first']['model']} (first) beside {found['second']['model']} (second)"
     yield ""
     yield from found["verdict"]
     yield ""
-    yield from table(
-        ("suite", "metric", "first", "second", "difference on shared items", "items", "verdict"),
-        [_row(each) for each in found["suites"]],
+    yield from _aligned(
+        table(
+            ("suite", "verdict", "metric", "first", "second", "difference on shared items", "items"),
+            [_row(each) for each in sorted(found["suites"], key=lambda each: _ORDER.index(each["verdict"]))],
+        )
     )
     for what, changes in found["differs"].items():
         if not changes:
@@ -209,18 +224,28 @@ def comparison_lines(found: Mapping[str, Any]) -> Iterator[str]:
             continue
         yield f"Other {what}:"
         yield from (f"- {plain(name)}: {plain(one)} | {plain(other)}" for name, (one, other) in changes.items())
+    if "run_id" in found:
+        yield f"In MLflow: run {found['run_id']}."
+
+
+def _aligned(rows: Sequence[str]) -> Iterator[str]:
+    """A table's lines with their columns below each other, for those who read the Markdown as it is."""
+    cells = [row.removeprefix("| ").removesuffix(" |").split(" | ") for row in rows if row.startswith("| ")]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    padded = (" | ".join(map(str.ljust, row, widths)) for row in cells)
+    yield from (f"| {next(padded)} |" if row.startswith("| ") else row for row in rows)
 
 
 def _row(each: Mapping[str, Any]) -> tuple[Any, ...]:
     gap = each["difference"]
     return (
         each["name"],
+        each["verdict"],
         each["metric"],
         _interval(each["ours"]),
         _interval(each["theirs"]),
         _interval(gap, sign="+"),
         0 if gap is None else gap["num_items"],
-        each["verdict"] if not each["reason"] else f"{each['verdict']}: {each['reason']}",
     )
 
 
@@ -251,6 +276,6 @@ def _log(client: "MlflowClient", sides: Sequence[Side], found: Mapping[str, Any]
         markdown.write_text(f"# Comparison\n\n{text}\n", encoding="utf-8")
         values.write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
         tracked.log_files(markdown, values)
-    tracked.set_tags({_NOTE: text})
+    tracked.set_tags({NOTE: text})
     tracked.end("FINISHED")
     return tracked.run_id

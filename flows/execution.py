@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from flows.tracking import Status, TrackedRun
 
 KIND = "pipeline"
+NOTE = "mlflow.note.content"
+"""The tag that MLflow shows as a run's description."""
 PARENT_TAG = "mlflow.parentRunId"
 _PARTS = ("corpus", "training", "evaluation")
 _HEADLINES = {
@@ -91,12 +93,19 @@ def describe(run: "TrackedRun") -> None:
         shown = {name: found.data.metrics[name] for name in _HEADLINES[part] if name in found.data.metrics}
         figures |= shown
         told = ", ".join(f"{name.split('/')[-1].replace('_', ' ')} {value:,.6g}" for name, value in shown.items())
-        link = f"#/experiments/{found.info.experiment_id}/runs/{found.info.run_id}"
+        link = run_link(found.info.experiment_id, found.info.run_id)
         page = f" ([page]({link}/artifacts/{_PAGES[part]}))" if part in _PAGES else ""
-        lines.append(f"- [{part}]({link}): {told}{page}")
+        gates = found.data.tags.get("corpusmill.gates")
+        judged = f", [gates]({link}/artifacts/gates.md) {gates}" if gates else ""
+        lines.append(f"- [{part}]({link}): {told}{judged}{page}")
     run.log_metrics(figures)
     run.set_tags({f"corpusmill.{part}_run_id": run_id for part, run_id in parts.items()})
-    run.set_tags({"mlflow.note.content": "\n".join(lines)})
+    run.set_tags({NOTE: "\n".join(lines)})
+
+
+def run_link(experiment_id: str, run_id: str) -> str:
+    """The address of a run's page within MLflow's UI, whatever server shows it."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}"
 
 
 def _parts(run: "TrackedRun") -> dict[str, str]:

@@ -134,10 +134,16 @@ def _loss(facts: ModelFacts, progress: Progress) -> "Figure":
     at = np.flatnonzero(np.isfinite(values))
     if at.size:
         at = at[np.unique(np.linspace(0, at.size - 1, min(at.size, _MAX_POINTS)).astype(np.int64))]
-        axes.plot(curves.steps[at], values[at], "o-", color=_VALIDATION, markersize=3, linewidth=1, label="validation")
+        style = {
+            "color": _VALIDATION,
+            "markersize": 3,
+            "linewidth": 1,
+            "clip_on": False,
+        }  # the last is at the axis' end
+        axes.plot(curves.steps[at], values[at], "o-", label="validation", **style)
     if facts.evaluation is not None and facts.evaluation.get("loss") is not None:
         at_end = [facts.num_steps or 0], [float(facts.evaluation["loss"])]
-        axes.plot(*at_end, "D", color=_OTHER, markersize=7, label="evaluation (held-out text)")
+        axes.plot(*at_end, "D", color=_OTHER, markersize=7, clip_on=False, label="evaluation (held-out text)")
     bad = curves.steps[np.isinf(curves.figures["loss"])]
     if bad.size:
         low = axes.get_ylim()[0]
@@ -214,7 +220,7 @@ def _ladder(rungs: Sequence[Rung]) -> "Figure":
             errors = [[max(0.0, found.value - found.low)], [max(0.0, found.high - found.value)]]
         colour = _DROPPED if rung.beats_below is False else _KEPT
         drawn = axes.barh([idx], [found.value], xerr=errors, color=colour, ecolor="#1d2329", capsize=3)
-        flag = "  does not beat the rung below" if rung.beats_below is False else ""
+        flag = f"  does not beat {legible(rungs[idx - 1].name)}" if rung.beats_below is False else ""
         axes.bar_label(drawn, labels=[f"{found.value:.4g}{flag}"], padding=6, fontsize=8)
     _label_bars(axes, [rung.name for rung in rungs])
     axes.set_xlim(right=axes.get_xlim()[1] * 1.25)

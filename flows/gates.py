@@ -1,7 +1,7 @@
 """What a model has to pass before it is registered: gates in a recipe, and those that always stand."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +87,25 @@ def check_champion(section: RegistrySection, differences: "Sequence[SuiteDiffere
             got += f" by {each.difference.value:+.4f}"
         found.append(GateResult(gate=f"{name}: not worse than the champion", is_passed=passes, got=got))
     return found
+
+
+def judged(told: Mapping[str, Any]) -> str:
+    """What became of a model that was judged: a sentence."""
+    if told["passed"]:
+        return f"All {len(told['gates'])} gates of {told['name']} are passed."
+    failed = [gate["gate"] for gate in told["gates"] if not gate["is_passed"]]
+    return f"{len(failed)} of {len(told['gates'])} gates of {told['name']} are not passed: {'; '.join(failed)}."
+
+
+def registration_lines(told: Mapping[str, Any]) -> Iterator[str]:
+    """For a terminal: the verdict, and each gate that is not passed with what was got."""
+    yield f"Registry: {judged(told)}"
+    yield from (f"  not passed: {gate['gate']}, got {gate['got']}" for gate in told["gates"] if not gate["is_passed"])
+    yield (
+        f"  version {told['version']} of {told['name']}; `corpusmill promote {told['name']}` makes the challenger champion"
+        if told["passed"]
+        else "  nothing is registered; the evaluation's run in MLflow has gates.md"
+    )
 
 
 def _checked(gate: Gate, result: "SuiteResult | None") -> GateResult:

@@ -1,7 +1,7 @@
-"""A model card: who may use a model for what, what it was trained on and how good it is, as Markdown with a front matter.
+"""A model card: who may use a model for what, what it was trained on and how good it is, as Markdown.
 
-Headings follow Mitchell et al. 2019 (arXiv:1810.03993); the front matter is what model hubs read: language, license,
-datasets, metrics, model-index. Figures are counted or measured; what only the provider knows says so and is never guessed.
+Headings follow Mitchell et al. 2019 (arXiv:1810.03993). Model hubs read a front matter above it: language, license,
+datasets, metrics, model-index; to a person it is pages of keys, so the card comes with it and without. Figures are counted or measured; what only the provider knows says so and is never guessed.
 """
 
 import math
@@ -35,17 +35,26 @@ _LANGUAGE = re.compile(r"[a-z]{2,3}")
 _HUB_METRICS = {"acc": "accuracy", "acc_calibrated": "accuracy", "rouge_l": "rouge", "chrf": "chrf", "f1": "f1"}
 
 
-def write_card(path: Path, facts: ModelFacts, *, license_id: str | None = None, data_card: str | None = None) -> Path:
-    """Write the card, whole or not at all. Raises StorageError for the disk."""
-    return write_whole(path, model_card(facts, license_id=license_id, data_card=data_card))
+def write_card(path: Path, facts: ModelFacts, *, data_card: str | None = None) -> Path:
+    """Write the card for people, whole or not at all. Raises StorageError for the disk."""
+    return write_whole(path, model_card(facts, data_card=data_card))
+
+
+def write_hub_card(path: Path, facts: ModelFacts, *, data_card: str | None = None) -> Path:
+    """Write the card for hubs, which look for it as README.md beside the weights. Raises StorageError for the disk."""
+    return write_whole(path, hub_card(facts, data_card=data_card))
+
+
+def hub_card(facts: ModelFacts, *, license_id: str | None = None, data_card: str | None = None) -> str:
+    """The card below its front matter."""
+    matter = front_matter(facts, license_id=license_id)
+    front = yaml.safe_dump(matter, allow_unicode=True, sort_keys=False, width=1_000_000)
+    return f"---\n{front}---\n\n{model_card(facts, license_id=license_id, data_card=data_card)}"
 
 
 def model_card(facts: ModelFacts, *, license_id: str | None = None, data_card: str | None = None) -> str:
     """The card. `license_id` is what the provider licenses the weights under (an identifier such as apache-2.0);
     `data_card` is the file name or address of the data card."""
-    front = yaml.safe_dump(
-        front_matter(facts, license_id=license_id), allow_unicode=True, sort_keys=False, width=1_000_000
-    )
     lines = [
         *_details(facts, license_id),
         *_intended_use(),
@@ -58,7 +67,7 @@ def model_card(facts: ModelFacts, *, license_id: str | None = None, data_card: s
         *_caveats(facts),
         *_compute(facts),
     ]
-    return f"---\n{front}---\n\n# Model card: {plain(facts.recipe)}\n\n" + "\n".join(lines).rstrip() + "\n"
+    return f"# Model card: {plain(facts.recipe)}\n\n" + "\n".join(lines).rstrip() + "\n"
 
 
 def front_matter(facts: ModelFacts, *, license_id: str | None = None) -> dict[str, Any]:

@@ -172,7 +172,7 @@ def _by_transformers(folder: Path) -> Loaded:
         by=f"transformers {transformers.__version__}",
         logits=logits,
         # As we do, read a special token that is written in a text as text; without this transformers reads the token.
-        encode=lambda text: tokenizer(text, split_special_tokens=True)["input_ids"],
+        encode=lambda text: tokenizer(text, split_special_tokens=True, verbose=False)["input_ids"],
         decode=tokenizer.decode,
         go_on=go_on,
     )

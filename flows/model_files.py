@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.figures import write_figures
 from flows.jobs import TrainingJob
-from flows.model_card import write_card
+from flows.model_card import write_card, write_hub_card
 from flows.model_facts import Rung, event_doc_ids, model_facts
 from flows.model_page import write_page
 from flows.workspace import Workspace
@@ -18,7 +18,18 @@ from llm.journal import JOURNAL
 if TYPE_CHECKING:
     from llm.evaluation.suite import SuiteResult
 
-CARD, DATA_CARD = "model_card.md", "data_card.md"
+CARD, DATA_CARD = "README.md", "data_card.md"
+"""As they lie beside the weights of a registered model: the first is where hubs look for a model's card."""
+_READABLE_CARD = "model_card.md"
+_RUNGS = {
+    "uniform": "uniform",
+    "unigram": "unigram",
+    "kneser_ney": "Kneser-Ney",
+    "hmm": "HMM",
+    "lstm": "LSTM",
+    "gpt2": "this model (GPT-2)",
+}
+"""The ladder's names, for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +38,7 @@ class ModelFiles:
 
     page: Path
     card: Path
+    """For people; CARD beside it is the same for hubs."""
     figures: tuple[Path, ...]
 
 
@@ -55,15 +67,20 @@ def write_model_files(
         takedowns=takedowns,
         code_version=code_version,
     )
+    write_hub_card(folder / CARD, facts, data_card=DATA_CARD)
     return ModelFiles(
         page=write_page(folder, facts),
-        card=write_card(folder / CARD, facts, data_card=DATA_CARD),
+        card=write_card(folder / _READABLE_CARD, facts, data_card=DATA_CARD),
         figures=tuple(write_figures(folder / "figures", facts)),
     )
 
 
 def _rung(each: Mapping[str, Any]) -> Rung:
-    return Rung(name=each["name"], bits_per_byte=Figure(**each["bits_per_byte"]), beats_below=each["beats_below"])
+    return Rung(
+        name=_RUNGS.get(each["name"], each["name"]),
+        bits_per_byte=Figure(**each["bits_per_byte"]),
+        beats_below=each["beats_below"],
+    )
 
 
 def read_card(path: Path) -> dict[str, Any] | None:

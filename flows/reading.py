@@ -45,7 +45,7 @@ def inspect_text(
 ) -> dict[str, Any]:
     """Write the page of a text as a model reads it. Documents are named where the model was trained in the workspace."""
     from flows.interpret_page import text_facts, write_page
-    from llm.evaluation.nearest import nearest_documents
+    from llm.evaluation.nearest import MIN_TOKENS, nearest_documents
 
     folder, place = chosen_folder(recipe_path, workspace_path, model), Workspace.of(read_settings(workspace_path))
     writer = Writer.load(folder, which)
@@ -70,6 +70,7 @@ def inspect_text(
         "bits": bits,
         "bits_per_byte": bits / num_bytes,
         "is_training_known": read is not None,
+        "min_tokens": MIN_TOKENS,
         "nearest": [_told(each, ids, writer) for each in nearest],
     }
 
@@ -116,6 +117,7 @@ def nearest_to(
         "model": folder.name,
         "is_generated": sampling is not None,
         "num_tokens": len(ids),
+        "min_tokens": min_tokens,
         "missing_shards": read.num_missing_shards,
         "nearest": [_told(each, ids, writer) for each in nearest],
     }
@@ -133,7 +135,8 @@ def nearest_lines(found: Mapping[str, Any]) -> Iterator[str]:
 def _nearest_lines(found: Mapping[str, Any]) -> Iterator[str]:
     if not found["nearest"]:
         known = found.get("is_training_known", True)
-        yield "  no training document shares a stretch of it" if known else "  what it was trained on is not known here"
+        shared = f"no training document shares {found['min_tokens']:,} tokens in a row with it"
+        yield f"  {shared}" if known else "  what it was trained on is not known here"
     for each in found["nearest"]:
         shared = " ".join(each["shared"].split())
         shown = shared if len(shared) <= _MAX_SHOWN_CHARS else f"{shared[: _MAX_SHOWN_CHARS - 3]}..."

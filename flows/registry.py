@@ -11,11 +11,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from flows.comparison import find_side, read_suites
-from flows.gates import GateResult, RegistrySection, check_champion
-from flows.settings import read_settings
-from flows.workspace import Workspace
-from pipelines.errors import ConfigError, InputError
+from flows.comparison import find_side, open_known_client, read_suites
+from flows.execution import NOTE, run_link
+from flows.gates import GateResult, RegistrySection, check_champion, judged
+from pipelines.errors import InputError, TerminalError
 from pipelines.markdown import table
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 TAKEDOWN = "corpusmill.takedown"
+GATES = "corpusmill.gates"
 _EVALUATION = "corpusmill.evaluation_run_id"
 _TRAINING_KEY = "corpusmill.training_key"
 _SUITES = "corpusmill.not_worse_than_champion"
@@ -44,18 +44,24 @@ def register(
     """
     passed = all(gate.is_passed for gate in gates)
     told = {"name": section.name, "passed": passed, "gates": [asdict(gate) for gate in gates], "version": None}
-    client.set_tag(evaluation_run_id, "corpusmill.gates", "passed" if passed else "failed")
+    table_of_gates = "\n".join(_gate_rows(told["gates"]))
+    note = f"{judged(told)}\n\n{table_of_gates}"
+    client.set_tag(evaluation_run_id, GATES, "passed" if passed else "failed")
+    client.set_tag(evaluation_run_id, NOTE, note)
     with TemporaryDirectory() as scratch:
         markdown, values = Path(scratch, "gates.md"), Path(scratch, "gates.json")
-        markdown.write_text("\n".join(["# Gates", "", *_gate_rows(told["gates"])]), encoding="utf-8")
+        markdown.write_text(f"# Gates\n\n{table_of_gates}", encoding="utf-8")
         values.write_text(json.dumps(told["gates"], indent=1), encoding="utf-8")
         for path in (markdown, values):
             client.log_artifact(evaluation_run_id, str(path))
+    known = client.search_model_versions(f"name = '{section.name}' AND run_id = '{evaluation_run_id}'")
     if not passed:
+        for each in known:  # of a recipe that was less strict
+            client.update_model_version(section.name, each.version, _description(client, each, note))
         return told
     _ensure(client, section.name)
-    known = client.search_model_versions(f"name = '{section.name}' AND run_id = '{evaluation_run_id}'")
     version = known[0] if known else _create(client, section, evaluation_run_id, folder, files)
+    client.update_model_version(section.name, version.version, _description(client, version, note))
     if not known:
         client.set_registered_model_alias(section.name, CHALLENGER, version.version)
     return told | {"version": str(version.version)}
@@ -66,17 +72,12 @@ def promote(
 ) -> dict[str, Any]:
     """Make a version, by default the challenger, the champion.
 
-    Raises ConfigError where a gate is not passed and nobody forces it, InputError where there is no such version.
+    Raises TerminalError where a gate is not passed and nobody forces it, InputError where there is no such version.
     """
-    from flows.tracking import open_client
-
-    settings = read_settings(workspace_path)
-    client = open_client(settings, Workspace.of(settings))
+    client = open_known_client(workspace_path)
     wanted = _version(client, name, version) if version else _alias(client, name, CHALLENGER)
     if wanted is None:
-        raise InputError(
-            f"got no version {version or CHALLENGER!r} of {name!r}, wanted one that is registered: see MLflow."
-        )
+        raise InputError(_not_there(client, name, version))
     champion = _alias(client, name, CHAMPION)
     gates = _promotion_gates(client, wanted, champion)
     told = {
@@ -89,8 +90,8 @@ def promote(
     if not all(gate.is_passed for gate in gates):
         failed = "; ".join(f"{gate.gate}: {gate.got}" for gate in gates if not gate.is_passed)
         if not force or not reason:
-            raise ConfigError(
-                f"got version {wanted.version} that does not pass ({failed}), wanted one that does: "
+            raise TerminalError(
+                f"got version {wanted.version} of {name} that does not pass ({failed}), wanted one that does: "
                 "train another, or pass --force with --reason, which are kept."
             )
         told["forced"] = True
@@ -135,10 +136,12 @@ def _promotion_gates(
     from llm.evaluation.compare import compare
 
     takedowns = wanted.tags.get(TAKEDOWN, "")
+    judged_anew = client.get_run(wanted.tags[_EVALUATION]).data.tags.get(GATES, "")
     gates = [
         GateResult(
             gate="no page that it was trained on is taken down", is_passed=not takedowns, got=takedowns or "none is"
-        )
+        ),
+        GateResult(gate="the gates of its recipe", is_passed=judged_anew == "passed", got=judged_anew or "not judged"),
     ]
     if champion is None or champion.version == wanted.version:
         return gates
@@ -160,6 +163,48 @@ def _create(
     tags = named | {_EVALUATION: run_id, _SUITES: ",".join(section.not_worse_than_champion)}
     source = f"{run.info.artifact_uri}/{_FOLDER}"
     return client.create_model_version(section.name, source, run_id, tags)
+
+
+def _description(client: "MlflowClient", version: "ModelVersion", note: str) -> str:
+    """What MLflow shows of a version: why it may be used, and the way to what it was judged by."""
+    experiment_id = client.get_run(version.run_id).info.experiment_id
+    evaluation = run_link(experiment_id, version.run_id)
+    ways = [f"[the model's page]({evaluation}/artifacts/page/index.html)", f"[evaluation]({evaluation})"]
+    for part in ("training", "corpus"):
+        run_id = version.tags.get(f"corpusmill.{part}_run_id")
+        ways += [f"[{part}]({run_link(experiment_id, run_id)})"] if run_id else []
+    return f"{note}\n{_beside_champion(client, version)}\n\nSee {', '.join(ways)}."
+
+
+def _beside_champion(client: "MlflowClient", version: "ModelVersion") -> str:
+    """How a version does on the suites of the champion of its time; empty where there is none."""
+    from llm.evaluation.compare import compare, verdict_lines
+
+    champion = _alias(client, version.name, CHAMPION)
+    if champion is None or champion.version == version.version:
+        return ""
+    try:
+        suites = [read_suites(client, find_side(client, each.tags[_EVALUATION])) for each in (version, champion)]
+    except InputError as error:
+        return f"\nIt is not compared with the champion, version {champion.version}: {error}"
+    found = " ".join(verdict_lines(compare(*suites)))
+    return f"\nBeside the champion, version {champion.version} (this one is the first): {found}"
+
+
+def _not_there(client: "MlflowClient", name: str, version: str | None) -> str:
+    """Why a version is not found: the model is not known, or it is, with others."""
+    models = {each.name: each for each in client.search_registered_models()}
+    if name not in models:
+        known = ", ".join(sorted(models)) or "none"
+        return f"got model {name!r}, wanted a registered one ({known}): run a recipe with registry.name first, or correct it."
+    versions = sorted(int(each.version) for each in client.search_model_versions(f"name = '{name}'"))
+    listed = ", ".join(map(str, versions))
+    if version is not None:
+        return f"got version {version!r} of {name!r}, wanted one of {listed}: pass it with --version."
+    return (
+        f"got no challenger of {name!r} among versions {listed}, wanted one that passed its gates since the last promotion: "
+        "run a recipe that makes it, or pass --version."
+    )
 
 
 def _ensure(client: "MlflowClient", name: str) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flows.gates import registration_lines
+
 _MAX_REASONS = 4
 _MAX_HOSTS = 5
 _MAX_MEMBERS = 10
@@ -43,6 +45,8 @@ def run_lines(found: dict[str, Any]) -> list[str]:
         ]
         for sample in measured["samples"][:1]:
             lines += ["", "A sample:", *(f"  {line}" for line in sample["text"].splitlines())]
+    if "registration" in found:
+        lines += ["", *registration_lines(found["registration"])]
     return [*lines, "", *_next_steps(found)]
 
 
@@ -419,7 +423,7 @@ def _next_steps(found: dict[str, Any]) -> list[str]:
         f"  {workspace}/reports/{found['recipe']}/data_card.md   the data card",
         f"  {workspace}/reports/{found['recipe']}/model/index.html   the model: curves, suites, ladder, samples",
         f"  {workspace}/reports/{found['recipe']}/review/index.html   what each rule drops and keeps, for a browser",
-        f"  {programs}/mlflow ui --backend-store-uri sqlite:///{workspace}/mlflow.db   runs, curves, samples",
+        f"  {programs}/mlflow ui --backend-store-uri sqlite:///{workspace}/mlflow.db   runs, curves, samples: choose 'Model training' at its top left",
         f"  {programs}/corpusmill explain URL     why a page was kept or dropped",
         f"  {programs}/corpusmill generate TEXT   let the model write",
     ]

@@ -112,7 +112,11 @@ class Workspace:
 
     @property
     def mlflow_uri(self) -> str:
-        return f"sqlite:///{self.root / 'mlflow.db'}"
+        return f"sqlite:///{self.mlflow_database}"
+
+    @property
+    def mlflow_database(self) -> Path:
+        return self.root / "mlflow.db"
 
     @property
     def mlflow_artifacts(self) -> Path:

@@ -138,7 +138,7 @@ def _share_level(share: float) -> int:
 
 def _nearest(facts: TextFacts) -> str:
     if not facts.nearest:
-        return '<p class="faint">No training document that was looked at shares a stretch of it, or nobody looked.</p>'
+        return '<p class="faint">No training document that is known here shares a longer stretch of it.</p>'
     rows = []
     for each in facts.nearest:
         shared = "".join(facts.pieces[each.start : each.start + each.num_tokens])

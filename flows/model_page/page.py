@@ -39,6 +39,8 @@ _ADDRESS = re.compile(r"https?://[^\s]+|[A-Za-z0-9_][A-Za-z0-9._/-]*")
 """What a link may lead to: a page on the web, or a file beside this one."""
 _MAX_URLS = 5
 """Of an event."""
+_MAX_RUNG_CHARS = 24
+"""Of a rung's name, where the next says whether it beats it."""
 _HAN = re.compile(r"[\u3400-\u9fff]")
 _KINDS = {
     "step_skipped": "update skipped",
@@ -107,7 +109,7 @@ def render_page(facts: ModelFacts, limits: Limits | None = None) -> str:
             "heading": escaped(f"Model of {facts.recipe}"),
             "style": style,
             "script": script,
-            "headline": _headline(facts, shown),
+            "headline": _which(facts) + _headline(facts, shown),
             "index": "".join(f'<a href="#{name}">{title}</a>' for name, title, _ in there),
             "sections": "\n".join(
                 f'<section id="{name}"><h2>{title}</h2>{body}</section>' for name, title, body in there
@@ -123,6 +125,14 @@ def _part(name: str) -> str:
 
 
 # The headline
+
+
+def _which(facts: ModelFacts) -> str:
+    """Which of a recipe's models it is: what `corpusmill compare` knows it by, and when it was trained."""
+    folder, ended = facts.identity.get("model folder"), None if facts.progress is None else facts.progress.last_ms
+    named = f"<code>{escaped(folder)}</code>, " if folder else ""
+    when = f"trained {_time(ended)} (UTC)" if ended else ""
+    return f'<p class="faint">{(named + when).removesuffix(", ")}</p>' if named or when else ""
 
 
 def _headline(facts: ModelFacts, shown: Limits) -> str:
@@ -397,8 +407,8 @@ def _suites_section(suites: Sequence[SuiteResult], shown: Limits) -> str:
         )
         rows += [_suite_row(each, shown) for each in sorted(members, key=lambda each: each.suite.language or "")]
     head = (
-        '<tr><th>Suite</th><th>Language</th><th>Metric</th><th class="n">Score [95 %]</th><th>Baselines</th>'
-        '<th>Verdict</th><th class="n">Items</th></tr>'
+        '<tr><th>Suite</th><th>Verdict</th><th class="n">Score [95 %]</th><th>Metric</th><th>Baselines</th>'
+        '<th class="n">Items</th><th>Language</th></tr>'
     )
     return (
         '<p class="faint">Better than its baselines is a suite whose interval leaves out the best of them, by more than '
@@ -413,14 +423,11 @@ def _suite_row(each: SuiteResult, shown: Limits) -> str:
     better, arrow = ("higher is better", "↑") if suite.higher_is_better else ("lower is better", "↓")
     if suite.target is not None:
         better, arrow = "what a model without fault scores", f"→ {suite.target:g}"
-    named = (
-        f'<td>{escaped(_cut(suite.name, shown))} <span class="faint">v{suite.version}</span></td>'
-        f'<td data-label="Language">{escaped(suite.language or "—")}</td>'
-        f'<td data-label="Metric">{escaped(suite.metric)} <span class="faint" title="{better}">{arrow}</span></td>'
-    )
+    named = f'<td>{escaped(_cut(suite.name, shown))} <span class="faint">v{suite.version}</span></td>'
+    metric = f'<td data-label="Metric">{escaped(suite.metric)} <span class="faint" title="{better}">{arrow}</span></td>'
     if each.skipped is not None:
         reason = escaped(_cut(each.skipped, shown))
-        return f'<tr class="skipped">{named}<td colspan="4" class="text">skipped: {reason}</td></tr>'
+        return f'<tr class="skipped">{named}<td colspan="6" class="text">skipped: {reason}</td></tr>'
     figure = each.figure
     baselines = "<br>".join(
         f"{escaped(name.removeprefix(BASELINE))} {_figure(value)}"
@@ -428,9 +435,11 @@ def _suite_row(each: SuiteResult, shown: Limits) -> str:
         if name.startswith(BASELINE)
     )
     return (
-        f'<tr>{named}<td class="n" data-label="Score"><strong>{_number(figure.value)}</strong> {_interval(figure)}</td>'
-        f'<td data-label="Baselines">{baselines or _NONE}</td><td class="verdict" data-label="Verdict">{_verdict(each)}</td>'
-        f'<td class="n" data-label="Items">{figure.num_items:,}</td></tr>'
+        f'<tr>{named}<td class="verdict" data-label="Verdict">{_verdict(each)}</td>'
+        f'<td class="n" data-label="Score"><strong>{_number(figure.value)}</strong> {_interval(figure)}</td>{metric}'
+        f'<td data-label="Baselines">{baselines or _NONE}</td>'
+        f'<td class="n" data-label="Items">{figure.num_items:,}</td>'
+        f'<td data-label="Language">{escaped(suite.language or "—")}</td></tr>'
     )
 
 
@@ -472,11 +481,12 @@ def _ladder_section(facts: ModelFacts) -> str:
     if not facts.rungs:
         return ""
     rows = []
-    for rung in facts.rungs:
+    for idx, rung in enumerate(facts.rungs):
         figure = rung.bits_per_byte
+        below = escaped(facts.rungs[idx - 1].name[:_MAX_RUNG_CHARS]) if idx else ""
         flag = {
-            True: '<span class="good">beats the rung below</span>',
-            False: '<span class="poor">does not beat the rung below</span>',
+            True: f'<span class="good">beats {below}</span>',
+            False: f'<span class="poor">does not beat {below}</span>',
             None: "",
         }[rung.beats_below]
         beside = f"<strong>{_number(figure.value)}</strong> {_interval(figure)} {flag}"

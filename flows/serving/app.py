@@ -46,6 +46,11 @@ def make_app(writer: Writer, name: str, *, token: str | None = None, hosts: tupl
     async def refuse(_request: Request, error: RefusedError) -> JSONResponse:
         return JSONResponse(completions.error_body(str(error), error.param, error.status), error.status)
 
+    @app.exception_handler(404)
+    async def miss(request: Request, _error: Exception) -> JSONResponse:
+        message = f"got {request.url.path}, wanted /v1/completions: a base model goes on from a text and does not chat."
+        return JSONResponse(completions.error_body(message, None, 404), 404)
+
     @app.get("/v1/models")
     async def models(request: Request) -> dict[str, Any]:
         _check_token(request, token)

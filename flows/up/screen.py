@@ -26,7 +26,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     """The same for a person."""
     rows = {
         "Prefect": f"{found['prefect']}   runs, schedules, deployments; start one: Deployments, refresh, Run",
-        "MLflow": f"{found['mlflow']}   experiments, curves, models",
+        "MLflow": f"{found['mlflow']}   experiments, curves, models: choose 'Model training' at its top left",
         "Metrics": found["metrics"],
         "Workers": "cpu, gpu",
         "Workspace": found["workspace"],

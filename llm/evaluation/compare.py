@@ -55,9 +55,11 @@ def _compared(name: str, ours: SuiteResult | None, theirs: SuiteResult | None) -
     if found.reason or ours is None or theirs is None:
         return found
     mine, other = ({item["id"]: item for item in each.items} for each in (ours, theirs))
-    shared = [key for key in mine if key in other and _weight(mine[key]) == _weight(other[key])]
+    both = [key for key in mine if key in other]
+    shared = [key for key in both if _weight(mine[key]) == _weight(other[key])]
     if not shared:
-        return replace(found, reason="they have no item in common")
+        apart = "items weigh otherwise in each (see the two intervals)" if both else "they have no item in common"
+        return replace(found, reason=apart)
     our_scores, their_scores = ([items[key]["score"] for key in shared] for items in (mine, other))
     weights, floor = [_weight(mine[key]) for key in shared], suite.noise_floor
     if suite.target is None:
@@ -116,14 +118,17 @@ def _finite(figure: dict[str, Any]) -> dict[str, Any]:
 
 
 def verdict_lines(found: Sequence[SuiteDifference]) -> Iterator[str]:
-    """A sentence on the whole: how many suites are better, worse, noise."""
+    """Sentences on the whole: on which suites the first is better or worse, and of how many that cannot be said."""
     counts = {verdict: [each.name for each in found if each.verdict == verdict] for verdict in ("better", "worse")}
     num_noise = sum(each.verdict == "noise" for each in found)
-    if not any(counts.values()):
+    if num_noise and not any(counts.values()):
         yield f"No difference above noise on {num_noise} suites."
-        return
+        num_noise = 0
     for verdict, names in counts.items():
         if names:
             yield f"The first is {verdict} on {', '.join(names)}."
     if num_noise:
         yield f"On {num_noise} more they differ by noise alone."
+    apart = [each for each in found if each.verdict == "incomparable"]
+    for reason in dict.fromkeys(each.reason for each in apart):
+        yield f"Not compared, since {reason}: {', '.join(each.name for each in apart if each.reason == reason)}."

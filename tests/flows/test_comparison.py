@@ -46,7 +46,13 @@ def test_the_longer_training_is_better_on_the_same_documents(compared: Any) -> N
     assert (found["differs"]["data"], found["differs"]["code"]) == ({}, {})
     assert found["verdict"][0].startswith("The first is better on")
     lines = "\n".join(comparison_lines(found))
-    assert "| held_out | bits_per_byte |" in lines
+    rows = [[cell.strip() for cell in line.split("|")] for line in lines.splitlines() if line.startswith("| ")]
+    assert rows[0][1:4] == ["suite", "verdict", "metric"]
+    assert ["held_out", "better", "bits_per_byte"] in [row[1:4] for row in rows]
+    ranks = [["better", "worse", "incomparable", "noise"].index(row[2]) for row in rows[1:]]
+    assert ranks == sorted(ranks)
+    assert len({line.rindex("|") for line in lines.splitlines() if line.startswith("| ")}) == 1
+    assert lines.endswith(f"In MLflow: run {found['run_id']}.")
     assert "Same data." in lines
     assert "- training.max_steps: 60 | 6" in lines
 

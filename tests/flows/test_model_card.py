@@ -10,7 +10,7 @@ import yaml
 from huggingface_hub import ModelCard
 from model_inputs import corpus, evaluation, figure, full_facts, suite
 
-from flows.model_card import front_matter, model_card, write_card
+from flows.model_card import front_matter, hub_card, model_card, write_card, write_hub_card
 from flows.model_facts import model_facts
 
 HEADINGS = [
@@ -41,8 +41,8 @@ def headings(card: str) -> list[str]:
 
 
 def test_the_front_matter_is_what_hubs_read(tmp_path: Path) -> None:
-    path = write_card(tmp_path / "card.md", full_facts(tmp_path / "t", "harbour"), license_id="apache-2.0")
-    card = ModelCard(path.read_text("utf-8"))  # raises where the model-index does not fit
+    facts = full_facts(tmp_path / "t", "harbour")
+    card = ModelCard(hub_card(facts, license_id="apache-2.0"))  # raises where the model-index does not fit
     assert (card.data.license, card.data.language, card.data.datasets) == ("apache-2.0", ["en", "zh"], ["harbour"])
     assert card.data.pipeline_tag == "text-generation"
     found = {(each.dataset_name, each.metric_name): each.metric_value for each in card.data.eval_results}
@@ -57,6 +57,13 @@ def test_the_front_matter_is_what_hubs_read(tmp_path: Path) -> None:
     assert set(card.data.metrics) == {"accuracy", "bits_per_byte", "gap", "loss", "perplexity"}
     (interval,) = [each.metric_args for each in card.data.eval_results if each.dataset_name == "sentiment_zh"]
     assert (interval["low"], interval["high"], interval["num_items"]) == (0.6, 0.8, 40)
+
+
+def test_a_person_reads_no_front_matter(tmp_path: Path) -> None:
+    facts = full_facts(tmp_path / "t", "harbour")
+    card = write_card(tmp_path / "model_card.md", facts).read_text("utf-8")
+    assert card.startswith("# Model card: harbour\n")
+    assert write_hub_card(tmp_path / "README.md", facts).read_text("utf-8").endswith(f"---\n\n{card}")
 
 
 def test_the_headings_of_mitchell(tmp_path: Path) -> None:
@@ -88,7 +95,7 @@ def test_what_was_not_measured_is_not_claimed() -> None:
         "licence of the weights: to be filled in by the provider",
     ):
         assert wanted in card, wanted
-    front = yaml.safe_load(card.split("---\n")[1])
+    front = yaml.safe_load(hub_card(model_facts("港口")).split("---\n")[1])
     assert front["license"] == "unknown"
     assert "model-index" not in front
     assert "language" not in front
@@ -106,7 +113,7 @@ def test_a_figure_that_is_not_finite_is_left_out() -> None:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_strangers_text_is_text(tmp_path: Path, text: str) -> None:
-    card = model_card(full_facts(tmp_path, text), data_card=text)
+    card = hub_card(full_facts(tmp_path, text), data_card=text)
     assert headings(card) == HEADINGS
     _, front, body = card.split("---\n", 2)
     assert yaml.safe_load(front)["license"] == "unknown"

@@ -272,7 +272,7 @@ def test_the_page_says_what_was_measured(tmp_path: Path) -> None:
         "better than random",
         "no better than random",
         "skipped: harbour",
-        "does not beat the rung below",
+        "does not beat uniform",
         "http://harbour.test/harbour",
         "corpusmill run harbour",
     ):

@@ -45,7 +45,7 @@ def test_a_quotation_is_led_to_its_page(main: Any, demo: Any) -> None:
 
 def test_what_nobody_wrote_is_nowhere(main: Any, demo: Any) -> None:
     done = main("nearest", "Qwx zzyj vvk qqp 鑫龘 xkcd.", "--workspace", demo.workspace)
-    assert done.out == "  no training document shares a stretch of it\n"
+    assert done.out == "  no training document shares 8 tokens in a row with it\n"
 
 
 def test_what_the_model_writes_is_looked_for(main: Any, demo: Any) -> None:

@@ -11,12 +11,12 @@ from mlflow import MlflowClient
 from transformers import AutoModelForCausalLM
 
 from flows import registry
-from flows.gates import Gate, RegistrySection, check_champion, check_gates
+from flows.gates import Gate, GateResult, RegistrySection, check_champion, check_gates, registration_lines
 from flows.recipe import load_recipe
 from llm.evaluation.compare import compare
 from llm.evaluation.statistics import mean_figure
 from llm.evaluation.suite import Suite, SuiteResult
-from pipelines.errors import ConfigError, InputError
+from pipelines.errors import ConfigError, InputError, TerminalError
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
 
@@ -141,9 +141,9 @@ def test_a_challenger_becomes_champion_and_a_worse_one_does_not(trained: Any) ->
     first = registry.promote(workspace, "m", None, by="a", reason=None, force=False)
     assert (first["version"], first["champion_before"]) == ("2", None)
     assert str(client.get_model_version_by_alias("m", "champion").version) == "2"
-    with pytest.raises(ConfigError, match=r"held_out: not worse than the champion: worse by \+"):
+    with pytest.raises(TerminalError, match=r"held_out: not worse than the champion: worse by \+"):
         registry.promote(workspace, "m", "1", by="a", reason=None, force=False)
-    with pytest.raises(ConfigError, match="with --reason"):
+    with pytest.raises(TerminalError, match="with --reason"):
         registry.promote(workspace, "m", "1", by="a", reason=None, force=True)
     forced = registry.promote(workspace, "m", "1", by="b", reason="a test", force=True)
     assert forced["forced"]
@@ -161,14 +161,65 @@ def test_a_take_down_marks_the_version_and_bars_it(trained: Any) -> None:
     assert registry.tag_versions(client, ["r1"], [key]) == ["m/1"]
     registry.tag_versions(client, ["r2", "r1"], [key])
     assert client.get_model_version("m", "1").tags["corpusmill.takedown"] == "r1,r2"
-    with pytest.raises(ConfigError, match="no page that it was trained on is taken down: r1,r2"):
+    with pytest.raises(TerminalError, match="no page that it was trained on is taken down: r1,r2"):
         registry.promote(workspace, "m", "1", by="a", reason=None, force=False)
 
 
-@pytest.mark.parametrize(("name", "version"), [("m", "99"), ("nobody", None), ("nobody", "1")])
-def test_a_version_that_is_not_there_is_said_so(trained: Any, name: str, version: str | None) -> None:
-    with pytest.raises(InputError, match="wanted one that is registered"):
+@pytest.mark.parametrize(
+    ("name", "version", "words"),
+    [
+        ("m", "99", "wanted one of 1, 2"),
+        ("m", None, "got no challenger of 'm' among versions 1, 2"),
+        ("nobody", None, r"wanted a registered one \(m\)"),
+        ("nobody", "1", r"wanted a registered one \(m\)"),
+    ],
+)
+def test_a_version_that_is_not_there_is_said_so(trained: Any, name: str, version: str | None, words: str) -> None:
+    client = client_of(trained[0])
+    client.delete_registered_model_alias("m", "challenger")
+    with pytest.raises(InputError, match=words):
         registry.promote(trained[0], name, version, by="a", reason=None, force=False)
+
+
+def test_a_workspace_without_runs_is_said_so_and_not_made(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="where no run is recorded"):
+        registry.promote(tmp_path / "w", "m", None, by="a", reason=None, force=False)
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_version_says_why_it_may_be_used_and_leads_to_what_it_was_judged_by(trained: Any) -> None:
+    version = client_of(trained[0]).get_model_version("m", "2")
+    assert version.description.startswith("All 3 gates of m are passed.")
+    assert "| held_out bits_per_byte &lt;= 9 | yes |" in version.description
+    assert f"/runs/{version.run_id}/artifacts/page/index.html)" in version.description
+    assert f"[training](#/experiments/1/runs/{version.tags['corpusmill.training_run_id']})" in version.description
+
+
+def test_a_version_says_how_it_does_beside_the_champion(trained: Any, tmp_path: Path) -> None:
+    client = client_of(trained[0])
+    client.set_registered_model_alias("m", "champion", "2")
+    short, passed = client.get_model_version("m", "1"), GateResult(gate="g", is_passed=True, got="1")
+    told = registry.register(client, RegistrySection(name="m"), short.run_id, tmp_path, [passed])
+    assert told["version"] == "1"
+    described = client.get_model_version("m", "1").description
+    beside = described.split("Beside the champion, version 2 (this one is the first): ")[1]
+    assert "held_out" in beside.split("The first is worse on ")[1]
+
+
+def test_a_gate_that_is_not_passed_is_shown_where_people_look(trained: Any) -> None:
+    workspace, summaries = trained
+    told = summaries[2]["registration"]
+    lines = list(registration_lines(told))
+    assert lines[0] == "Registry: 1 of 3 gates of m are not passed: held_out bits_per_byte <= 0.1."
+    assert lines[1].startswith("  not passed: held_out bits_per_byte <= 0.1, got ")
+    client = client_of(workspace)
+    (run,) = client.search_runs(["1"], "tags.`corpusmill.gates` = 'failed'")
+    assert run.data.tags["mlflow.note.content"].startswith("1 of 3 gates of m are not passed")
+    parent = client.get_run(run.data.tags["mlflow.parentRunId"])
+    assert (
+        f"[gates](#/experiments/1/runs/{run.info.run_id}/artifacts/gates.md) failed"
+        in parent.data.tags["mlflow.note.content"]
+    )
 
 
 def test_gates_are_kept_beside_the_evaluation(trained: Any, tmp_path: Path) -> None:
@@ -180,3 +231,14 @@ def test_gates_are_kept_beside_the_evaluation(trained: Any, tmp_path: Path) -> N
     (run,) = found
     kept = json.loads(Path(client.download_artifacts(run.info.run_id, "gates.json", str(tmp_path))).read_text())
     assert kept == summaries[2]["registration"]["gates"]
+
+
+def test_a_version_whose_recipe_got_stricter_is_not_promoted(trained: Any, tmp_path: Path) -> None:
+    client = client_of(trained[0])
+    judged_by = client.get_model_version("m", "2").run_id
+    failed = GateResult(gate="qa f1 >= 1", is_passed=False, got="0")
+    told = registry.register(client, RegistrySection(name="m"), judged_by, tmp_path, [failed])
+    assert told["version"] is None
+    assert client.get_model_version("m", "2").description.startswith("1 of 1 gates of m are not passed: qa f1 >= 1.")
+    with pytest.raises(TerminalError, match="the gates of its recipe: failed"):
+        registry.promote(trained[0], "m", "2", by="a", reason=None, force=False)

@@ -134,6 +134,11 @@ def test_no_json_too_much_of_it_and_another_host_name_are_refused(url: str) -> N
     assert httpx.post(path, content=b" " * (5 << 20)).status_code == 413
     assert httpx.get(f"{url}/v1/models", headers={"Host": "evil.example"}).status_code == 400
     assert httpx.get(f"{url}/page/..%2fapp.py").status_code == 404
+    chat = httpx.post(f"{url}/v1/chat/completions", json={})
+    assert (chat.status_code, chat.json()["error"]["message"].split(":")[0]) == (
+        404,
+        "got /v1/chat/completions, wanted /v1/completions",
+    )
 
 
 def test_with_a_token_only_those_who_have_it_are_answered(writer: Writer) -> None:

@@ -69,7 +69,9 @@ def test_only_shared_items_of_the_same_weight_count() -> None:
     (found,) = compare([ours], [theirs])
     assert found.difference is not None
     assert (found.difference.value, found.difference.num_items) == (1.0, 2)
-    assert compare([result([1.0], weight=2.0)], [result([1.0], weight=3.0)])[0].reason == "they have no item in common"
+    found = compare([result([1.0], weight=2.0)], [result([1.0], weight=3.0)])
+    assert found[0].reason == "items weigh otherwise in each (see the two intervals)"
+    assert list(verdict_lines(found)) == [f"Not compared, since {found[0].reason}: qa."]
 
 
 @pytest.mark.parametrize(
