@@ -13,7 +13,8 @@ from torch import Tensor
 
 from llm.data import TokenData, too_large
 from llm.distributed import World
-from llm.order import Ints, Plan, samples_of_step, windows_of_samples
+from llm.dropout import sample_keys
+from llm.order import Plan, samples_of_step, windows_of_samples
 
 _NUM_READY = 2
 """Batches that wait, each some megabytes."""
@@ -23,10 +24,10 @@ _NUM_READY = 2
 class Batch:
     """This process's part of a step."""
 
-    samples: Ints
-    """Places in the whole order of the data: (N,)."""
     tokens: Tensor
-    """Windows (N, T + 1), int64; in memory that a GPU can fetch by itself where there is one."""
+    """Windows (N, T + 1), int64; this and `keys` in memory that a GPU can fetch by itself where there is one."""
+    keys: Tensor
+    """Of the windows' dropout: (N,), int32."""
     digest: str
     """Of the numbers of all windows of the step, those of other processes too: 16 hex characters."""
 
@@ -39,9 +40,12 @@ def read_batch(data: TokenData, plan: Plan, step: int, *, seed: int, block_size:
     every_sample = samples_of_step(step, plan)
     every_window = windows_of_samples(every_sample, seed=seed, num_windows=data.num_windows(block_size))
     samples, windows = (np.split(every, world.size)[world.rank] for every in (every_sample, every_window))
-    tokens = torch.empty((samples.size, block_size + 1), dtype=torch.int64, pin_memory=world.device.type == "cuda")
+    is_pinned = world.device.type == "cuda"
+    tokens = torch.empty((samples.size, block_size + 1), dtype=torch.int64, pin_memory=is_pinned)
     data.windows(windows, block_size, out=tokens.numpy())
-    return Batch(samples, tokens, hashlib.sha256(every_window.tobytes()).hexdigest()[:16])
+    keys = torch.from_numpy(sample_keys(samples, seed=seed, step=step))
+    digest = hashlib.sha256(every_window.tobytes()).hexdigest()[:16]
+    return Batch(tokens, keys.pin_memory() if is_pinned else keys, digest)
 
 
 def check_ids(tokens: Tensor, vocab_size: int) -> None:

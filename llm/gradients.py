@@ -7,7 +7,7 @@ part of every weight. Micro-batches before the last exchange nothing.
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,10 +19,9 @@ from llm.clock import Clock
 from llm.config import RunConfig, TrainConfig
 from llm.devices import choose_precision, keep_compiled
 from llm.distributed import PairwiseSum, World, sum_exactly
-from llm.dropout import Dropout, sample_keys
+from llm.dropout import Dropout
 from llm.memory import keep_freed_memory
 from llm.model import GPT, Mask, document_mask
-from llm.order import Ints
 from llm.sharding import exchange, is_part, shard, whole
 
 
@@ -38,6 +37,8 @@ class Engine:
     precision: str
     eot_token: int
     is_exact: bool
+    _inputs: dict[str, Tensor] = field(default_factory=dict)
+    """What `take` fills, by the names of a batch's tensors."""
 
     @classmethod
     def of(cls, model: GPT, config: TrainConfig, run_config: RunConfig, world: World, *, eot_token: int) -> "Engine":
@@ -75,15 +76,22 @@ class Engine:
         """Whether each process holds a part of the model."""
         return any(is_part(parameter) for parameter in self.model.parameters())
 
-    def accumulate(self, batch: Batch, step: int, clock: Clock) -> Tensor:
-        """Leave the step's mean gradient in every parameter; gives the losses of all micro-batches, in order: (n,)."""
+    def take(self, batch: Batch) -> None:
+        """Put a step's batch where `accumulate` reads it: on the device, at every step in the same memory."""
+        for name, values in (("tokens", batch.tokens), ("keys", batch.keys)):
+            if name not in self._inputs or self._inputs[name].shape != values.shape:
+                self._inputs[name] = torch.empty_like(values, device=self.world.device)
+            self._inputs[name].copy_(values, non_blocking=True)
+
+    def accumulate(self, clock: Clock) -> Tensor:
+        """Leave the taken batch's mean gradient in every parameter; gives the losses of all micro-batches, in order: (n,)."""
         self.model.train()
-        size = self.config.micro_batch_size
-        starts = range(0, len(batch.samples), size)
+        size, tokens, keys = self.config.micro_batch_size, self._inputs["tokens"], self._inputs["keys"]
+        starts = range(0, len(tokens), size)
         total, losses = PairwiseSum(), []
         for start in starts:
-            ids, targets = self.on_device(batch.tokens[start : start + size])
-            options = self._options(ids, batch.samples[start : start + size], step)
+            ids, targets = _shifted(tokens[start : start + size])
+            options = self._options(ids, keys[start : start + size])
             with self._exchange(is_last=start == starts[-1]), self.autocast():
                 loss = self.forward(ids, targets, **options)
                 losses.append(loss.detach())
@@ -101,7 +109,7 @@ class Engine:
         """A step's passes in micro-batches of so many sequences, for their memory alone."""
         self.model.zero_grad(set_to_none=True)
         total = PairwiseSum()
-        for start in range(0, len(batch.samples), num_sequences):
+        for start in range(0, len(batch.tokens), num_sequences):
             ids, targets = self.on_device(batch.tokens[start : start + num_sequences])
             with self.autocast():
                 self.model(ids, targets).backward()
@@ -127,8 +135,7 @@ class Engine:
 
     def on_device(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T + 1) -> (B, T), (B, T): each token and the one after it."""
-        tokens = tokens.to(self.world.device, non_blocking=True)
-        return tokens[:, :-1], tokens[:, 1:]
+        return _shifted(tokens.to(self.world.device, non_blocking=True))
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Matrix products in the engine's precision. A sharded model casts by itself."""
@@ -136,14 +143,13 @@ class Engine:
             return torch.autocast(self.world.device.type, dtype=torch.bfloat16)
         return contextlib.nullcontext()
 
-    def _options(self, ids: Tensor, samples: Ints, step: int) -> dict[str, Any]:
+    def _options(self, ids: Tensor, keys: Tensor) -> dict[str, Any]:
         options: dict[str, Any] = {}
         if self.config.document_masks:
             options["mask"] = self._mask(ids)
         probability = self.model.config.dropout
         if probability > 0:
-            keys = torch.from_numpy(sample_keys(samples, seed=self.config.seed, step=step))
-            options["dropout"] = Dropout(probability, keys.to(self.world.device, non_blocking=True))
+            options["dropout"] = Dropout(probability, keys)
         return options
 
     def _mask(self, ids: Tensor) -> Mask | None:
@@ -175,3 +181,8 @@ class Engine:
         torch._foreach_mul_(gradients, 1 / num_terms)
         for parameter, gradient in zip(self.model.parameters(), gradients, strict=True):
             parameter.grad = gradient
+
+
+def _shifted(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, T + 1) -> (B, T), (B, T): each token and the one after it."""
+    return tokens[:, :-1], tokens[:, 1:]

@@ -24,6 +24,8 @@ class Guard:
     """(2, W): losses and gradient norms of the updates that were made, at step mod W; NaN where there is none."""
     skipped: Tensor
     """(W,): 1 where the update was skipped."""
+    place: Tensor
+    """(1,): where in the window the update belongs that is judged next."""
     sigmas: float | None
 
     @classmethod
@@ -31,10 +33,15 @@ class Guard:
         """A guard that has seen nothing."""
         size = config.spike_window_steps
         seen = torch.full((2, size), torch.nan, device=device)
-        return cls(seen, torch.zeros(size, device=device), config.spike_sigmas)
+        place = torch.zeros(1, dtype=torch.int64, device=device)
+        return cls(seen, torch.zeros(size, device=device), place, config.spike_sigmas)
 
-    def judge(self, loss: Tensor, norm: Tensor, step: int) -> Tensor:
-        """Whether to skip the update of a step: two scalars to one in fp32, 1 for skip. Takes note of the step."""
+    def set_place(self, step: int) -> None:
+        """The update number `step`, counted from 0, is judged next."""
+        self.place.fill_(step % self.seen.size(1))
+
+    def judge(self, loss: Tensor, norm: Tensor) -> Tensor:
+        """Whether to skip the update: two scalars to one in fp32, 1 for skip. Takes note of it at its place."""
         now = torch.stack([loss.float(), norm.float()])  # (2,)
         skip = ~now.isfinite().all()
         if self.sigmas is not None:
@@ -46,10 +53,10 @@ class Guard:
             deviation = (squares / count).sqrt().maximum(_LEAST_RELATIVE_DEVIATION * mean.abs())
             is_high = now > mean + self.sigmas * deviation
             skip = skip | (is_high & (2 * count >= self.seen.size(1))).any()
-        idx = step % self.seen.size(1)
-        self.seen[:, idx] = torch.where(skip, torch.nan, now)
-        self.skipped[idx] = skip
-        return skip.float()
+        self.seen.index_copy_(1, self.place, now.masked_fill(skip, torch.nan)[:, None])
+        skips = skip.float()
+        self.skipped.index_copy_(0, self.place, skips[None])
+        return skips
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint keeps, by name."""

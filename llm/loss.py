@@ -47,7 +47,7 @@ class _MeanCrossEntropy(torch.autograd.Function):
                 chunk, wanted = states[part].to(dtype), targets[part, None]
                 logits = torch.mm(chunk, weight.T)  # (n, P)
                 if vocab_size < logits.size(1):
-                    logits[:, vocab_size:] = -math.inf
+                    logits[:, vocab_size:].fill_(-math.inf)
                 probabilities, losses = (_softmax_in_place if is_eager else _softmax)(logits, wanted)
                 if losses is None:
                     losses = token_cross_entropies(chunk, weight, targets[part], vocab_size)

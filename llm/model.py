@@ -238,7 +238,9 @@ class GPT(nn.Module):
             x = dropout(x, salt=0)
         for block in self.h:
             if self.checkpoints_activations and torch.is_grad_enabled():
-                x = checkpoint(block, x, rotation, mask, cache, dropout, use_reentrant=False)
+                x = checkpoint(
+                    block, x, rotation, mask, cache, dropout, use_reentrant=False, preserve_rng_state=False
+                )  # nothing in a block draws from a generator
             else:
                 x = block(x, rotation, mask, cache, dropout)
         if cache is not None:

@@ -2,7 +2,8 @@
 
 AdamW (Loshchilov and Hutter, arXiv:1711.05101) for everything, or Muon (Jordan et al. 2024) for the matrices of the
 blocks and AdamW for embeddings, head, biases and norms. A training has an `Optimizers`, which steps them together,
-makes an update that must not be made undone without asking the device, and names its state for checkpoints.
+makes an update that must not be made undone without asking the device, and names its state for checkpoints. Rates are
+tensors on the device, filled before each step: one that is a number would be the first step's for ever in a CUDA graph.
 """
 
 import math
@@ -30,7 +31,7 @@ class Muon(torch.optim.Optimizer):
     whose rounding the iteration bears, and in fp32 elsewhere. Sharded parameters (FSDP2) are gathered for it.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], *, lr: float, momentum: float, weight_decay: float) -> None:
+    def __init__(self, groups: list[dict[str, Any]], *, lr: Tensor, momentum: float, weight_decay: float) -> None:
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "num_parts": 1})
         self.found_inf: Tensor | None = None
         """Where it is above zero, `step` changes nothing; the name and meaning are those of torch's fused optimisers."""
@@ -46,7 +47,10 @@ class Muon(torch.optim.Optimizer):
     def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
         gradient = parameter.grad
         assert gradient is not None  # noqa: S101 - its caller looked
-        momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
+        state = self.state[parameter]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(parameter)
+        momentum = state["momentum"]
         moved = torch.lerp(gradient, momentum, group["momentum"])
         direction = torch.lerp(gradient, moved, group["momentum"])  # Nesterov
         update = _orthogonal(direction, group["num_parts"])
@@ -89,7 +93,7 @@ class Optimizers:
         part = rate_part(step, self.config, num_steps=num_steps)
         for optimizer, rate in ((self.adamw, self.config.learning_rate), (self.muon, self.config.muon_learning_rate)):
             for group in optimizer.param_groups if optimizer is not None else ():
-                group["lr"] = rate * part
+                group["lr"].fill_(rate * part)
         return self.config.learning_rate * part
 
     def step(self, skips: Tensor) -> None:
@@ -133,8 +137,9 @@ def optimizers(model: GPT, config: TrainConfig) -> Optimizers:
         {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
     ]
+    device = next(iter(named.values())).device
     betas = (config.beta1, config.beta2)
-    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=True)
+    adamw = torch.optim.AdamW(groups, lr=torch.tensor(config.learning_rate, device=device), betas=betas, fused=True)
     muon = None
     if with_muon:
         is_joint = {name: name.endswith("c_attn.weight") for name in with_muon}
@@ -142,9 +147,8 @@ def optimizers(model: GPT, config: TrainConfig) -> Optimizers:
             {"params": [named[name] for name in with_muon if is_joint[name]], "num_parts": 3},
             {"params": [named[name] for name in with_muon if not is_joint[name]], "num_parts": 1},
         ]
-        muon = Muon(
-            groups, lr=config.muon_learning_rate, momentum=config.muon_momentum, weight_decay=config.weight_decay
-        )
+        rate = torch.tensor(config.muon_learning_rate, device=device)
+        muon = Muon(groups, lr=rate, momentum=config.muon_momentum, weight_decay=config.weight_decay)
     return Optimizers(adamw, muon, {parameter: name for name, parameter in named.items()}, config)
 
 

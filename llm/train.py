@@ -227,24 +227,31 @@ class _Loop:
             return self.world.any(asked)
 
     def _step(self, batches: Iterator[Batch], num_steps: int) -> None:
-        """One update, then validation where it is due. The host waits for nothing on the device."""
+        """One update, then validation where it is due. The host waits for nothing on the device.
+
+        What differs from step to step (batch, rates, the guard's place) is put into tensors first. From there to the
+        optimisers' end every step asks the same of the same memory and nothing back, as a CUDA graph must, which
+        replays what was captured once.
+        """
         progress, config, clock = self.progress, self.job.config, Clock(self.world.device)
         log_seconds, checkpoint_seconds = self._taken_seconds()
         clock.lap("start")
         batch = next(batches)
         _seed_random_state(config.seed, progress.step, self.world)
-        clock.lap("data")
+        self.engine.take(batch)
         rate = self.optimizers.set_rates(progress.step, num_steps=num_steps)
+        self.guard.set_place(progress.step)
+        clock.lap("data")
         with self._lost_process_named(saves=True):
             losses = with_advice(
-                lambda: self.engine.accumulate(batch, progress.step, clock),
+                lambda: self.engine.accumulate(clock),
                 partial(self._attempt, batch),
                 micro_batch_size=config.micro_batch_size,
-                num_sequences=len(batch.samples),
+                num_sequences=len(batch.tokens),
             )
             norm = self.engine.clip()
         loss = losses.mean()
-        skips = self.guard.judge(loss, norm, progress.step)
+        skips = self.guard.judge(loss, norm)
         self.optimizers.step(skips)
         clock.lap("optimizer")
         progress.step += 1

@@ -71,9 +71,11 @@ def learn(model: ModelConfig, config: TrainConfig, data: tuple[TokenData, TokenD
     engine = Engine.of(own, config, RunConfig(device="cpu", precision="fp32"), _WORLD, eot_token=train.eot_token)
     updater, guard = optimizers(own, config), Guard.of(config, _WORLD.device)
     for step, batch in enumerate(batches(model, config, train)):
+        engine.take(batch)
         updater.set_rates(step, num_steps=config.max_steps)
-        losses = engine.accumulate(batch, step, Clock(_WORLD.device))
-        skips = guard.judge(losses.mean(), engine.clip(), step)
+        guard.set_place(step)
+        losses = engine.accumulate(Clock(_WORLD.device))
+        skips = guard.judge(losses.mean(), engine.clip())
         updater.step(skips)
         num_skipped += int(skips)
     loss = validation_loss(engine, validation, block_size=model.block_size, max_tokens=_EVAL_TOKENS)

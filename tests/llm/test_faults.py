@@ -126,7 +126,7 @@ def test_poisonous_data_is_left_out_after_a_rollback(
     bad: set[tuple[int, ...]] = set()
     with monkeypatch.context() as patch:  # the windows of steps 9 to 12
         seen: list[torch.Tensor] = []
-        spoil(patch, lambda ids: bool(seen.append(ids)), 1.0)
+        spoil(patch, lambda ids: bool(seen.append(ids.clone())), 1.0)  # every step has its batch in the same memory
         run("look", **options)
         bad = {tuple(ids.flatten().tolist()) for ids in seen[2 * 8 : 2 * 12]}
     spoil(monkeypatch, lambda ids: tuple(ids.flatten().tolist()) in bad, math.nan)
@@ -173,15 +173,20 @@ def test_a_training_that_breaks_at_once_begins_anew(run, monkeypatch: pytest.Mon
 def test_the_guard_holds_back_spikes_and_nothing_else(losses: list[float], spike: float, size: int) -> None:
     config = TrainConfig(max_steps=1, spike_sigmas=8.0, spike_window_steps=size)
     guard = Guard.of(config, torch.device("cpu"))
-    assert not any(guard.judge(torch.tensor(x), torch.tensor(1.0), step) for step, x in enumerate(losses))
-    skip = guard.judge(torch.tensor(spike), torch.tensor(1.0), len(losses))
+
+    def judge(loss: float, step: int) -> torch.Tensor:
+        guard.set_place(step)
+        return guard.judge(torch.tensor(loss), torch.tensor(1.0))
+
+    assert not any(judge(loss, step) for step, loss in enumerate(losses))
+    skip = judge(spike, len(losses))
     is_full_enough = 2 * min(len(losses), size) >= size
     assert bool(skip) == (is_full_enough or not math.isfinite(spike))
     before = guard.seen.clone()
     again = Guard.of(config, torch.device("cpu"))
     again.load({name: tensor.clone() for name, tensor in guard.state().items()})
     assert torch.equal(before.nan_to_num(-1), again.seen.nan_to_num(-1))
-    assert not guard.judge(torch.tensor(losses[-1]), torch.tensor(1.0), len(losses) + 1)
+    assert not judge(losses[-1], len(losses) + 1)
 
 
 def test_a_batch_that_does_not_fit_names_one_that_does(tmp_path: Path, write_shard) -> None:
