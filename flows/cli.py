@@ -135,12 +135,12 @@ def train(
 ) -> None:
     """Build what is missing, then train, or go on from the newest checkpoint."""
     if suggest:
-        from flows import suggestion
+        from flows.model import suggestion
 
         _emit(suggestion.suggest(recipe, workspace), suggestion.suggestion_lines, as_json=as_json)
         return
     if prove_resume is not None:
-        from flows.proof import proof_lines, prove
+        from flows.model.proof import proof_lines, prove
 
         found = prove(recipe, workspace, prove_resume, partial(print, file=sys.stderr))
         _emit(found, proof_lines, as_json=as_json)
@@ -217,7 +217,7 @@ def schedule(
 @app.command()
 def status(workspace: WorkspacePath = None, as_json: AsJson = False) -> None:
     """Say what runs, what is due, what failed and what to do next. Waits for nothing. Exit 1 if something failed or is overdue."""
-    from flows import status as look
+    from flows.watching import status as look
 
     found = look.status(workspace)
     _emit(found, look.status_lines, as_json=as_json)
@@ -240,7 +240,7 @@ def metrics(
     as_json: AsJson = False,
 ) -> None:
     """Tell Prometheus of the workspace: runs, errors, crawl, stages, training, disk, GPUs, take-downs."""
-    from flows.metrics import serve_metrics, write_metrics
+    from flows.watching.metrics import serve_metrics, write_metrics
 
     if (out is None) == (serve_at is None):
         raise ConfigError(
@@ -270,7 +270,7 @@ def deploy(
 
     Deployments: refresh (nightly), train, evaluate, takedown, maintenance (weekly); each is called FLOW/RECIPE.
     """
-    from flows import deployment
+    from flows.deployed import deployment
 
     found = deployment.deploy(recipe, workspace, cron=cron, timezone=timezone, paused=paused, alert_block=alert_block)
     _emit(found, deployment.deployment_lines, as_json=as_json)
@@ -447,7 +447,7 @@ def export_model(
     It is loaded and compared with the checkpoint before it gets its name. `modern_*` presets are no GPT-2: theirs is
     for `generate --model` and `training.start_from`.
     """
-    from flows import models
+    from flows.model import commands as models
 
     _emit(models.export_trained_model(recipe, workspace, out, which=checkpoint), models.export_lines, as_json=as_json)
 
@@ -473,7 +473,7 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Let a trained model go on from a prompt. On a terminal the text appears as it is written."""
-    from flows import models
+    from flows.model import commands as models
     from llm.sample import Sampling
 
     streams = sys.stdout.isatty() and not as_json
@@ -551,7 +551,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare two evaluated models on the same items, with intervals, and say what differs in data, config and code."""
-    from flows import comparison
+    from flows.tracker import comparison
 
     _emit(comparison.compare_runs(workspace, first, second), comparison.comparison_lines, as_json=as_json)
 
@@ -571,7 +571,8 @@ def promote(
     as_json: AsJson = False,
 ) -> None:
     """Make a registered model the champion, unless it is worse than the one before or a take-down marks it."""
-    from flows import registry, takedown
+    from flows import takedown
+    from flows.tracker import registry
 
     who = by or takedown.user()
     found = registry.promote(workspace, name, version, by=who, reason=reason, force=force)
@@ -656,7 +657,7 @@ def serve(
     workspace: WorkspacePath = None,
 ) -> None:
     """Serve a model: OpenAI-compatible completions, and a page to try it. Until stopped."""
-    from flows import models
+    from flows.model import commands as models
     from flows.serving.serve import serve as serve_model
 
     folder = models.chosen_folder(recipe, workspace, model)
@@ -824,7 +825,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        from flows.logs import log_from_command
+        from flows.watching.logs import log_from_command
 
         log_from_command()
         app()
@@ -841,7 +842,7 @@ def _interrupt(_signal: int, _frame: Any) -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    from flows.logs import say_failure
+    from flows.watching.logs import say_failure
 
     try:
         say_failure(message)

@@ -10,6 +10,6 @@ def executor_of(settings: Settings) -> AbstractContextManager[Executor]:
     """The executor that the settings name; it ends with the block."""
     if settings.task_runner == "pool":
         return open_executor(settings.num_workers)
-    from flows.ray_executor import ray_executor
+    from flows.on_ray.executor import ray_executor
 
     return ray_executor(settings)

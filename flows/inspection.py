@@ -21,10 +21,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flows import lineage, takedown
+from flows.evaluation.safety import CorpusFacts
 from flows.jobs import Dataset, TrainingJob, known_trainings
 from flows.recipe import CrawlSource, Recipe, load_recipe
 from flows.review import write_page
-from flows.safety import CorpusFacts
 from flows.settings import num_cores, read_settings
 from flows.sources import collect, known_crawls
 from flows.workspace import Workspace, writing
@@ -567,7 +567,7 @@ def _check_runs(place: Workspace, workspace_path: Path | None) -> list[dict[str,
     """Closes runs that are left open in MLflow, unless somebody is at work."""
     if not place.store_place.root.is_dir():
         return []
-    from flows.runs import end_left_runs
+    from flows.tracker.runs import end_left_runs
 
     wanted = "a tracker that answers: start it, or mend MLFLOW_TRACKING_URI"
     try:
@@ -661,7 +661,7 @@ def corpus_facts(recipe: Recipe, store: Store) -> CorpusFacts:
         return last_build(recipe, store, recipe.corpus_config(store))
 
     def copies() -> dict[str, str]:
-        from flows.memorisation import copy_groups
+        from flows.evaluation.memorisation import copy_groups
 
         return copy_groups(batch for _unit, batch in read_aligned(store, (built()["dedup"], _COPY_FIELDS)))
 

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.model.start import check_tokenizer, start_digest
 from flows.recipe import EvaluationPlan, Recipe
 from flows.results import read_result, write_result
-from flows.start import check_tokenizer, start_digest
 from flows.workspace import Workspace
 from llm.config import TRAINING_VERSION, ModelConfig, RunConfig, TrainConfig
 from llm.journal import JOURNAL, follower, journal

@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows import console, runs, takedown, tasks
+from flows import takedown, tasks
 from flows.executors import executor_of
 from flows.inspection import corpus_facts, last_build, urls_of
 from flows.jobs import Dataset, JobResult, TrainingJob
-from flows.logs import log_from_flow
 from flows.recipe import CrawlSource, Recipe, load_recipe
-from flows.run_state import Recorder, recorded
 from flows.settings import Settings, TaskRunner, read_settings
 from flows.sources import known_crawls
+from flows.tracker import runs
+from flows.watching import console
+from flows.watching.logs import log_from_flow
+from flows.watching.run_state import Recorder, recorded
 from flows.workspace import Workspace, writing
 from pipelines.bias.report import bias_summary
 from pipelines.corpus import tokenizer_resource

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.generation import Writer
 from flows.jobs import known_trainings
-from flows.models import chosen_folder
+from flows.model.commands import chosen_folder
+from flows.model.generation import Writer
 from flows.settings import read_settings
 from flows.workspace import Workspace
 from pipelines.errors import ConfigError, InputError
@@ -44,7 +44,7 @@ def inspect_text(
     text: str, recipe_path: Path | None, workspace_path: Path | None, out: Path, *, model: Path | None, which: "Which"
 ) -> dict[str, Any]:
     """Write the page of a text as a model reads it. Documents are named where the model was trained in the workspace."""
-    from flows.interpret_page import text_facts, write_page
+    from flows.model.interpret_page import text_facts, write_page
     from llm.evaluation.nearest import MIN_TOKENS, nearest_documents
 
     folder, place = chosen_folder(recipe_path, workspace_path, model), Workspace.of(read_settings(workspace_path))

@@ -17,11 +17,11 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from flows.bias_suites import BiasSets, DeclaredBiasSet, check_bias_set, declared_bias_sets
-from flows.canaries import CanaryPlan
-from flows.gates import RegistrySection
-from flows.start import FROM_START, check_shape, check_tokenizer, start_config
-from flows.suites import DeclaredSuite, SuiteSection, declared_suite, shipped_suites
+from flows.evaluation.bias_suites import BiasSets, DeclaredBiasSet, check_bias_set, declared_bias_sets
+from flows.evaluation.canaries import CanaryPlan
+from flows.evaluation.suites import DeclaredSuite, SuiteSection, declared_suite, shipped_suites
+from flows.model.start import FROM_START, check_shape, check_tokenizer, start_config
+from flows.tracker.gates import RegistrySection
 from flows.workspace import Workspace
 from llm.config import PRESETS, ModelConfig, RunConfig, TrainConfig
 from pipelines.bias.disparity import AuditConfig

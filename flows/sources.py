@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from flows.canaries import write_canary_pages
-from flows.console import Report
 from flows.demo.server import serve_folder, serve_sample
+from flows.evaluation.canaries import write_canary_pages
 from flows.recipe import CanariesSource, CrawlSource, Recipe, TextSource, WarcSource, text_options
+from flows.watching.console import Report
 from flows.workspace import Workspace
 from pipelines.crawl import WARC_FOLDER_NAME, CrawlProgress, CrawlResult, crawl, status
 from pipelines.digest import digest_value

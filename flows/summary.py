@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flows.gates import registration_lines
+from flows.tracker.gates import registration_lines
 
 _MAX_REASONS = 4
 _MAX_HOSTS = 5

@@ -73,7 +73,7 @@ def certify(
     """
     if not requests:
         return []
-    from flows.runs import tag_taken_down
+    from flows.tracker.runs import tag_taken_down
 
     folder = place.takedown_folder
     before = read_before(folder, recipe.name)

@@ -26,16 +26,17 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
-from flows import console, takedown
-from flows.evaluation import evaluate_job
+from flows import takedown
+from flows.evaluation.measure import evaluate_job
+from flows.evaluation.safety import CorpusFacts
 from flows.jobs import JobResult, TrainingJob, train_job
 from flows.lists import fetch_lists, held_lists, lists_to_fetch
 from flows.recipe import CrawlSource, Recipe
 from flows.results import read_result, write_result
-from flows.run_state import Recorder, recorder
-from flows.safety import CorpusFacts
 from flows.settings import Settings, redactor
 from flows.sources import Collected, collect, run_crawl
+from flows.watching import console
+from flows.watching.run_state import Recorder, recorder
 from flows.workspace import Workspace
 from llm.reports import OnReport, Report, StepReport, TrainEvent
 from pipelines.bias.disparity import AuditConfig

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Copies what only a copy can bring back: the databases of Prefect and MLflow, and of the workspace the ledgers, certificates,
-# records and journals (flows/backup.py says which). WARC files, weights and shards are too large to copy every night and
+# records and journals (flows/deployed/backup.py says which). WARC files, weights and shards are too large to copy every night and
 # never change once written: they are named with their digests, so that restore.sh can tell whether they are all there.
 # Usage: infra/backup.sh FOLDER          makes FOLDER/UTC-TIME, readable by its owner alone
 #

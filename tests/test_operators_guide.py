@@ -16,7 +16,7 @@ import pytest
 import typer
 
 from flows.cli import app
-from flows.events import AlertKind
+from flows.deployed.events import AlertKind
 
 ROOT = Path(__file__).parent.parent
 INFRA = ROOT / "infra"

@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from flows.generation import Continuation, Writer
+from flows.model.generation import Continuation, Writer
 from flows.serving import completions
 from flows.serving.completions import RefusedError
 from flows.settings import LOCAL_HOSTS

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from flows.generation import Continuation
+from flows.model.generation import Continuation
 from llm.sample import Sampling
 
 MAX_COMPLETIONS = 16

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from flows.generation import Writer
+from flows.model.generation import Writer
 from flows.serving.app import make_app
 from flows.settings import LOCAL_HOSTS
 from pipelines.errors import ConfigError

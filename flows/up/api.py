@@ -4,7 +4,7 @@ import urllib.error
 from dataclasses import dataclass, field
 from typing import Any
 
-from flows.asking import ask
+from flows.watching.asking import ask
 from pipelines.errors import TransientError
 
 _ANSWER_SECONDS = 20.0

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from flows.automations import MAX_CRASHES
+from flows.deployed.automations import MAX_CRASHES
 from flows.up.api import PrefectApi
 from pipelines.errors import TransientError
 

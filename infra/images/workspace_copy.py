@@ -1,6 +1,6 @@
 """What backup.sh and restore.sh do inside a worker, with the workspace of CORPUSMILL_WORKSPACE.
 
-workspace_copy.py archive      standard output is a .tar.gz of all that flows/backup.py copies
+workspace_copy.py archive      standard output is a .tar.gz of all that flows/deployed/backup.py copies
 workspace_copy.py references   standard output names the large files, `DIGEST  NAME` a line, as sha256sum does
 workspace_copy.py unpack       standard input is such an archive; it is laid over the workspace
 workspace_copy.py check        standard input names large files; exit 1 and their names if some are missing or damaged
@@ -21,7 +21,7 @@ _LARGE = ("crawl/**/*.warc.gz", "crawl/**/*.cdxj", "models/**/*.safetensors", "s
 
 def archive(workspace: Path) -> None:
     """Write the archive while nobody else writes the workspace."""
-    from flows.backup import back_up
+    from flows.deployed.backup import back_up
     from flows.settings import read_settings
     from flows.workspace import Workspace, writing
 

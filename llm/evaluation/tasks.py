@@ -1,6 +1,6 @@
 """Items of a task, what a model makes of them, and the figures of a suite: pure functions of model and items.
 
-Items come with their prompts written out, few-shot examples included, so that whoever writes them (flows.prompts) says in
+Items come with their prompts written out, few-shot examples included, so that whoever writes them (flows.evaluation.prompts) says in
 one place what the model reads. Baselines that need no model stand beside each score: a figure says little without them.
 """
 

@@ -22,8 +22,8 @@ from deadline import wait_for
 from flow_inputs import OFF, SMALL, article_records, write_recipe, write_warc
 from prefect_workers import start_run, wait_for_state, worker
 
-from flows import deployment
 from flows.control_plane import prefect_server
+from flows.deployed import deployment
 from flows.settings import Settings
 from flows.workspace import Workspace
 from llm import checkpoint

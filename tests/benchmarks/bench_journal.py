@@ -27,9 +27,9 @@ sys.path.insert(0, str(TESTS / "flows"))
 
 from mlflow_server import free_port, serve_mlflow  # noqa: E402
 
-from flows import shipper  # noqa: E402
-from flows.shipper import Pace  # noqa: E402
-from flows.training_run import Ending, TrainingRun  # noqa: E402
+from flows.tracker import shipper  # noqa: E402
+from flows.tracker.shipper import Pace  # noqa: E402
+from flows.tracker.training_run import Ending, TrainingRun  # noqa: E402
 from llm.journal import Journal  # noqa: E402
 from llm.reports import Report, StepReport, StepSeconds  # noqa: E402
 

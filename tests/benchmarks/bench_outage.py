@@ -25,8 +25,8 @@ sys.path.insert(0, str(TESTS / "flows"))
 
 from mlflow_server import MlflowServer, serve_mlflow  # noqa: E402
 
-from flows.shipper import Shipper  # noqa: E402
-from flows.training_run import Ending, known_run_id  # noqa: E402
+from flows.tracker.shipper import Shipper  # noqa: E402
+from flows.tracker.training_run import Ending, known_run_id  # noqa: E402
 from llm.journal import JOURNAL, STEP, Journal, read  # noqa: E402
 
 BAR_SECONDS = 0.05

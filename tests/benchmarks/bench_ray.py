@@ -26,8 +26,8 @@ from typing import Any
 from bench_build import cpu_seconds, default_config, sources_in
 from page_files import english_pages, write_warc
 
-from flows.ray_cluster import ray_cluster
-from flows.ray_executor import RayExecutor
+from flows.on_ray.cluster import ray_cluster
+from flows.on_ray.executor import RayExecutor
 from pipelines.corpus import Manifests, corpus_nodes, run_node
 from pipelines.executor import Executor, open_executor
 from pipelines.store import Store

@@ -41,7 +41,7 @@ KILL_PROBABILITY = 0.7
 MAX_REFRESH_SECONDS = 600.0
 """Until a refresh that saw the site's newest change must have ended, kills and all."""
 KNOWN_SECONDS = 130.0
-"""After which a run that says it writes the workspace, and does not, is known to be dead: see flows/turns.py."""
+"""After which a run that says it writes the workspace, and does not, is known to be dead: see flows/deployed/turns.py."""
 MAX_GROWTH = 1.15
 """Of memory, from the middle third to the last."""
 MARKER = re.compile(r"edition (\d+) of page (\d+)\b")

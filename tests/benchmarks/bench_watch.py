@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from flows.measures import MEASURES
-from flows.run_state import Recorder, recorded, state_path
+from flows.watching.measures import MEASURES
+from flows.watching.run_state import Recorder, recorded, state_path
 from flows.workspace import Workspace, writing
 
 BAR_SHARE = 0.01

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from flows.model_facts import ModelFacts, Rung, config_facts, model_facts
+from flows.model.facts import ModelFacts, Rung, config_facts, model_facts
 from llm.config import TrainConfig, nano
 from llm.evaluation.statistics import Figure
 from llm.evaluation.suite import Suite, SuiteResult

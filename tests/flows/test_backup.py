@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import backup
+from flows.deployed import backup
 from flows.workspace import Workspace
 from pipelines.errors import ConfigError
 from pipelines.takedown.ledger import add_request, read_ledger

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 from bbq_rows import BBQ
 
-from flows.bias_files import LANGUAGES, neutral_prompts, probe_axes, read_bbq, read_crows_pairs, read_winobias
+from flows.evaluation.bias_files import (
+    LANGUAGES,
+    neutral_prompts,
+    probe_axes,
+    read_bbq,
+    read_crows_pairs,
+    read_winobias,
+)
 from pipelines.errors import InputError
 
 HEAD = ",sent_more,sent_less,stereo_antistereo,bias_type,annotations\n"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from flows import events
-from flows.bounds import funnel_moves, low_disk, slow_crawls
+from flows.deployed import events
+from flows.deployed.bounds import funnel_moves, low_disk, slow_crawls
 from flows.workspace import Workspace
 
 BEFORE = {"in": 100, "kept": 60, "dropped": {"language": 30, "quality": 10}}

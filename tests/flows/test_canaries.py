@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.canaries import CanaryPlan, canaries, canary_pages, count_in_texts, probes, write_canary_pages
+from flows.evaluation.canaries import CanaryPlan, canaries, canary_pages, count_in_texts, probes, write_canary_pages
 from pipelines.errors import ConfigError
 
 PLAN = CanaryPlan(counts=(1, 4, 16), num_each=2)

@@ -10,8 +10,8 @@ import yaml
 from conftest import run_command
 from flow_inputs import write_demo
 
-from flows.canaries import CanaryPlan, canaries, count_in_texts
-from flows.evaluation import read_suites
+from flows.evaluation.canaries import CanaryPlan, canaries, count_in_texts
+from flows.evaluation.measure import read_suites
 from flows.pipeline import training_job
 from flows.recipe import load_recipe
 from flows.workspace import Workspace

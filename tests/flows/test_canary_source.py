@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from flow_inputs import SMALL, article_records, write_recipe, write_warc
 
-from flows.canaries import CanaryPlan, canary_pages, num_held_out
+from flows.evaluation.canaries import CanaryPlan, canary_pages, num_held_out
 from flows.recipe import load_recipe
 from pipelines.errors import ConfigError
 

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from flows.change import Change, changed, decide
+from flows.deployed.change import Change, changed, decide
 from pipelines.schemas import TOKENS
 from pipelines.store import Entry, Manifest, Store
 

@@ -8,7 +8,7 @@ import pytest
 from flow_inputs import article_records, write_recipe, write_warc
 from mlflow import MlflowClient
 
-from flows.comparison import compare_runs, comparison_lines
+from flows.tracker.comparison import compare_runs, comparison_lines
 from pipelines.errors import InputError
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.contaminated_items import Contaminated, clean_and_dirty, find_items, mark_contaminated
+from flows.evaluation.contaminated_items import Contaminated, clean_and_dirty, find_items, mark_contaminated
 from llm.data import TokenDocument
 from llm.evaluation.bias import differs_from
 from llm.evaluation.compare import from_json, to_json

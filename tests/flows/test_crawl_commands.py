@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flow_inputs import OFF, article_records, article_site, serve, write_recipe, write_warc
 
-from flows import console
+from flows.watching import console
 from flows.workspace import Workspace, writing
 from pipelines.crawl import CrawlConfig, CrawlProgress
 from pipelines.crawl.frontier import Frontier

@@ -11,7 +11,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import deployment
+from flows.deployed import deployment
 from pipelines.errors import ConfigError
 
 pytestmark = pytest.mark.filterwarnings("ignore")

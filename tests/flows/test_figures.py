@@ -8,8 +8,8 @@ import pytest
 from matplotlib.image import imread
 from model_inputs import corpus, event, full_facts, step, write_journal
 
-from flows.figures import funnel_figure, legible, write_figures, write_signal_figures
-from flows.model_facts import model_facts
+from flows.model.facts import model_facts
+from flows.model.figures import funnel_figure, legible, write_figures, write_signal_figures
 
 
 def review(num_rules: int, name: str = "short") -> dict:

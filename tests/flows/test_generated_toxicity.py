@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from flows.bias_files import neutral_prompts
-from flows.generated_toxicity import generated_toxicity, pipeline_scorer
+from flows.evaluation.bias_files import neutral_prompts
+from flows.evaluation.generated_toxicity import generated_toxicity, pipeline_scorer
 from llm.config import ModelConfig
 from llm.evaluation.compare import from_json, to_json
 from llm.model import GPT

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from tiny_export import export_tiny
 
-from flows.suites import shipped_suites
+from flows.evaluation.suites import shipped_suites
 
 pytest.importorskip("lm_eval")
 
@@ -70,7 +70,7 @@ FILES = {
 def compare(folder: Path) -> dict[str, Any]:
     """What the command finds for a recipe in a folder."""
     exported = export_tiny(folder)
-    command = [sys.executable, "-m", "flows.harness", str(exported), "--recipe", str(folder / "recipe.yaml")]
+    command = [sys.executable, "-m", "flows.evaluation.harness", str(exported), "--recipe", str(folder / "recipe.yaml")]
     environment = {
         **os.environ,
         "PYTHONPATH": str(Path(__file__).parents[2]),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from flows.interpret_page import render_page, text_facts, write_page
+from flows.model.interpret_page import render_page, text_facts, write_page
 from llm.config import ModelConfig
 from llm.evaluation.nearest import Stretch
 from llm.model import GPT

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from tiny_export import tokenizer_json
 
-from flows.prompts import WRITING_KINDS
-from flows.recipe import load_recipe
-from flows.suites import (
+from flows.evaluation.prompts import WRITING_KINDS
+from flows.evaluation.suites import (
     SuiteSection,
     declared_suite,
     load_suite,
@@ -17,6 +16,7 @@ from flows.suites import (
     measure_suites,
     shipped_suites,
 )
+from flows.recipe import load_recipe
 from llm.config import ModelConfig
 from llm.model import GPT
 from pipelines.encoding import Encoder
@@ -167,7 +167,7 @@ def test_the_digest_of_a_suite_is_of_its_cases_and_examples_alone(tmp_path):
 
 
 def test_prompts_of_the_shipped_suites_are_these():
-    """A changed prompt changes every score: raise flows.prompts.VERSION with it."""
+    """A changed prompt changes every score: raise flows.evaluation.prompts.VERSION with it."""
     firsts = {each.section.name: load_suite(each).items[0] for each in shipped_suites()}
     assert firsts["translation_en_zh"].prompt == "English: The cat is asleep on the chair.\nChinese:"
     assert firsts["translation_zh_en"].prompt == "中文：猫在椅子上睡着了。\n英文："

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from flows.memorisation import Generation, copy_groups, personal_data
+from flows.evaluation.memorisation import Generation, copy_groups, personal_data
 from llm.data import TokenDocument
 from llm.evaluation.compare import from_json, to_json
 from llm.evaluation.memorisation import HELD_OUT

@@ -19,10 +19,10 @@ import yaml
 from conftest import environment
 from prometheus_client.parser import text_string_to_metric_families
 
-from flows.measures import MAX_SERIES, MEASURES, RATES
-from flows.metrics import gpu_metrics, serve_metrics, write_metrics
-from flows.run_state import Recorder, is_alive, read_state, recorded, recorder, state_path
 from flows.takedown import add
+from flows.watching.measures import MAX_SERIES, MEASURES, RATES
+from flows.watching.metrics import gpu_metrics, serve_metrics, write_metrics
+from flows.watching.run_state import Recorder, is_alive, read_state, recorded, recorder, state_path
 from flows.workspace import Workspace, writing
 from pipelines.errors import ConfigError, FetchError
 
@@ -206,7 +206,7 @@ def test_counters_grow_over_runs_and_kills(place):
     script = f"""
 import os, sys
 from pathlib import Path
-from flows.run_state import recorded
+from flows.watching.run_state import recorded
 from flows.workspace import Workspace, writing
 place = Workspace(Path({str(place.root)!r}))
 with writing(place), recorded(place, "crawl", "demo", recipe_path=None, flow_run_id=None) as record:

@@ -10,8 +10,8 @@ import yaml
 from huggingface_hub import ModelCard
 from model_inputs import corpus, evaluation, figure, full_facts, suite
 
-from flows.model_card import front_matter, hub_card, model_card, write_card, write_hub_card
-from flows.model_facts import model_facts
+from flows.model.card import front_matter, hub_card, model_card, write_card, write_hub_card
+from flows.model.facts import model_facts
 
 HEADINGS = [
     "Model details",

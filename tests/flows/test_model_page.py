@@ -11,13 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flows.model.page.page import Limits
+from flows.model.page.scales import binned, bins, linear_axis, log_axis, number_text
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from model_inputs import evaluation, event, figure, full_facts, step, suite, write_journal
 
 from flows.jobs import Dataset, TrainingJob
-from flows.model_facts import (
+from flows.model.facts import (
     Rung,
     application,
     best_baseline,
@@ -29,9 +31,7 @@ from flows.model_facts import (
     rungs_of,
     verdict,
 )
-from flows.model_page import render_page, write_page
-from flows.model_page.page import Limits
-from flows.model_page.scales import binned, bins, linear_axis, log_axis, number_text
+from flows.model.page import render_page, write_page
 from flows.results import write_result
 from llm.config import TrainConfig, nano
 from llm.journal import JOURNAL

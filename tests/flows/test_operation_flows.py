@@ -9,7 +9,7 @@ import pytest
 from flow_inputs import OFF, article_records, write_recipe, write_warc
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-from flows import events, operations
+from flows.deployed import events, operations
 from flows.workspace import Workspace
 from pipelines.errors import ConfigError, IntegrityError
 

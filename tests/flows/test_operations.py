@@ -20,8 +20,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 from prefect_workers import Worker, processes_with, start_run, state_of, wait_for_state, worker
 
-from flows import deployment
-from flows.run_state import read_state
+from flows.deployed import deployment
+from flows.watching.run_state import read_state
 from flows.workspace import Workspace, writing
 from llm import checkpoint
 from llm.journal import JOURNAL, read

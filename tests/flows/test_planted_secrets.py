@@ -121,14 +121,14 @@ def check_log(text: str) -> None:
         {"time", "level", "logger", "message", "flow_run_id", "recipe", "stage", "shard", "host", "pid"} <= line.keys()
         for line in lines
     )
-    ours = [line for line in lines if line["logger"].startswith(("flows.console", "pipelines.worker"))]
+    ours = [line for line in lines if line["logger"].startswith(("flows.watching.console", "pipelines.worker"))]
     assert ours
     assert all(re.fullmatch(r"[0-9a-f-]{36}", line["flow_run_id"]) for line in ours)
     assert {line["recipe"] for line in ours} == {"small"}
     assert all(line["stage"] for line in ours)
     of_workers = [line for line in lines if line["logger"] == "pipelines.worker"]
     assert {line["pid"] for line in of_workers}.isdisjoint(
-        {line["pid"] for line in lines if line["logger"] == "flows.console"}
+        {line["pid"] for line in lines if line["logger"] == "flows.watching.console"}
     )
     assert any(line["shard"] for line in of_workers)
     assert len({line["flow_run_id"] for line in of_workers}) == 1

@@ -13,9 +13,9 @@ import psutil
 import pytest
 from ray_stages import SHOUT, LoudConfig, put
 
-from flows.ray_cluster import ray_cluster
-from flows.ray_executor import MAX_BATCH_WORKS, RayExecutor, _Stage
-from flows.ray_worker import ShardWorker, Undone
+from flows.on_ray.cluster import ray_cluster
+from flows.on_ray.executor import MAX_BATCH_WORKS, RayExecutor, _Stage
+from flows.on_ray.worker import ShardWorker, Undone
 from flows.settings import read_settings
 from pipelines.errors import ConfigError, StageError, TransientError
 from pipelines.executor import Executor, InlineExecutor, open_executor

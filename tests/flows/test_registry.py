@@ -10,9 +10,9 @@ from flow_inputs import article_records, write_recipe, write_warc
 from mlflow import MlflowClient
 from transformers import AutoModelForCausalLM
 
-from flows import registry
-from flows.gates import Gate, GateResult, RegistrySection, check_champion, check_gates, registration_lines
 from flows.recipe import load_recipe
+from flows.tracker import registry
+from flows.tracker.gates import Gate, GateResult, RegistrySection, check_champion, check_gates, registration_lines
 from llm.evaluation.compare import compare
 from llm.evaluation.statistics import mean_figure
 from llm.evaluation.suite import Suite, SuiteResult

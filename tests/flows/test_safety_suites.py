@@ -10,8 +10,8 @@ import yaml
 from bbq_rows import BBQ
 from flow_inputs import SMALL, article_records, write_recipe, write_warc
 
-from flows.gates import check_gates
 from flows.recipe import load_recipe
+from flows.tracker.gates import check_gates
 from llm.evaluation.statistics import Figure
 from llm.evaluation.suite import Suite, SuiteResult
 from pipelines.errors import ConfigError
@@ -191,7 +191,7 @@ def test_what_is_wrong_with_a_set_is_said_before_a_run(tmp_path: Path, sets: dic
 
 
 def test_a_set_that_changed_since_it_was_declared_is_refused(tmp_path: Path) -> None:
-    from flows.bias_suites import measure_bias_set
+    from flows.evaluation.bias_suites import measure_bias_set
     from pipelines.errors import IntegrityError
 
     write_sets(tmp_path)

@@ -14,7 +14,7 @@ import pytest
 import torch
 import uvicorn
 
-from flows.generation import Writer
+from flows.model.generation import Writer
 from flows.serving import serve as serving
 from flows.serving.app import make_app
 from llm.config import ModelConfig

@@ -25,11 +25,11 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow_server import MlflowServer, free_port, serve_mlflow
 
-from flows import runs, shipper, shipping
 from flows.jobs import Dataset, JobResult, TrainingJob
 from flows.recipe import Recipe, load_recipe
 from flows.settings import Settings
-from flows.tracking import Measured, open_tracker
+from flows.tracker import runs, shipper, shipping
+from flows.tracker.tracking import Measured, open_tracker
 from flows.workspace import Workspace
 from llm.journal import JOURNAL, Journal, is_left, journal, last_entry
 from llm.reports import StepReport, StepSeconds, TrainEvent
@@ -303,7 +303,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from test_shipping import QUICK, Training, step_report
-from flows import shipper
+from flows.tracker import shipper
 from llm.journal import journal
 
 shipper.PACE = QUICK

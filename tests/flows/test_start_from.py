@@ -9,8 +9,8 @@ import pytest
 from flow_inputs import article_records, write_demo, write_recipe, write_warc
 
 from flows import takedown
+from flows.model.start import check_shape, check_tokenizer
 from flows.recipe import load_recipe, parse_recipe
-from flows.start import check_shape, check_tokenizer
 from flows.workspace import Workspace
 from llm.config import modern_nano, nano
 from pipelines.errors import ConfigError

@@ -20,9 +20,9 @@ import httpx
 import pytest
 from conftest import environment, run_command
 
-from flows import status as look
-from flows.run_state import recorded, state_path
 from flows.takedown import add
+from flows.watching import status as look
+from flows.watching.run_state import recorded, state_path
 from flows.workspace import Workspace, writing
 from pipelines.errors import StorageError, TerminalError
 
@@ -107,7 +107,7 @@ def test_a_run_that_is_going_on_is_seen_without_waiting_for_it(place):
     script = f"""
 import sys
 from pathlib import Path
-from flows.run_state import recorded
+from flows.watching.run_state import recorded
 from flows.workspace import Workspace, writing
 place = Workspace(Path({str(place.root)!r}))
 with writing(place), recorded(place, "pipeline", "demo", recipe_path=None, flow_run_id="abc") as record:
@@ -420,7 +420,7 @@ def test_it_is_quick_and_brings_no_orchestrator(place):
     script = f"""
 import sys
 from pathlib import Path
-from flows import status
+from flows.watching import status
 status.status(Path({str(place.root)!r}))
 print([name for name in ("prefect", "mlflow", "torch", "fastapi") if name in sys.modules])
 """

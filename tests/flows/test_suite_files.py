@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.suite_files import KINDS, read_cases
-from flows.suites import SHIPPED
+from flows.evaluation.suite_files import KINDS, read_cases
+from flows.evaluation.suites import SHIPPED
 from pipelines.errors import InputError
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from flow_inputs import OFF, article_records, record, serve, write_recipe, write_warc
 
-from flows.tracking import MlflowClient
+from flows.tracker.tracking import MlflowClient
 from flows.workspace import Workspace
 from pipelines.errors import EmptyCorpusError
 from pipelines.store import Store

@@ -8,7 +8,7 @@ import pytest
 
 PROGRAM = """
 import ctypes, signal, sys
-from flows.time_limit import TimeLimitError, time_limit
+from flows.deployed.time_limit import TimeLimitError, time_limit
 
 class Stopped(BaseException):
     pass

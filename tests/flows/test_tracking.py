@@ -16,12 +16,12 @@ from mlflow.entities import Run
 from mlflow_server import free_port
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-from flows import execution, runs
 from flows.inspection import doctor
 from flows.recipe import load_recipe
 from flows.settings import Settings
-from flows.tracking import open_tracker
-from flows.training_run import TrainingRun
+from flows.tracker import execution, runs
+from flows.tracker.tracking import open_tracker
+from flows.tracker.training_run import TrainingRun
 from flows.workspace import Workspace, writing
 from pipelines.errors import TerminalError
 
@@ -314,7 +314,7 @@ def test_a_training_that_fails_ends_as_failed_in_both_records(recorded: Recorded
 def test_what_could_not_be_recorded_is_recorded_by_the_next_run(
     flows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
-    from flows import tracking
+    from flows.tracker import tracking
 
     open_run = tracking.Tracker.open_run
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from flows import console, tasks
+from flows import tasks
+from flows.watching import console
 from llm.reports import StepReport, TrainEvent
 
 
@@ -90,7 +91,7 @@ def test_on_a_worker_progress_goes_to_the_log(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """From where Prefect takes it: its UI shows how far a stage is."""
-    caplog.set_level("INFO", "flows.console")
+    caplog.set_level("INFO", "flows.watching.console")
     with console.progress() as report:
         report("extract", 1, 2, "5 rows")
     assert (caplog.messages, capsys.readouterr().err) == (["extract: 1/2 5 rows"], "")

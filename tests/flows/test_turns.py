@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling, Crashed, Running, Scheduled
 
-from flows import deployment, turns
+from flows.deployed import deployment, turns
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

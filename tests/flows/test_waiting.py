@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from flows import waiting
-from flows.waiting import writing_in_turn
+from flows.deployed import waiting
+from flows.deployed.waiting import writing_in_turn
 from flows.workspace import Workspace, held_lock
 from pipelines.errors import InUseError
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from flows.suite_files import read_cases
-from flows.suites import SHIPPED
+from flows.evaluation.suite_files import read_cases
+from flows.evaluation.suites import SHIPPED
 from llm import checkpoint
 from llm.checkpoint import Keep, Snapshot
 from llm.config import ModelConfig, TrainConfig

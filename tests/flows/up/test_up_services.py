@@ -166,7 +166,7 @@ def test_beyond_loopback_both_servers_ask_for_a_password(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stop", "kill"])
 def test_a_run_that_is_broken_off_goes_on_with_the_next_up(tmp_path, number):
-    pytest.importorskip("flows.deployment")
+    pytest.importorskip("flows.deployed.deployment")
     root = tmp_path / "w"
 
     def refresh(up: Up) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def test_artifacts_go_to_the_bucket_through_the_server(tmp_path, bucket, monkeyp
 
 @pytest.mark.skipif(found("initdb") is None, reason="needs Postgres's initdb (Debian: apt-get install postgresql)")
 def test_a_refresh_runs_through_a_worker_with_passwords_postgres_and_the_bucket(tmp_path, bucket, monkeypatch):
-    pytest.importorskip("flows.deployment")
+    pytest.importorskip("flows.deployed.deployment")
     root = tmp_path / "w"
     with postgres_server() as server:
         variables = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}

@@ -1,0 +1,1 @@
+"""What is deployed on Prefect: scheduled flows, their turns, and what follows what."""

@@ -1,0 +1,1 @@
+"""A trained model as files, figures, pages and a card."""

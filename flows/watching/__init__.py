@@ -1,0 +1,1 @@
+"""What a person, a log or Prometheus sees of runs."""
