@@ -6,8 +6,11 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA ?= $(CORPUSMILL_TEST_DATA)
+LEAN := .venv-lean
+LEAN_READY := $(LEAN)/.ready
+PYTHON312 ?= python3.12
 
-.PHONY: run test test-slow test-data test-gpu test-browser test-services image-cpu image-cuda image-pins check audit golden format bench bench-build bench-agreement bench-extract bench-signals bench-pii bench-takedown bench-keywords bench-dedup bench-incremental bench-outage bench-memory bench-crawl bench-toxicity bench-frontier bench-perplexity bench-train bench-train-kills bench-cancel bench-soak bench-kills bench-watch bench-journal bench-up bench-ray bench-overhead real-pages lock clean
+.PHONY: run test test-slow test-data test-gpu test-browser test-services test-lean image-cpu image-cuda image-pins check audit golden format bench bench-build bench-agreement bench-extract bench-signals bench-pii bench-takedown bench-keywords bench-dedup bench-incremental bench-outage bench-memory bench-crawl bench-toxicity bench-frontier bench-perplexity bench-train bench-train-kills bench-cancel bench-soak bench-kills bench-watch bench-journal bench-up bench-ray bench-overhead real-pages lock clean
 
 run: $(READY)
 	$(BIN)/corpusmill run
@@ -31,6 +34,14 @@ test-browser: $(READY)
 # postgresql and redis-server (or valkey); some minutes.
 test-services: $(READY)
 	$(BIN)/pytest -m services
+
+# llm/ with what a GPU host has and no more: Python 3.12, the oldest torch that is promised, numpy, pyarrow, safetensors.
+# Takes 6 GB where torch is served as a CUDA build. Left out is what compares with other libraries.
+NOT_LEAN := test_bench_train.py test_export_model.py test_model.py
+test-lean: $(LEAN_READY)
+	@$(LEAN)/bin/python -c 'import sys, torch; print("Python", sys.version.split()[0], "with torch", torch.__version__)'
+	@echo "Left out of tests/llm, since they need transformers, tokenizers or psutil: $(NOT_LEAN)"
+	$(LEAN)/bin/pytest -v -rs --timeout 600 --confcutdir tests/llm -o pythonpath=". tests" $(NOT_LEAN:%=--ignore tests/llm/%) tests/llm
 
 # TORCH_INDEX_URL=... says where CPU builds of torch are served.
 image-cpu image-cuda: image-%:
@@ -153,7 +164,7 @@ lock:
 	infra/lock.sh
 
 clean:
-	rm -rf $(VENV) workspace build *.egg-info
+	rm -rf $(VENV) $(LEAN) workspace build *.egg-info
 
 # The environment is made once, and again only when the lock file or the project file changes.
 $(READY): requirements.lock pyproject.toml
@@ -163,3 +174,8 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	$(BIN)/python -m compileall -q flows llm pipelines  # workers start in half the time, also where Python may write no bytecode
 	touch $(READY)
+
+$(LEAN_READY): tests/llm/lean-requirements.txt
+	test -x $(LEAN)/bin/python || $(PYTHON312) -m venv $(LEAN)
+	$(LEAN)/bin/pip install --quiet --disable-pip-version-check -r tests/llm/lean-requirements.txt
+	touch $(LEAN_READY)

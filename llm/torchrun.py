@@ -84,9 +84,11 @@ def _start(job: Path, num_processes: int, folder: Path, log: int, options: Torch
         "GLOO_SOCKET_IFNAME": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+        # torch 2.11 knows no such time: it waits 30 s, unless we end it before
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(max(1, round(options.stop_seconds))),
         "PYTHONUNBUFFERED": "1",
     }
-    arguments = [str(os.getpid()), str(job), str(num_processes), str(folder), str(options.stop_seconds)]
+    arguments = [str(os.getpid()), str(job), str(num_processes), str(folder)]
     return subprocess.Popen(  # noqa: S603 - our own command
         [sys.executable, "-m", "llm.torchrun", *arguments],
         env=environment,
@@ -127,8 +129,8 @@ def _raise_for(code: int, *, reason: Path) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run torchrun for a starter: its process id, the job, the number of ranks, a scratch folder, seconds to stop in."""
-    starter, job, num_processes, folder, stop_seconds = arguments
+    """Run torchrun for a starter: its process id, the job, the number of ranks, a scratch folder."""
+    starter, job, num_processes, folder = arguments
     end_with_starter(signal.SIGTERM, int(starter))
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -136,7 +138,7 @@ def main(arguments: Sequence[str]) -> int:
 
     os.environ[STARTER] = str(os.getpid())
     try:
-        run(_options(Path(folder), int(num_processes), job, max(1, round(float(stop_seconds)))))
+        run(_options(Path(folder), int(num_processes), job))
     except SignalException:
         return EXIT_STOPPED
     except ChildFailedError as error:
@@ -145,7 +147,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _options(folder: Path, num_processes: int, job: str, stop_seconds: int) -> list[str]:
+def _options(folder: Path, num_processes: int, job: str) -> list[str]:
     return [
         "--nnodes=1",
         f"--nproc-per-node={num_processes}",
@@ -155,7 +157,6 @@ def _options(folder: Path, num_processes: int, job: str, stop_seconds: int) -> l
         "--rdzv-conf=store_type=file",
         "--local-addr=127.0.0.1",
         "--monitor-interval=0.1",
-        f"--shutdown-timeout={stop_seconds}",
         f"--log-dir={folder / 'logs'}",
         "--redirects=3",
         "--tee=3",

@@ -189,7 +189,8 @@ def test_the_model_runs_where_little_is_installed(write_shard: Any, tmp_path: Pa
         from pathlib import Path
         from llm.config import RunConfig, TrainConfig, modern_nano
         from llm.worker import WorkerJob, work
-        import llm.evaluate, llm.export, llm.launch, llm.proof, llm.sample, llm.schedule
+        import llm.evaluate, llm.export, llm.journal, llm.launch, llm.proof, llm.published, llm.sample, llm.schedule
+        import llm.suggest, llm.torchrun, llm.train, llm.validation, llm.weights
         work(WorkerJob(
             shards=(sys.argv[1],), dataset_digest="d", model=modern_nano(vocab_size=64, block_size=16), folder=sys.argv[2],
             training=TrainConfig(max_steps=2, micro_batch_size=2, tokens_per_step=64, optimizer="muon"),
