@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,8 @@ from pipelines.store import Store, storage_errors
 
 if TYPE_CHECKING:
     from llm.data import TokenData
-    from llm.evaluation.ladder.rungs import Ladder
+    from llm.evaluation.ladder.climb import OnProgress
+    from llm.evaluation.ladder.rungs import Ladder, Scored
     from llm.evaluation.suite import SuiteResult
     from llm.model import GPT
 
@@ -66,15 +67,17 @@ def evaluate_job(
     model = load_model(job.folder / training["checkpoint"])
     train_data = TokenData.open(paths, "train", digest=job.dataset.digest)
     held = held_out(paths, job.dataset.digest)
-    with _one_thread_if_small(model):
-        measured, documents = evaluate(model, train_data, held, eot_token=job.dataset.eot_token)
-        suites = [kept(by_group(documents, facts.groups_of([item["id"] for item in documents.items])))]
-        suites += _measured(model, job, plan, train_data, held, facts, on_part)
-        samples = _samples(model, job, plan.section)
     flags: tuple[str, ...] = ()
     rungs: list[dict[str, Any]] = []
-    if plan.section.ladder:
-        ladder = _ladder(job, training, documents, train_data, held, on_part)
+    with _rungs_beside(job, paths, held.split) if plan.section.ladder else nullcontext() as wait_for_rungs:
+        with _one_thread_if_small(model):
+            measured, documents = evaluate(model, train_data, held, eot_token=job.dataset.eot_token)
+            suites = [kept(by_group(documents, facts.groups_of([item["id"] for item in documents.items])))]
+            suites += _measured(model, job, plan, train_data, held, facts, on_part)
+            samples = _samples(model, job, plan.section)
+        found = None if wait_for_rungs is None else wait_for_rungs(partial(_on_rung, on_part))
+    if found is not None:
+        ladder = _ladder(found, job, training, documents, held)
         suites.append(ladder.suite_result())
         flags = ladder.warnings
         rungs = [
@@ -126,30 +129,42 @@ def _measured(
     return found + measure_safety(speaker, train_data, held, plan, facts, on_part)
 
 
+def _rungs_beside(
+    job: TrainingJob, paths: Sequence[Path], split: str
+) -> "AbstractContextManager[Callable[[OnProgress], dict[str, Scored]]]":
+    """The rungs below the model, on the tokens that it was trained on: beside its own measurements, on another core."""
+    from llm.evaluation.ladder.beside import RungsJob, rungs_beside
+
+    return rungs_beside(
+        RungsJob(
+            shards=tuple(map(str, paths)),
+            dataset_digest=job.dataset.digest,
+            split=split,
+            vocab_size=job.model.vocab_size,
+            eot_token=job.dataset.eot_token,
+        )
+    )
+
+
+def _on_rung(on_part: OnPart, rung: str, share: float) -> None:
+    on_part(f"ladder: {rung}", int(100 * share), 100)
+
+
 def _ladder(
+    found: "Mapping[str, Scored]",
     job: TrainingJob,
     training: Mapping[str, Any],
     documents: "SuiteResult",
-    train_data: "TokenData",
     held: "TokenData",
-    on_part: OnPart,
 ) -> "Ladder":
-    """The rungs below the model, on the tokens that it was trained on."""
-    from llm.evaluation.ladder.climb import climb
+    """How the model stands to the rungs below it."""
+    from llm.evaluation.ladder.climb import ladder
     from llm.evaluation.ladder.rungs import Scored
 
     bits = {item["id"]: item["score"] for item in documents.items}
     losses = np.array([bits[document.doc_id] for document in held.documents()]) * math.log(2)
     model = Scored(losses=losses, num_parameters=job.model.num_parameters, num_training_tokens=training["num_tokens"])
-    return climb(
-        train_data,
-        held,
-        vocab_size=job.model.vocab_size,
-        eot_token=job.dataset.eot_token,
-        model=model,
-        noise_floor=documents.suite.noise_floor,
-        on_progress=lambda rung, share: on_part(f"ladder: {rung}", int(100 * share), 100),
-    )
+    return ladder(found, held, model=model, noise_floor=documents.suite.noise_floor)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ sent, the next one sends.
 
 import contextlib
 import json
+import logging
 import math
 import os
 import queue
@@ -150,6 +151,7 @@ def main() -> None:
     said = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # whatever prints
     log_to_stderr(log_style(), redactor())
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would tell of each try of a server that is down
     first = json.loads(sys.stdin.readline() or "null")
     if first is None:
         return

@@ -8,7 +8,7 @@ Must not: know GPT-2. Its losses are given.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -69,36 +69,69 @@ def climb(
     `noise_floor`, bits per byte: a difference up to that is none. Raises EmptyCorpusError where the held-out documents
     have no text, SchemaError for token ids beyond `vocab_size` and for losses that are not one a document.
     """
-    config, report = config or LadderConfig(), on_progress or _unheard
-    documents = tuple(held_out.documents())
-    num_bytes = np.array([document.num_bytes for document in documents], dtype=np.float64)
-    if not num_bytes.sum():
-        raise EmptyCorpusError(
-            f"got no text in {len(documents)} held-out documents; wanted at least one byte: add documents."
-        )
-    for document in documents:
-        if document.tokens.size and int(document.tokens.max()) >= vocab_size:
-            raise too_large(int(document.tokens.max()), vocab_size)
-    scored = dict(
-        _scored_rungs(train_data, [document.tokens for document in documents], vocab_size, eot_token, config, report)
+    found = score_rungs(
+        train_data, held_out, vocab_size=vocab_size, eot_token=eot_token, config=config, on_progress=on_progress
     )
+    return ladder(found, held_out, model=model, model_name=model_name, noise_floor=noise_floor)
+
+
+def score_rungs(
+    train_data: TokenData,
+    held_out: TokenData,
+    *,
+    vocab_size: int,
+    eot_token: int,
+    config: LadderConfig | None = None,
+    on_progress: OnProgress | None = None,
+) -> dict[str, Scored]:
+    """Every rung but the topmost, by name, from the lowest up. Raises as `climb` does."""
+    documents = [document.tokens for document in held_out.documents()]
+    _num_bytes(held_out)
+    for tokens in documents:
+        if tokens.size and int(tokens.max()) >= vocab_size:
+            raise too_large(int(tokens.max()), vocab_size)
+    rungs = _scored_rungs(
+        train_data, documents, vocab_size, eot_token, config or LadderConfig(), on_progress or _unheard
+    )
+    return dict(rungs)
+
+
+def ladder(
+    found: Mapping[str, Scored],
+    held_out: TokenData,
+    *,
+    model: Scored | None,
+    model_name: str = "gpt2",
+    noise_floor: float = 0.0,
+) -> Ladder:
+    """How rungs and the model, if there is one, stand to each other. Raises as `climb` does."""
+    scored, num_bytes = dict(found), _num_bytes(held_out)
     if model is not None:
         if model_name in scored:
             raise ConfigError(f"got the name {model_name!r} of another rung, wanted one of its own, such as 'gpt2'.")
         if model.losses.shape != num_bytes.shape or not np.isfinite(model.losses).all():
             raise SchemaError(
                 f"got losses of shape {model.losses.shape} of {model_name}, wanted a finite one for each of "
-                f"{len(documents)} held-out documents: score the model on the same split."
+                f"{num_bytes.size} held-out documents: score the model on the same split."
             )
         scored[model_name] = model
     return Ladder(
         protocol=PROTOCOL,
         split=held_out.split,
-        documents=documents,
+        documents=tuple(held_out.documents()),
         rungs=tuple(compared(scored, num_bytes, noise_floor)),
         dataset_digest=digest_value({"corpus": held_out.digest, "split": held_out.split}),
         noise_floor=noise_floor,
     )
+
+
+def _num_bytes(held_out: TokenData) -> NDArray[np.float64]:
+    found = np.array([document.num_bytes for document in held_out.documents()], dtype=np.float64)
+    if not found.sum():
+        raise EmptyCorpusError(
+            f"got no text in {found.size} held-out documents; wanted at least one byte: add documents."
+        )
+    return found
 
 
 def _scored_rungs(
