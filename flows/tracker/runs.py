@@ -133,7 +133,7 @@ def record_corpus(
     tags |= {f"corpusmill.manifest.{name}": manifest.digest for name, manifest in done.items()}
     with unless_down("the record of the corpus"):
         tracker = open_tracker(settings, place, recipe.name, _flow_run_id())
-        with tracker.run("corpus", tags) as tracked:
+        with tracker.run("corpus", tags, of=summary["dataset_digest"]) as tracked:
             tracked.log_params(flatten({name: value for name, value in recipe.raw.items() if name != "sources"}))
             tracked.log_metrics(
                 {
@@ -274,10 +274,12 @@ def record_evaluation(
             takedowns=_takedowns(tracker.client, job),
             code_version=code_version(),
         )
-        with tracker.run("evaluation", tags) as tracked:
+        with tracker.run("evaluation", tags, of=job.folder.name) as tracked:
             tracked.log_params(flatten({"evaluation": canonical(recipe.evaluation)}))
             figures = {name: value for name, value in result.values.items() if isinstance(value, int | float)}
             model_id = _model_id(tracker.client, job)
+            if model_id is not None:
+                tracked.log_model_input(model_id)
             tracked.log_metrics({f"evaluation/{name}": value for name, value in figures.items()}, model_id=model_id)
             tracked.log_metrics(_suite_metrics(result.values["suites"]), model_id=model_id)
             tracked.log_files(suites_path(job, recipe.evaluation_plan()), below="suites")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, LoggedModelOutput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from flows.control_plane import check_answers
@@ -34,7 +34,9 @@ _logger = logging.getLogger(__name__)
 _MAX_DATASET_DIGEST = 32
 """MLflow refuses a digest of more than 36 characters; the whole one is kept in a tag."""
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-"""Without it MLflow's UI takes an experiment for one of agents, and opens it on their traces."""
+"""Else MLflow's UI guesses what kind of experiment it is."""
+_NUM_NAMED = 8
+"""Characters of a digest or key in a run's name: enough to tell runs apart, and what `corpusmill compare` takes."""
 _MAX_PARAMS_A_BATCH = 100
 MAX_METRICS_A_BATCH = 1000
 _NUM_RETRIES = "2"
@@ -106,6 +108,10 @@ class TrackedRun:
         self.client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step)])
         return str(model.model_id)
 
+    def log_model_input(self, model_id: str) -> None:
+        """Name a logged model as what the run is about."""
+        self.client.log_inputs(self.run_id, models=[LoggedModelInput(model_id)])
+
     def log_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Rows as a table that MLflow shows, `tables/NAME.json`; nothing where there is no row."""
         if rows:
@@ -155,15 +161,19 @@ class Tracker:
     """The run of the execution that is going on."""
 
     def open_run(
-        self, name: str, tags: Mapping[str, str], *, run_id: str | None = None, same: str | None = None
+        self, kind: str, tags: Mapping[str, str], *, of: str = "", run_id: str | None = None, same: str | None = None
     ) -> TrackedRun:
-        """A run to write into: `run_id` if it is there, else the one with the same value of the tag `same`, else a new one."""
-        all_tags = {**self.common_tags, **tags, "corpusmill.kind": name}
+        """A run to write into: `run_id` if it is there, else the one with the same value of the tag `same`, else a new one.
+
+        Its name is its kind and the beginning of `of`, the digest or key of what it is of.
+        """
+        all_tags = {**self.common_tags, **tags, "corpusmill.kind": kind}
         if self.parent_run_id is not None:
             all_tags[PARENT_TAG] = self.parent_run_id
         if run_id is None or not self.has(run_id):
             run_id = None if same is None else self._run_with(same, all_tags[same])
         if run_id is None:
+            name = f"{kind} {of[:_NUM_NAMED]}".strip()
             run_id = self.client.create_run(self.experiment_id, run_name=name, tags=all_tags).info.run_id
         else:
             self.client.update_run(run_id, "RUNNING")
@@ -172,9 +182,9 @@ class Tracker:
         return tracked
 
     @contextmanager
-    def run(self, name: str, tags: Mapping[str, str]) -> Iterator[TrackedRun]:
+    def run(self, kind: str, tags: Mapping[str, str], *, of: str = "") -> Iterator[TrackedRun]:
         """A new run that ends FINISHED, FAILED or KILLED, as the block ends."""
-        tracked = self.open_run(name, tags)
+        tracked = self.open_run(kind, tags, of=of)
         status: Status = "KILLED"  # unless it ends otherwise: Ctrl-C and Prefect's signals are no Exceptions
         try:
             yield tracked

@@ -71,9 +71,8 @@ class TrainingRun:
             "corpusmill.corpus_run_id": self.corpus_run_id or "",
         }
         named = {_JOURNAL_TAG: name} if (name := journal_id(folder / JOURNAL)) else {}
-        run = tracker.open_run(
-            "training", tags | named, run_id=known_run_id(folder), same=_JOURNAL_TAG if named else None
-        )
+        same = _JOURNAL_TAG if named else None
+        run = tracker.open_run("training", tags | named, of=folder.name, run_id=known_run_id(folder), same=same)
         (folder / _RUN_ID).write_text(run.run_id)
         run.log_params(flatten({"model": self.model, "training": self.training}))
         run.log_dataset(self.recipe, self.dataset_digest, self.dataset_source, "training")

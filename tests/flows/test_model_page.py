@@ -11,8 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flows.model.page.page import Limits
-from flows.model.page.scales import binned, bins, linear_axis, log_axis, number_text
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -32,6 +30,8 @@ from flows.model.facts import (
     verdict,
 )
 from flows.model.page import render_page, write_page
+from flows.model.page.page import Limits
+from flows.model.page.scales import binned, bins, linear_axis, log_axis, number_text
 from flows.results import write_result
 from llm.config import TrainConfig, nano
 from llm.journal import JOURNAL

@@ -483,9 +483,14 @@ def test_the_whole_flow_with_a_tracker_that_is_down_first(
     again = corpusmill(*run, MLFLOW_TRACKING_URI=server.url)
     assert {stage["computed"] for stage in again.summary["stages"] if stage["name"] != "report"} == {0}
     found = [each for each in all_runs(server.url) if each.data.tags["corpusmill.recipe"] == "whole-flow"]
-    assert sorted(each.info.run_name for each in found) == ["corpus", "evaluation", "pipeline", "training"]
+    assert sorted(each.data.tags["corpusmill.kind"] for each in found) == [
+        "corpus",
+        "evaluation",
+        "pipeline",
+        "training",
+    ]
     assert {each.info.status for each in found} == {"FINISHED"}
-    (trained,) = [each for each in found if each.info.run_name == "training"]
+    (trained,) = [each for each in found if each.data.tags["corpusmill.kind"] == "training"]
     assert [step for step, _, _ in server.history(trained.info.run_id, "train/loss")] == [1, 2, 3, 4, 5, 6]
-    (evaluated,) = [each for each in found if each.info.run_name == "evaluation"]
+    (evaluated,) = [each for each in found if each.data.tags["corpusmill.kind"] == "evaluation"]
     assert evaluated.data.tags["corpusmill.training_run_id"] == trained.info.run_id
