@@ -20,6 +20,7 @@ from processes_training import CPU, MODEL, TRAINING
 
 from llm import checkpoint
 from llm.distributed import PairwiseSum
+from llm.journal import JOURNAL, STEP, read
 from llm.launch import LaunchStoppedError, launch
 from llm.worker import WorkerJob, work
 from pipelines.errors import TerminalError, TransientError
@@ -125,7 +126,7 @@ def test_ddp_and_fsdp_learn_the_same(parallelism: str, job: Callable[..., Path],
 
 
 def test_a_lost_process_ends_the_training_quickly_and_loses_no_step(job: Callable[..., Path], tmp_path: Path) -> None:
-    """The first process writes what all of them have: here two steps after the checkpoint of step 8."""
+    """The first process writes what all of them have: no step that was reported is made again."""
     killer = Killer(tmp_path / "run" / "step-00000008" / "manifest.json", (1,))
     began = time.monotonic()
     with pytest.raises(TransientError, match="process 1 ended with -9"):
@@ -133,8 +134,8 @@ def test_a_lost_process_ends_the_training_quickly_and_loses_no_step(job: Callabl
     assert time.monotonic() - began < 60
     newest = checkpoint.newest_valid(tmp_path / "run")
     assert newest is not None
-    assert checkpoint.step_of(newest) > 8
-    assert checkpoint.step_of(newest) % 8 or checkpoint.step_of(newest) == 16  # not one that was due
+    reported = [entry.facts["step"] for entry in read(tmp_path / "run" / JOURNAL) if entry.kind == STEP]
+    assert checkpoint.step_of(newest) >= max(reported) >= 8
 
 
 def test_a_stop_reaches_every_process(job: Callable[..., Path], tmp_path: Path) -> None:
