@@ -131,7 +131,7 @@ def test_every_message_is_one_that_the_code_says(language: str) -> None:
 
 @pytest.mark.parametrize("language", GUIDES)
 def test_every_parameter_of_a_deployment_exists(language: str) -> None:
-    source = (ROOT / "flows" / "operations.py").read_text(encoding="utf-8")
+    source = (ROOT / "flows" / "deployed" / "operations.py").read_text(encoding="utf-8")
     line = next(line for line in GUIDES[language].read_text(encoding="utf-8").splitlines() if "`train_share`" in line)
     named = [name for name in spans(line) if "_" in name]
     assert len(named) == 6
