@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from flows.tracker.execution import NOTE
 from llm.journal import ENDED, JOURNAL, OPENED, STEP, Entry, journal_id, number, read
 from pipelines.markdown import plain
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from flows.tracker.tracking import Measured, TrackedRun
 
 _SHIPPED = "shipped.json"
-_NOTE = "mlflow.note.content"
 _HEADING = "**Events of the training**"
 _MAX_NOTED = 50
 """Events in the description of a run; all are in the artifact."""
@@ -125,7 +125,7 @@ def describe(run: "TrackedRun", folder: Path, urls: Mapping[str, str] = MappingP
                 file.write("\n")
         run.log_files(events)
     noted = [entry for entry in told if entry.kind not in _UNEVENTFUL]
-    if not noted or not run.tag(_NOTE, _HEADING).startswith(_HEADING):
+    if not noted or not run.tag(NOTE, _HEADING).startswith(_HEADING):
         return  # nothing to tell, or a person wrote there
     lines = [
         f"- step {each.facts['step']:,}, {each.kind}: {each.facts['message']}{_pages(each, urls)}"
@@ -133,7 +133,7 @@ def describe(run: "TrackedRun", folder: Path, urls: Mapping[str, str] = MappingP
     ]
     if len(noted) > len(lines):
         lines.insert(0, f"- and {len(noted) - len(lines):,} before them, see events.jsonl")
-    run.set_tags({_NOTE: "\n".join([_HEADING, "", *lines])})
+    run.set_tags({NOTE: "\n".join([_HEADING, "", *lines])})
 
 
 def _doc_ids(entry: Entry) -> list[str]:

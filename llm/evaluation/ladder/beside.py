@@ -3,13 +3,13 @@
 It takes a line of JSON that says what to train on, and says line by line how far it is, then what it found.
 """
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class RungsJob:
     eot_token: int
 
 
-@contextmanager
+@contextlib.contextmanager
 def rungs_beside(job: RungsJob) -> Iterator[Callable[[OnProgress], dict[str, Scored]]]:
     """Train and score them while the block goes on; the call that it is given waits for them. They end with the block.
 
@@ -49,8 +49,9 @@ def rungs_beside(job: RungsJob) -> Iterator[Callable[[OnProgress], dict[str, Sco
     ) as process:
         assert process.stdin is not None  # noqa: S101 - they were asked for
         assert process.stdout is not None  # noqa: S101
-        process.stdin.write(json.dumps(asdict(job)) + "\n")
-        process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # whoever waits is told how it ended
+            process.stdin.write(json.dumps(asdict(job)) + "\n")
+            process.stdin.flush()
         said = process.stdout
 
         def wait(on_progress: OnProgress) -> dict[str, Scored]:
