@@ -54,7 +54,7 @@ from pipelines.crawl import CrawlProgress, CrawlResult, status
 from pipelines.crawl.report import crawl_report, crawl_report_markdown
 from pipelines.digest import canonical, digest_value
 from pipelines.encoding import Encoder
-from pipelines.errors import TransientError
+from pipelines.errors import may_pass
 from pipelines.executor import Executor
 from pipelines.log_lines import telling
 from pipelines.materialize import Progress, StageResult
@@ -108,7 +108,7 @@ def run_as_task(name: str, run: Callable[[], tuple[str, Result]]) -> Result:
 
 def _is_transient(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
     """Only what may pass by itself is tried again."""
-    return isinstance(state.result(raise_on_failure=False), TransientError)
+    return may_pass(state.result(raise_on_failure=False))
 
 
 class ProgressArtifact:

@@ -25,7 +25,7 @@ from llm.reports import OnReport, Report, StepReport
 from llm.starter import STARTER, end_with_starter
 from llm.train import TrainingStoppedError, train
 from llm.weights import read_weights
-from pipelines.errors import CorpusmillError, InputError, TransientError
+from pipelines.errors import CorpusmillError, InputError, may_pass
 
 EXIT_STOPPED = 3
 EXIT_TRANSIENT = 75
@@ -127,7 +127,7 @@ def main(arguments: list[str]) -> int:
         print(str(error), file=sys.stderr, flush=True)  # noqa: T201
         if isinstance(error, TrainingStoppedError):
             return EXIT_STOPPED
-        return EXIT_TRANSIENT if isinstance(error, TransientError) else 1
+        return EXIT_TRANSIENT if may_pass(error) else 1
     return 0
 
 

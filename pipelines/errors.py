@@ -11,9 +11,10 @@
       TransientError     trying again may work
         FetchError         the network or a server failed
         StorageError       the disk or the object store failed
+          FullDiskError      there is no room left; tried again once somebody made some
           InUseError         another run writes there
 
-Only transient errors are retried. A message is one sentence: what was got, what was wanted, what to do.
+Only transient errors are retried, and of those not a full disk. A message is one sentence: what was got, what was wanted, what to do.
 """
 
 
@@ -61,5 +62,14 @@ class StorageError(TransientError):
     """The disk or the object store failed."""
 
 
+class FullDiskError(StorageError):
+    """There is no room left: somebody has to make some, so it is told at once and not tried again by itself."""
+
+
 class InUseError(StorageError):
     """Another run writes there; it is free when that run has ended."""
+
+
+def may_pass(error: object) -> bool:
+    """Whether trying again, with nothing changed by anybody, may work."""
+    return isinstance(error, TransientError) and not isinstance(error, FullDiskError)

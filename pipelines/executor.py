@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Protocol
 
-from pipelines.errors import CorpusmillError, TransientError
+from pipelines.errors import CorpusmillError, may_pass
 from pipelines.guard import CRASHED, TIMED_OUT
 from pipelines.isolation import Case, Death, OpenRow, Run, Search, Step
 from pipelines.log_lines import here, telling
@@ -58,7 +58,7 @@ class InlineExecutor:
                 with telling(stage=work.stage.name, shard=shard_label(work)):
                     record = run_work(store, work, on_rows)
             except CorpusmillError as error:
-                failures.append(Failure(work, str(error), isinstance(error, TransientError)))
+                failures.append(Failure(work, str(error), may_pass(error)))
             else:
                 on_done(work, record)
         return failures

@@ -33,7 +33,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.digest import canonical_json, digest_bytes, digest_file, digest_value
-from pipelines.errors import ConfigError, IntegrityError, SchemaError, StorageError
+from pipelines.errors import ConfigError, FullDiskError, IntegrityError, SchemaError, StorageError
 from pipelines.storage import Storage
 from pipelines.storage.copies import Copies
 from pipelines.storage.folder import Folder
@@ -496,7 +496,7 @@ def storage_errors(place: Path) -> Iterator[None]:
         if isinstance(error, FileNotFoundError):
             raise
         if error.errno == errno.ENOSPC or "No space left" in str(error):
-            raise StorageError(
+            raise FullDiskError(
                 f"got a full disk under {place}, wanted room to write: free some space and run again."
             ) from error
         raise StorageError(

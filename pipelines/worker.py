@@ -22,7 +22,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from pipelines.errors import CorpusmillError, TransientError
+from pipelines.errors import CorpusmillError, may_pass
 from pipelines.guard import CRASHED, bounded_memory, timed
 from pipelines.isolation import OpenRow, Run, Search
 from pipelines.log_lines import log_to_stderr, style_of, telling
@@ -124,7 +124,7 @@ def serve(descriptor: int) -> None:
             with telling(context, stage=task.work.stage.name, shard=shard_label(task.work)):
                 _work(store, task, pipe)
         except CorpusmillError as error:
-            pipe.send(Refused(str(error), isinstance(error, TransientError)))
+            pipe.send(Refused(str(error), may_pass(error)))
         except (BrokenPipeError, ConnectionResetError):
             return  # the parent is gone: nothing is left to work for
         except (ImportError, OSError) as error:  # the machine's fault, or the installation's, and no page's

@@ -21,7 +21,7 @@ from typing import Any
 from flows.on_ray.cluster import ray_cluster
 from flows.on_ray.worker import Done, ShardWorker, Told, Undone
 from flows.settings import Settings, num_cores
-from pipelines.errors import InputError, StorageError, TerminalError, TransientError
+from pipelines.errors import InputError, StorageError, TerminalError, TransientError, may_pass
 from pipelines.executor import Executor, Failure, OnDone
 from pipelines.relocation import Lender
 from pipelines.store import Record, Store
@@ -141,7 +141,7 @@ class RayExecutor:
             try:
                 self._lender.lend(stage.store, work)
             except (InputError, StorageError) as error:
-                stage.failures.append(Failure(work, str(error), isinstance(error, TransientError)))
+                stage.failures.append(Failure(work, str(error), may_pass(error)))
             else:
                 slot.batch[key] = work
         if not slot.batch:

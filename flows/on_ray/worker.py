@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from logging.handlers import QueueHandler
 from pathlib import Path
 
-from pipelines.errors import CorpusmillError, TransientError
+from pipelines.errors import CorpusmillError, may_pass
 from pipelines.executor import Failure, PoolExecutor
 from pipelines.materialize import expect_same_code
 from pipelines.relocation import let_go, relocated
@@ -96,7 +96,7 @@ class ShardWorker:
                 self._expect_same_code(work)
                 here.append(relocated(store, work, place.root))
             except CorpusmillError as error:
-                told.put(Undone(work.key, str(error), isinstance(error, TransientError)))
+                told.put(Undone(work.key, str(error), may_pass(error)))
 
         def on_done(work: Work, record: Record) -> None:
             told.put(Done(work.key, record.shards, record.counts))

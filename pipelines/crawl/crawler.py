@@ -4,6 +4,7 @@ Everything heavy (the HTTP client, the HTML parser) is imported when there is so
 that a crawl with nothing left to do returns at once.
 """
 
+import errno
 import ipaddress
 import sqlite3
 import time
@@ -19,7 +20,7 @@ from pipelines.crawl.frontier import Frontier
 from pipelines.crawl.ledger import LedgerRow, read_counts, read_row
 from pipelines.crawl.recovery import recover
 from pipelines.digest import digest_value
-from pipelines.errors import ConfigError, IntegrityError, StorageError
+from pipelines.errors import ConfigError, FullDiskError, IntegrityError, StorageError
 from pipelines.takedown.documents import Takedown
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ def crawl(
     try:
         return _crawl(config, takedown, folder, connect_to, on_progress)
     except sqlite3.OperationalError as error:
-        raise StorageError(
+        kind = FullDiskError if error.sqlite_errorcode == sqlite3.SQLITE_FULL else StorageError
+        raise kind(
             f"got '{error}' from the crawl ledger in {folder}, wanted to write it: free space and run again."
         ) from error
     except sqlite3.DatabaseError as error:
@@ -101,7 +103,8 @@ def crawl(
             f"got '{error}' from the crawl ledger in {folder}, wanted a whole one: move it away to begin anew."
         ) from error
     except OSError as error:
-        raise StorageError(
+        kind = FullDiskError if error.errno == errno.ENOSPC else StorageError
+        raise kind(
             f"got '{error.strerror or error}' while writing to {folder}, wanted to write: free space or mend the disk, and run again."
         ) from error
 

@@ -27,12 +27,12 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("num_free_bytes", [0, 100_000, 1_200_000])
 def test_a_build_on_a_full_disk_says_so_and_goes_on_with_room(
-    corpusmill: Any, disk: Path, tmp_path: Path, num_free_bytes: int
+    corpusmill: Any, main: Any, pipeline: Any, disk: Path, tmp_path: Path, num_free_bytes: int
 ) -> None:
     write_warc(tmp_path / "a.warc.gz", article_records()[:20])
     write_warc(tmp_path / "b.warc.gz", article_records()[20:])
     recipe = write_recipe(tmp_path / "r.yaml", {"kind": "warc", "paths": ["*.warc.gz"]})
-    whole = corpusmill("build", recipe, "--workspace", tmp_path / "w", "--json").summary
+    whole = pipeline(recipe, tmp_path / "w", "build")
     filler = disk / "filler"
     filler.write_bytes(bytes(DISK_NUM_BYTES - 4096 - num_free_bytes))
     done = corpusmill("build", recipe, "--workspace", disk / "w", "--json")
@@ -42,7 +42,7 @@ def test_a_build_on_a_full_disk_says_so_and_goes_on_with_room(
     assert "free some space and run again" in last
     assert "Traceback" not in done.err
     filler.unlink()
-    again = corpusmill("build", recipe, "--workspace", disk / "w", "--json").summary
+    again = pipeline(recipe, disk / "w", "build")
     for name in ("dataset_digest", "documents", "tokens"):
         assert again[name] == whole[name]
-    assert corpusmill("verify", "--workspace", disk / "w").code == 0
+    assert main("verify", "--workspace", disk / "w").code == 0

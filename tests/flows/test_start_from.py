@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flow_inputs import article_records, write_demo, write_recipe, write_warc
+from flow_inputs import SMALL, article_records, write_demo, write_recipe, write_warc
 
 from flows import takedown
 from flows.model.start import check_shape, check_tokenizer
@@ -27,6 +27,7 @@ def going_on(recipe: Path, model: Path, **training: object) -> Path:
         tokenizer={"kind": "file", "path": str(model / "tokenizer.json")},
         model={"preset": "from_start"},
         training={"max_steps": 2, "warmup_steps": 1, "start_from": str(model), "eval_every_steps": None},
+        evaluation=SMALL["evaluation"],
     )
 
 

@@ -20,7 +20,7 @@ from toy_stages import NUMBER, TOTAL_STAGE, ToyConfig, numbers
 
 import pipelines.storage.folder
 from pipelines.digest import digest_file
-from pipelines.errors import StageError, TransientError
+from pipelines.errors import StageError
 from pipelines.executor import PoolExecutor, open_executor
 from pipelines.materialize import Progress, materialize
 from pipelines.stage import Stage
@@ -321,7 +321,7 @@ def test_a_full_disk_in_a_stage_stops_it_and_the_next_run_goes_on(store, sources
         if progress.stage == stage and progress.num_rows == 0:
             monkeypatch.setattr(pipelines.storage.folder, "fsync", full)
 
-    with pytest.raises(TransientError, match=rf"shards of stage '{stage}' failed .*got a full disk .* free some space"):
+    with pytest.raises(StageError, match=rf"shards of stage '{stage}' failed .*got a full disk .* free some space"):
         run(store, sources, config(), on_progress=fill)
     assert not list((store.root / "tmp").iterdir())
     monkeypatch.setattr(pipelines.storage.folder, "fsync", sync)
@@ -339,6 +339,6 @@ def test_a_device_that_is_really_full(store, sources, whole, stage, monkeypatch)
 
     with monkeypatch.context() as patch:
         patch.setattr("pipelines.store.uuid.uuid4", lambda: SimpleNamespace(hex="same"))
-        with pytest.raises(TransientError, match=f"1 of 3 shards of stage '{stage}' failed .*got a full disk"):
+        with pytest.raises(StageError, match=f"1 of 3 shards of stage '{stage}' failed .*got a full disk"):
             run(store, sources, config(), on_progress=fill)
     Finished(store).check_end(sources, whole)

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
-from pipelines.errors import IntegrityError, SchemaError, StorageError
+from pipelines.errors import FullDiskError, IntegrityError, SchemaError, StorageError, may_pass
 from pipelines.storage import folder
 from pipelines.store import Entry, Manifest, Record, Shard, Store
 
@@ -212,8 +212,9 @@ def test_a_full_disk_says_what_to_do(store, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", refuse)
-    with pytest.raises(StorageError, match="free some space and run again"):
+    with pytest.raises(FullDiskError, match="free some space and run again") as caught:
         store.write(SCHEMA, [batch("a")])
+    assert not may_pass(caught.value)
     assert list((store.root / "tmp").iterdir()) == []
     assert not (store.root / "objects").exists() or not list((store.root / "objects").glob("*/*"))
 

@@ -20,7 +20,7 @@ import pytest
 from aiohttp import web
 
 from pipelines.crawl import CrawlConfig, CrawlProgress, crawl, lookup, status
-from pipelines.errors import ConfigError, StorageError
+from pipelines.errors import ConfigError, FullDiskError, StorageError
 
 
 def anchors(*paths: str) -> str:
@@ -594,7 +594,7 @@ def test_a_full_disk_is_one_sentence_and_the_next_run_goes_on(
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", full_at_the_third)
-    with pytest.raises(StorageError, match=r"No space left on device.*free space") as caught:
+    with pytest.raises(FullDiskError, match=r"No space left on device.*free space") as caught:
         crawl(config_for(site), tmp_path)
     assert "\n" not in str(caught.value)
     assert status(tmp_path)["num_pages"] == 2
