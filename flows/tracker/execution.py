@@ -2,11 +2,12 @@
 
 `execution.json` in the workspace says which execution is going on. Its run is made with the first run below it, so an
 execution that changes nothing is no run. It ends with the execution, or, where that was killed or the tracker was down,
-with a later one.
+with a later one; and so do the runs below it that nobody ended: whose process was killed, whose tracker died before it was
+told, or that were made for an answer that was lost. They are found by the flow run that they name.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ KIND = "pipeline"
 NOTE = "mlflow.note.content"
 """The tag that MLflow shows as a run's description."""
 PARENT_TAG = "mlflow.parentRunId"
+FLOW_RUN_TAG = "prefect.flow_run_id"
 _PARTS = ("corpus", "training", "evaluation")
 _HEADLINES = {
     "corpus": ("documents/kept", "tokens"),
@@ -43,21 +45,26 @@ class Execution:
     """None as long as there is nothing to record."""
     left: Mapping[str, "Status"] = field(default_factory=dict)
     """Runs of earlier executions that the tracker has not been told the end of, and that end."""
+    recording: tuple[str, ...] = ()
+    """Flow runs that began to record, and of which nobody has looked whether a run is left open."""
 
 
 def begin(place: Workspace, flow_run_id: str | None) -> None:
     """Say that an execution is going on; the one before, if it did not end, was killed. The caller holds the workspace."""
     known = read(place)
     killed: dict[str, Status] = {} if known.run_id is None else {known.run_id: "KILLED"}
-    write(place, Execution(flow_run_id=flow_run_id, left={**known.left, **killed}))
+    write(place, Execution(flow_run_id=flow_run_id, left={**known.left, **killed}, recording=known.recording))
 
 
 def parent_run_id(client: "MlflowClient", experiment_id: str, place: Workspace, tags: Mapping[str, str]) -> str | None:
     """The run of the execution that is going on, made if it is missing; None where none is going on."""
     known = read(place)
-    if known.flow_run_id is None or known.flow_run_id != tags.get("prefect.flow_run_id"):
+    if known.flow_run_id is None or known.flow_run_id != tags.get(FLOW_RUN_TAG):
         return None
     if known.run_id is None:
+        if known.flow_run_id not in known.recording:
+            known = replace(known, recording=(*known.recording, known.flow_run_id))
+            write(place, known)  # before anything is made that could be left
         made = client.create_run(experiment_id, run_name=KIND, tags={**tags, "corpusmill.kind": KIND})
         known = replace(known, run_id=made.info.run_id)
         write(place, known)
@@ -68,17 +75,29 @@ def end(place: Workspace, status: "Status") -> bool:
     """Say how the execution ended. Whether there is a run that the tracker has to be told about."""
     known = read(place)
     left = dict(known.left) if known.run_id is None else {**known.left, known.run_id: status}
-    write(place, Execution(left=left))
-    return bool(left)
+    write(place, Execution(left=left, recording=known.recording))
+    return bool(left or known.recording)
 
 
-def end_runs(client: "MlflowClient", place: Workspace) -> None:
-    """Tell the tracker how executions ended."""
+def end_runs(client: "MlflowClient", place: Workspace, trainings: Collection[str]) -> list[str]:
+    """Tell the tracker how executions ended, and end what they left open; gives the ids of these runs.
+
+    `trainings` are the runs of trainings, which end by their journals.
+    """
     known = read(place)
     for run_id, status in known.left.items():
         if client.get_run(run_id).info.status == "RUNNING":
             client.set_terminated(run_id, status)
-    write(place, replace(known, left={}))
+    experiments = [each.experiment_id for each in client.search_experiments()] if known.recording else []
+    ended = []
+    for flow_run_id in known.recording:
+        of_it = f"attributes.status = 'RUNNING' and tags.`{FLOW_RUN_TAG}` = '{flow_run_id}'"
+        for run in client.search_runs(experiments, of_it):
+            if run.info.run_id not in trainings:
+                client.set_terminated(run.info.run_id, "KILLED")
+                ended.append(run.info.run_id)
+    write(place, replace(known, left={}, recording=()))
+    return ended
 
 
 def describe(run: "TrackedRun") -> None:
@@ -125,8 +144,9 @@ def _parts(run: "TrackedRun") -> dict[str, str]:
 def read(place: Workspace) -> Execution:
     """What is known of the execution that is going on, and of those before."""
     try:
-        return Execution(**json.loads(_path(place).read_bytes()))
-    except (OSError, ValueError, TypeError):
+        values = json.loads(_path(place).read_bytes())
+        return Execution(**values | {"recording": tuple(values.get("recording", ()))})
+    except (OSError, ValueError, TypeError, AttributeError):
         return Execution()
 
 

@@ -36,6 +36,7 @@ from flows.tracker.training_run import (
     TrainingRun,
     end_left_trainings,
     known_run_id,
+    known_run_ids,
     left_trainings,
     mark_end,
 )
@@ -103,7 +104,7 @@ def execution(settings: Settings, place: Workspace, recipe: Recipe) -> Iterator[
                 client = open_tracker(settings, place, recipe.name, None).client
                 if run_id is not None:
                     describe_execution(TrackedRun(client, run_id))
-                end_runs(client, place)
+                end_runs(client, place, known_run_ids(place))
 
 
 def record_corpus(
@@ -232,15 +233,19 @@ def end_left_runs(settings: Settings, place: Workspace) -> list[str]:
     trainings, executions = left_trainings(place), read(place)
     if executions.run_id is not None or executions.flow_run_id is not None:
         end(place, "KILLED")
-    left = read(place).left
-    if not trainings and not left:
+    known = read(place)
+    if not trainings and not known.left and not known.recording:
         return []
     from flows.tracker.tracking import Tracker, open_client
 
     client = open_client(settings, place)
     end_left_trainings(Tracker(client, "", {}), place)
-    end_runs(client, place)
-    return [f"training {folder.name}" for folder in trainings] + [f"execution {run_id}" for run_id in left]
+    others = end_runs(client, place, known_run_ids(place))
+    return [
+        *(f"training {folder.name}" for folder in trainings),
+        *(f"execution {run_id}" for run_id in known.left),
+        *(f"run {run_id}" for run_id in others),
+    ]
 
 
 def record_evaluation(

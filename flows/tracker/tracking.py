@@ -23,7 +23,7 @@ from mlflow.exceptions import MlflowException
 
 from flows.control_plane import check_answers
 from flows.settings import Settings, redactor
-from flows.tracker.execution import PARENT_TAG, parent_run_id
+from flows.tracker.execution import FLOW_RUN_TAG, PARENT_TAG, parent_run_id
 from flows.up.credentials import to_environment
 from flows.workspace import Workspace
 from pipelines.errors import StorageError, TerminalError, TransientError
@@ -255,7 +255,7 @@ def open_tracker(settings: Settings, workspace: Workspace, recipe: str, flow_run
         experiment_id = client.create_experiment(recipe, artifact_location=location, tags=_EXPERIMENT_TAGS)
     tags = {"corpusmill.recipe": recipe, "corpusmill.code": code_version()}
     if flow_run_id is not None:
-        tags["prefect.flow_run_id"] = flow_run_id
+        tags[FLOW_RUN_TAG] = flow_run_id
     return Tracker(client, experiment_id, tags, parent_run_id(client, experiment_id, workspace, tags))
 
 

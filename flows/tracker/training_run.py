@@ -123,6 +123,11 @@ def known_run_id(folder: Path) -> str | None:
     return path.read_text().strip() if path.exists() else None
 
 
+def known_run_ids(place: Workspace) -> set[str]:
+    """The runs of all trainings of a workspace."""
+    return {path.read_text().strip() for path in (place.root / "models").glob(f"*/{_RUN_ID}")}
+
+
 def left_trainings(place: Workspace, but: Path | None = None) -> Sequence[Path]:
     """Folders of trainings that have a run and were killed. Whoever asks holds the workspace, so nobody trains in them."""
     folders = [path.parent for path in sorted((place.root / "models").glob(f"*/{_RUN_ID}"))]

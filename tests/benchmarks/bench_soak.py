@@ -353,7 +353,8 @@ def mlflow_running(url: str) -> list[str]:
 
     client = MlflowClient(url)
     experiments = [each.experiment_id for each in client.search_experiments()]
-    return [run.info.run_id for run in client.search_runs(experiments, "attributes.status = 'RUNNING'")]
+    found = client.search_runs(experiments, "attributes.status = 'RUNNING'")
+    return [f"{run.info.run_name} {run.info.run_id} {run.data.tags.get('prefect.flow_run_id')}" for run in found]
 
 
 def thirds(values: list[float]) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
 from flows.inspection import doctor
 from flows.recipe import load_recipe
 from flows.settings import Settings
-from flows.tracker import execution, runs
+from flows.tracker import execution, runs, tracking
 from flows.tracker.tracking import open_tracker
 from flows.tracker.training_run import TrainingRun
 from flows.workspace import Workspace, writing
@@ -289,6 +289,55 @@ def test_an_execution_that_fails_or_is_killed_says_so(recorded: Recorded, tmp_pa
     assert check["found"] == "none is left open"
 
 
+def test_no_run_is_left_open_whoever_died_when(recorded: Recorded, tmp_path: Path) -> None:
+    """A process that was killed, a tracker that died before it heard of the end, an answer that was lost."""
+    place = Workspace(tmp_path)
+    settings = Settings(workspace=tmp_path, num_workers=0, prefect_api_url=None, mlflow_tracking_uri=None)
+    recipe = load_recipe(recorded.recipe)
+    client = MlflowClient(tracking_uri=place.mlflow_uri)
+
+    def found() -> dict[str, list[str]]:
+        ids = [each.experiment_id for each in client.search_experiments()]
+        kinds: dict[str, list[str]] = {}
+        for run in client.search_runs(ids):
+            kinds.setdefault(run.data.tags["corpusmill.kind"], []).append(run.info.status)
+        return {kind: sorted(statuses) for kind, statuses in kinds.items()}
+
+    def twice(self: MlflowClient, *arguments: Any, **options: Any) -> Run:
+        create_run(self, *arguments, **options)  # whose answer is lost
+        return create_run(self, *arguments, **options)
+
+    create_run = MlflowClient.create_run
+    execution.begin(place, "a")  # and is killed
+    with mock.patch.object(MlflowClient, "create_run", twice):
+        tracker = open_tracker(settings, place, recipe.name, "a")
+        tracker.open_run("corpus", {})
+    training = tracker.open_run("training", {})
+    (tmp_path / "models" / "m").mkdir(parents=True)
+    (tmp_path / "models" / "m" / "mlflow_run_id").write_text(training.run_id)
+    assert found() == {"pipeline": ["RUNNING"] * 2, "corpus": ["RUNNING"] * 2, "training": ["RUNNING"]}
+    other = open_tracker(settings, place, recipe.name, "elsewhere").open_run("corpus", {})
+
+    with mock.patch.object(runs, "_flow_run_id", return_value="b"), runs.execution(settings, place, recipe):
+        pass  # and has nothing to record
+    others = "KILLED", "KILLED", "RUNNING"
+    assert found() == {"pipeline": ["KILLED"] * 2, "corpus": [*others], "training": ["RUNNING"]}
+    assert client.get_run(other.run_id).info.status == "RUNNING", "another workspace's"
+
+    with mock.patch.object(runs, "_flow_run_id", return_value="c"):
+
+        @runs.execution(settings, place, recipe)
+        def record() -> None:
+            with tracking.unless_down("the corpus"), open_tracker(settings, place, recipe.name, "c").run("corpus", {}):
+                pass
+
+        with mock.patch.object(tracking.TrackedRun, "end", side_effect=ConnectionError("gone")):
+            record()
+    assert found()["pipeline"] == ["FINISHED", "KILLED", "KILLED"]
+    assert found()["corpus"] == ["KILLED", *others]
+    assert not (tmp_path / "execution.json").exists()
+
+
 def test_a_run_that_computes_nothing_is_no_new_run(
     recorded: Recorded, flows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,8 +367,6 @@ def test_a_training_that_fails_ends_as_failed_in_both_records(recorded: Recorded
 def test_what_could_not_be_recorded_is_recorded_by_the_next_run(
     flows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
-    from flows.tracker import tracking
-
     open_run = tracking.Tracker.open_run
 
     def down(self: Any, name: str, *arguments: Any, **options: Any) -> Any:
