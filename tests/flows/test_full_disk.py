@@ -25,7 +25,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-@pytest.mark.parametrize("num_free_bytes", [0, 100_000, 1_200_000])
+@pytest.mark.parametrize("num_free_bytes", [0, 100_000, pytest.param(1_200_000, marks=pytest.mark.slow)])
 def test_a_build_on_a_full_disk_says_so_and_goes_on_with_room(
     corpusmill: Any, main: Any, pipeline: Any, disk: Path, tmp_path: Path, num_free_bytes: int
 ) -> None:
