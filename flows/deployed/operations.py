@@ -262,9 +262,9 @@ def maintenance(
         )
         if backup_folder is not None:  # last, so that no copy has records of what was just removed
             found["backup"] = _as_task("back up", lambda: backup.back_up(place, Path(backup_folder), num_backups))
-        found["closed"] = _as_task("close stale runs", lambda: runs.end_left_runs(settings, place))
         _watch_disk(wanted, place, min_free_gib)
         _watch_damage(wanted, place, found["verified"])
+        found["closed"] = _as_task("close stale runs", lambda: runs.end_left_runs(settings, place))  # may fail
     return found
 
 
@@ -285,6 +285,7 @@ def _operation(
         on_wait(None)
         for name in end_lost_runs(settings.workspace):
             _logger.warning("%s was left running by a process that is gone: it has crashed.", name)
+        runs.end_left_executions(settings, place)
         with _recorded(place, wanted, recipe):
             yield settings, place, wanted, store
 

@@ -57,18 +57,28 @@ def begin(place: Workspace, flow_run_id: str | None) -> None:
 
 
 def parent_run_id(client: "MlflowClient", experiment_id: str, place: Workspace, tags: Mapping[str, str]) -> str | None:
-    """The run of the execution that is going on, made if it is missing; None where none is going on."""
-    known = read(place)
-    if known.flow_run_id is None or known.flow_run_id != tags.get(FLOW_RUN_TAG):
+    """The run of the execution that is going on, made if it is missing; None where the flow run is not its.
+
+    Whatever the flow run, it is noted that it records.
+    """
+    known, flow_run_id = read(place), tags.get(FLOW_RUN_TAG)
+    if flow_run_id is None:
+        return None
+    if flow_run_id not in known.recording:
+        known = replace(known, recording=(*known.recording, flow_run_id))
+        write(place, known)  # before anything is made that could be left
+    if known.flow_run_id != flow_run_id:
         return None
     if known.run_id is None:
-        if known.flow_run_id not in known.recording:
-            known = replace(known, recording=(*known.recording, known.flow_run_id))
-            write(place, known)  # before anything is made that could be left
         made = client.create_run(experiment_id, run_name=KIND, tags={**tags, "corpusmill.kind": KIND})
         known = replace(known, run_id=made.info.run_id)
         write(place, known)
     return known.run_id
+
+
+def is_any_left(place: Workspace) -> bool:
+    """Whether runs of executions may be left open. Whoever asks holds the workspace, and is no execution."""
+    return read(place) != Execution()
 
 
 def end(place: Workspace, status: "Status") -> bool:
@@ -82,11 +92,12 @@ def end(place: Workspace, status: "Status") -> bool:
 def end_runs(client: "MlflowClient", place: Workspace, trainings: Collection[str]) -> list[str]:
     """Tell the tracker how executions ended, and end what they left open; gives the ids of these runs.
 
-    `trainings` are the runs of trainings, which end by their journals.
+    `trainings` are the runs of trainings, which end by their journals. Runs that the tracker does not know (any more)
+    are of no concern to it.
     """
     known = read(place)
     for run_id, status in known.left.items():
-        if client.get_run(run_id).info.status == "RUNNING":
+        if _is_running(client, run_id):
             client.set_terminated(run_id, status)
     experiments = [each.experiment_id for each in client.search_experiments()] if known.recording else []
     ended = []
@@ -98,6 +109,18 @@ def end_runs(client: "MlflowClient", place: Workspace, trainings: Collection[str
                 ended.append(run.info.run_id)
     write(place, replace(known, left={}, recording=()))
     return ended
+
+
+def _is_running(client: "MlflowClient", run_id: str) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        info = client.get_run(run_id).info
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+    return bool(info.status == "RUNNING" and info.lifecycle_stage == "active")
 
 
 def describe(run: "TrackedRun") -> None:

@@ -24,7 +24,7 @@ from flows.recipe import Recipe
 from flows.results import read_result, write_result
 from flows.review import write_page
 from flows.settings import Settings
-from flows.tracker.execution import begin, end, end_runs, read
+from flows.tracker.execution import begin, end, end_runs, is_any_left, read
 from flows.tracker.execution import describe as describe_execution
 from flows.tracker.gates import check_gates
 from flows.tracker.registry import TAKEDOWN, register, tag_versions
@@ -230,22 +230,33 @@ def end_left_runs(settings: Settings, place: Workspace) -> list[str]:
 
     The caller holds the workspace. Raises TransientError where the tracker does not answer.
     """
-    trainings, executions = left_trainings(place), read(place)
-    if executions.run_id is not None or executions.flow_run_id is not None:
-        end(place, "KILLED")
-    known = read(place)
-    if not trainings and not known.left and not known.recording:
+    trainings = left_trainings(place)
+    if not trainings and not is_any_left(place):
         return []
     from flows.tracker.tracking import Tracker, open_client
 
     client = open_client(settings, place)
-    end_left_trainings(Tracker(client, "", {}), place)
+    ended = [f"training {folder.name}" for folder in end_left_trainings(Tracker(client, "", {}), place)]
+    return ended + _end_left_executions(client, place)
+
+
+def end_left_executions(settings: Settings, place: Workspace) -> None:
+    """Close what earlier flow runs left open, trainings aside; asks the tracker only where that may be, once.
+
+    The caller holds the workspace, and is no execution.
+    """
+    if is_any_left(place):
+        from flows.tracker.tracking import open_client, unless_down
+
+        with unless_down("the end of what earlier runs left open"):
+            _end_left_executions(open_client(settings, place), place)
+
+
+def _end_left_executions(client: "MlflowClient", place: Workspace) -> list[str]:
+    end(place, "KILLED")
+    left = read(place).left
     others = end_runs(client, place, known_run_ids(place))
-    return [
-        *(f"training {folder.name}" for folder in trainings),
-        *(f"execution {run_id}" for run_id in known.left),
-        *(f"run {run_id}" for run_id in others),
-    ]
+    return [*(f"execution {run_id}" for run_id in left), *(f"run {run_id}" for run_id in others)]
 
 
 def record_evaluation(

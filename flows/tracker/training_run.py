@@ -134,10 +134,11 @@ def left_trainings(place: Workspace, but: Path | None = None) -> Sequence[Path]:
     return [folder for folder in folders if folder != but and is_left(folder / JOURNAL)]
 
 
-def end_left_trainings(tracker: "Tracker", place: Workspace, but: Path | None = None) -> None:
-    """Give the runs of trainings that were killed what their journals have, and end them."""
+def end_left_trainings(tracker: "Tracker", place: Workspace, but: Path | None = None) -> list[Path]:
+    """Give the runs of trainings that were killed what their journals have, and end them; gives their folders."""
     from flows.tracker.tracking import TrackedRun
 
+    ended = []
     for folder in left_trainings(place, but):
         run_id = known_run_id(folder)
         if run_id is None or not tracker.has(run_id):
@@ -147,6 +148,8 @@ def end_left_trainings(tracker: "Tracker", place: Workspace, but: Path | None = 
         run.end("KILLED")
         describe(run, folder)
         mark_end(folder, "killed")
+        ended.append(folder)
+    return ended
 
 
 def mark_end(folder: Path, how: End) -> None:

@@ -22,7 +22,7 @@ def hand_on(api: PrefectApi, ended: set[str], *, is_all: bool) -> list[str]:
 
     `is_all`: no flow run has a process, so that every unfinished one is left over. Raises TransientError.
     """
-    runs = {run["id"]: run for run in _unfinished(api) if is_all or run["id"] in ended}
+    runs = {run["id"]: run for run in unfinished(api) if is_all or run["id"] in ended}
     below = {run["id"]: run for parent in ended for run in _below(api, parent)}
     for each in ended - runs.keys():
         try:
@@ -69,7 +69,8 @@ def _set_state(api: PrefectApi, run: dict[str, Any], state: dict[str, Any]) -> N
     api.post(f"/flow_runs/{run['id']}/set_state", {"state": state, "force": False})
 
 
-def _unfinished(api: PrefectApi) -> Iterator[dict[str, Any]]:
+def unfinished(api: PrefectApi) -> Iterator[dict[str, Any]]:
+    """The flow runs that a process should have. Raises TransientError."""
     yield from _pages(api, {"flow_runs": {"state": {"type": {"any_": list(_UNFINISHED)}}}})
 
 

@@ -24,6 +24,7 @@ from flows.up.api import PrefectApi, refuses_strangers
 from flows.up.credentials import Credentials
 from flows.up.handover import hand_on
 from flows.up.logs import log_file
+from flows.up.lost_runs import watch
 from flows.up.options import Options
 from flows.up.postgres import make_databases
 from flows.up.processes import end_all, end_flow_runs, kill, marked
@@ -92,6 +93,13 @@ def up(
                 )
                 announce(_addresses(options, credentials))
                 _show(found, as_json=as_json)
+                watching = threading.Thread(
+                    target=watch,
+                    args=(api, place.root, tell, stop.asked),
+                    kwargs={"is_alone": _is_alone(options)},
+                    daemon=True,
+                )
+                watching.start()
                 while not stop.asked.wait(_CHECK_SECONDS):
                     supervisor.check()
             except StoppedError:

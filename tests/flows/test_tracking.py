@@ -316,13 +316,14 @@ def test_no_run_is_left_open_whoever_died_when(recorded: Recorded, tmp_path: Pat
     (tmp_path / "models" / "m").mkdir(parents=True)
     (tmp_path / "models" / "m" / "mlflow_run_id").write_text(training.run_id)
     assert found() == {"pipeline": ["RUNNING"] * 2, "corpus": ["RUNNING"] * 2, "training": ["RUNNING"]}
-    other = open_tracker(settings, place, recipe.name, "elsewhere").open_run("corpus", {})
+    tags = {"corpusmill.kind": "corpus", "prefect.flow_run_id": "elsewhere"}
+    other = client.create_run(tracker.experiment_id, tags=tags)
 
     with mock.patch.object(runs, "_flow_run_id", return_value="b"), runs.execution(settings, place, recipe):
         pass  # and has nothing to record
     others = "KILLED", "KILLED", "RUNNING"
     assert found() == {"pipeline": ["KILLED"] * 2, "corpus": [*others], "training": ["RUNNING"]}
-    assert client.get_run(other.run_id).info.status == "RUNNING", "another workspace's"
+    assert client.get_run(other.info.run_id).info.status == "RUNNING", "another workspace's"
 
     with mock.patch.object(runs, "_flow_run_id", return_value="c"):
 

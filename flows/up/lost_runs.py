@@ -1,0 +1,50 @@
+"""Flow runs that Prefect believes to be under way and that have no process: they are ended, and go on with a worker.
+
+A run whose process dies while Prefect's database cannot hear of it stays PENDING or RUNNING, and holds its deployment's
+only place, so that no later run begins. The automations of a recipe tell it by events; events are lost with a database
+that dies. What runs on this machine can be seen.
+"""
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from flows.up.api import PrefectApi
+from flows.up.handover import hand_on, unfinished
+from flows.up.processes import flow_runs, marked
+from pipelines.errors import TransientError
+
+_LOOK_SECONDS = 15.0
+_OWN = timedelta(seconds=60)
+"""From a worker's word that it takes a run until the run's process is there; and from its end until the worker told it."""
+_STRANGE = timedelta(seconds=180)
+"""Where workers of other machines may have begun it, and Prefect would have heard of that by then."""
+
+
+def watch(api: PrefectApi, root: Path, tell: Callable[[str], None], stop: threading.Event, *, is_alone: bool) -> None:
+    """Look every quarter of a minute until asked to stop."""
+    while not stop.wait(_LOOK_SECONDS):
+        try:
+            lost = lost_runs(api, root, datetime.now(UTC), is_alone=is_alone)
+            if lost and (later := hand_on(api, lost, is_all=False)):
+                tell(f"{len(later)} runs had lost their processes, and go on: {', '.join(later)}.")
+        except TransientError:
+            continue  # a server that is down is told of by who starts it again
+
+
+def lost_runs(api: PrefectApi, root: Path, now: datetime, *, is_alone: bool) -> set[str]:
+    """The ids of deployments' runs that have no process. Raises TransientError.
+
+    `is_alone`: no other machine has workers for this server. Otherwise only runs count that no process began: what runs
+    elsewhere is told by its heartbeats.
+    """
+    patience = _OWN if is_alone else _STRANGE
+    waiting = {
+        str(run["id"])
+        for run in unfinished(api)
+        if run["deployment_id"] is not None
+        and (is_alone or run["state_type"] == "PENDING")
+        and now - datetime.fromisoformat(run["state"]["timestamp"]) > patience
+    }
+    return waiting - flow_runs(marked(root)).keys() if waiting else waiting
