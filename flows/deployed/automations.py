@@ -30,6 +30,7 @@ machine: the second time would be the end of a run that goes on again, and begin
 MAX_CRASHES = 5
 """Of a run, after which it counts as one that crashes whatever it runs on, and is left for a person to look at."""
 _TAG = "corpusmill"
+_TAKING_UP = "a crashed run is taken up again"
 
 
 def automations_of(
@@ -41,6 +42,11 @@ def automations_of(
         *_of_dead_runs(recipe, list(deployments.values())),
         *_alerts(_leave_by(client, alert_block)),
     ]
+
+
+def is_taking_up(name: str) -> bool:
+    """Whether an automation of that name takes crashed runs up again."""
+    return name.endswith(f": {_TAKING_UP}")
 
 
 def apply_automations(client: Any, wanted: "Sequence[AutomationCore]") -> list[str]:
@@ -127,7 +133,7 @@ def _of_dead_runs(recipe: str, deployments: Sequence[UUID]) -> "list[AutomationC
             actions=[crash("A worker took it, and no process began it: the worker is gone.")],
         ),
         AutomationCore(
-            name=f"corpusmill {recipe}: a crashed run is taken up again",
+            name=f"corpusmill {recipe}: {_TAKING_UP}",
             description="By any worker of its pool, where it stopped: what was finished is kept, a training goes on.",
             tags=[_TAG],
             trigger=missing("prefect.flow-run.Crashed", _LIVES, _SETTLING),

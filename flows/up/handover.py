@@ -74,6 +74,12 @@ def unfinished(api: PrefectApi) -> Iterator[dict[str, Any]]:
     yield from _pages(api, {"flow_runs": {"state": {"type": {"any_": list(_UNFINISHED)}}}})
 
 
+def crashed(api: PrefectApi) -> Iterator[dict[str, Any]]:
+    """The deployments' runs whose last state is Crashed. Raises TransientError."""
+    is_ours = {"deployment_id": {"is_null_": False}}
+    yield from _pages(api, {"flow_runs": {"state": {"type": {"any_": ["CRASHED"]}}, **is_ours}})
+
+
 def _below(api: PrefectApi, flow_run_id: str) -> Iterator[dict[str, Any]]:
     for run in _pages(api, {"flow_runs": {"parent_flow_run_id": {"any_": [flow_run_id]}}}):
         yield run

@@ -1,8 +1,8 @@
 """Flow runs that Prefect believes to be under way and that have no process: they are ended, and go on with a worker.
 
 A run whose process dies while Prefect's database cannot hear of it stays PENDING or RUNNING, and holds its deployment's
-only place, so that no later run begins. The automations of a recipe tell it by events; events are lost with a database
-that dies. What runs on this machine can be seen.
+only place, so that no later run begins; one that crashed while the servers went down is taken up by nobody. The automations of
+a recipe tell it by events; events are lost with a server or a database that dies. What runs on this machine can be seen.
 """
 
 import threading
@@ -10,14 +10,19 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from flows.deployed.automations import is_taking_up
 from flows.up.api import PrefectApi
-from flows.up.handover import hand_on, unfinished
+from flows.up.handover import crashed, hand_on, unfinished
 from flows.up.processes import flow_runs, marked
 from pipelines.errors import TransientError
 
 _LOOK_SECONDS = 15.0
 _OWN = timedelta(seconds=60)
 """From a worker's word that it takes a run until the run's process is there; and from its end until the worker told it."""
+_FORGOTTEN = timedelta(seconds=150)
+"""After a crash, which an automation answers after a minute."""
+_REMEMBERED = timedelta(days=7)
+"""A crash that is older was left alone by everybody."""
 _STRANGE = timedelta(seconds=180)
 """Where workers of other machines may have begun it, and Prefect would have heard of that by then."""
 
@@ -26,7 +31,8 @@ def watch(api: PrefectApi, root: Path, tell: Callable[[str], None], stop: thread
     """Look every quarter of a minute until asked to stop."""
     while not stop.wait(_LOOK_SECONDS):
         try:
-            lost = lost_runs(api, root, datetime.now(UTC), is_alone=is_alone)
+            now = datetime.now(UTC)
+            lost = lost_runs(api, root, now, is_alone=is_alone) | forgotten_runs(api, now)
             if lost and (later := hand_on(api, lost, is_all=False)):
                 tell(f"{len(later)} runs had lost their processes, and go on: {', '.join(later)}.")
         except TransientError:
@@ -48,3 +54,18 @@ def lost_runs(api: PrefectApi, root: Path, now: datetime, *, is_alone: bool) -> 
         and now - datetime.fromisoformat(run["state"]["timestamp"]) > patience
     }
     return waiting - flow_runs(marked(root)).keys() if waiting else waiting
+
+
+def forgotten_runs(api: PrefectApi, now: datetime, patience: timedelta = _FORGOTTEN) -> set[str]:
+    """The ids of deployments' runs that crashed and that nobody took up. Raises TransientError.
+
+    None where an operator switched off that crashed runs are taken up.
+    """
+    found = {
+        str(run["id"])
+        for run in crashed(api)
+        if patience < now - datetime.fromisoformat(run["state"]["timestamp"]) < _REMEMBERED
+    }
+    if found and any(not each["enabled"] for each in api.post("/automations/filter", {}) if is_taking_up(each["name"])):
+        return set()
+    return found

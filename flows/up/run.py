@@ -12,7 +12,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from flows.up.api import PrefectApi, refuses_strangers
 from flows.up.credentials import Credentials
 from flows.up.handover import hand_on
 from flows.up.logs import log_file
-from flows.up.lost_runs import watch
+from flows.up.lost_runs import forgotten_runs, watch
 from flows.up.options import Options
 from flows.up.postgres import make_databases
 from flows.up.processes import end_all, end_flow_runs, kill, marked
@@ -144,7 +144,7 @@ def _go_on_with_left_runs(options: Options, api: PrefectApi, supervisor: Supervi
     """Nothing of this workspace runs now. Where others may run things for the same server, its heartbeats tell."""
     if not _is_alone(options):
         return
-    later = hand_on(api, set(), is_all=True)
+    later = hand_on(api, forgotten_runs(api, datetime.now(UTC), timedelta(0)), is_all=True)
     if later:
         supervisor.tell(f"{len(later)} runs that were broken off go on now: {', '.join(later)}.")
 

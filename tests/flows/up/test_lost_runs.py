@@ -12,9 +12,10 @@ import pytest
 from deadline import wait_for
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Completed, Pending, Running
+from prefect.states import Completed, Crashed, Pending, Running
 from up_processes import environment
 
+from flows.deployed.automations import automations_of, is_taking_up
 from flows.up import lost_runs
 from flows.up.api import PrefectApi
 from flows.up.processes import FLOW_RUN, MARK
@@ -59,6 +60,30 @@ def test_a_run_without_a_process_goes_on(
         assert found(LATER, is_alone=False) == set(), "it may run elsewhere"
         assert found(3 * LATER, is_alone=False) == {str(taken)}
         process.kill()
+
+
+def test_a_crash_that_nobody_answered_is_unless_that_is_switched_off(
+    client: SyncPrefectClient, deployment: UUID, prefect_url: str
+) -> None:
+    run = client.create_flow_run_from_deployment(deployment)
+    client.set_flow_run_state(run.id, Crashed(message="a machine died"), force=True)
+    api = PrefectApi(url=prefect_url)
+
+    def found(after: float) -> bool:
+        return str(run.id) in lost_runs.forgotten_runs(api, datetime.now(UTC) + timedelta(seconds=after))
+
+    assert [found(after) for after in (100, 200, 8 * 86_400)] == [False, True, False]
+    (wanted,) = (
+        each
+        for each in automations_of(
+            client, "r", Path("w"), dict.fromkeys(("train", "evaluate"), deployment), alert_block=None
+        )
+        if is_taking_up(each.name)
+    )
+    known = client.create_automation(wanted.model_copy(update={"enabled": False}))
+    assert not found(200)
+    client.delete_automation(known)
+    assert found(200)
 
 
 def test_the_watch_lets_it_go_on_and_ends_when_asked(
