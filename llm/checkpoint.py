@@ -6,19 +6,23 @@
     state.json                step, configs, digests, the plan of the data, measurements so far
     manifest.json             SHA-256 and size of each of them
 
-A folder is written under a temporary name, its files are synced, the manifest comes last, then it is renamed.
-Nothing is pickled. A model that every process holds is one file, written beside the steps that follow (`Writer`); one
+A folder is written under a temporary name (.writing-step-...), its files are synced, the manifest comes last, then it is
+renamed; an older one of the same step is first put aside under another name (.replaced-step-...). What a kill leaves of
+either is published or removed at the next start (`tidy`). A damaged one that training goes on without is damaged-step-...
+until training has passed it. Nothing is pickled. A model that every process holds is one file, written beside the steps that follow (`Writer`); one
 that is sharded is written by all processes at once (torch.distributed.checkpoint, in its safetensors form). Either can
 be read back into any number of processes.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +39,7 @@ from llm.model import GPT
 from llm.optim import Optimizers
 from llm.sharding import is_part, local, whole
 from pipelines.digest import digest_file
-from pipelines.errors import IntegrityError, StorageError, TerminalError
+from pipelines.errors import FullDiskError, IntegrityError, StorageError, TerminalError
 
 _logger = logging.getLogger(__name__)
 
@@ -46,6 +50,8 @@ _STATE = "state.json"
 _MANIFEST = "manifest.json"
 _PREFIX = "step-"
 _TEMPORARY = ".writing-"
+_REPLACED = ".replaced-"
+_DAMAGED = "damaged-"
 
 Tensors = dict[str, Tensor]
 
@@ -77,10 +83,12 @@ class Snapshot:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Keep:
-    """Which checkpoints stay: the newest, and beside them those with the least validation loss."""
+    """Which checkpoints stay: the newest, those with the least validation loss, and one to go back to past a spike."""
 
     last: int
     best: int
+    window_steps: int = 0
+    """Steps that training may have to go back: the newest checkpoint that is so much older than the newest stays, too."""
 
 
 @dataclass(slots=True)
@@ -136,23 +144,28 @@ def write_sharded(
 ) -> Path:
     """Write the parts of a model that each process holds; all call it. Likewise otherwise."""
     from torch.distributed import checkpoint as dcp
+    from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
     _refuse_not_finite({name: local(p) for name, p in model.named_parameters()}, step, world)
-    temporary = folder / f"{_TEMPORARY}{_name(step)}"
-    if world.is_main:
-        _remove(temporary)
-        temporary.mkdir(parents=True)
-    world.wait()
-    for name, tensors in ((_MODEL, dict(model.named_parameters())), (_OPTIMIZER, dict(optimizers.state()))):
-        storage = HuggingFaceStorageWriter(str(temporary / name), save_distributed=True)
-        dcp.save(  # type: ignore[attr-defined]
-            {key: tensor.detach() for key, tensor in tensors.items()}, storage_writer=storage
-        )
-    world.wait()
-    if world.is_main:
-        save_file(_copied(loop.items()), temporary / _LOOP)
-        _publish(folder, None, state, step, keep)
+    temporary = _temporary(folder, step)
+    with _writing(folder, _name(step)):
+        if world.is_main:
+            _remove(temporary)
+            temporary.mkdir(parents=True)
+        world.wait()
+        for name, tensors in ((_MODEL, dict(model.named_parameters())), (_OPTIMIZER, dict(optimizers.state()))):
+            storage = HuggingFaceStorageWriter(str(temporary / name), save_distributed=True)
+            try:
+                dcp.save(  # type: ignore[attr-defined]
+                    {key: tensor.detach() for key, tensor in tensors.items()}, storage_writer=storage
+                )
+            except CheckpointException as error:  # a BaseException, which would pass for a stop
+                raise _failed_write(folder, _name(step), _first_failure(error.failures)) from error
+        world.wait()
+        if world.is_main:
+            save_file(_copied(loop.items()), temporary / _LOOP)
+            _publish(folder, None, state, step, keep)
     world.wait()
     return folder / _name(step)
 
@@ -161,28 +174,74 @@ def _publish(
     folder: Path, fill: Callable[[Path], None] | None, state: Mapping[str, Any], step: int, keep: Keep
 ) -> Path:
     """Give a folder its name once everything in it is on the disk; `fill` writes the tensors where they are not there."""
-    target, temporary = folder / _name(step), folder / f"{_TEMPORARY}{_name(step)}"
-    try:
+    target, temporary = folder / _name(step), _temporary(folder, step)
+    with _writing(folder, _name(step)):
         if fill is not None:
             _remove(temporary)
             temporary.mkdir(parents=True)
-            fill(temporary)
-        (temporary / _STATE).write_text(json.dumps({**state, "step": step}, indent=1, sort_keys=True))
-        files = {path.relative_to(temporary).as_posix(): _entry(path) for path in _files(temporary)}
-        (temporary / _MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=1, sort_keys=True))
-        for path in (*temporary.rglob("*"), temporary):
-            _sync(path)
-        _remove(target)  # only a damaged one, or the same step again
-        temporary.rename(target)
-        _sync(folder)
-        for old in _superfluous(folder, keep):
+        try:
+            if fill is not None:
+                fill(temporary)
+            (temporary / _STATE).write_text(json.dumps({**state, "step": step}, indent=1, sort_keys=True))
+            files = {path.relative_to(temporary).as_posix(): _entry(path) for path in _files(temporary)}
+            (temporary / _MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=1, sort_keys=True))
+            _sync_all(temporary)
+        except (OSError, SafetensorError):
+            # What was not synced may be read back whole until the machine stops: it must not be published later.
+            with contextlib.suppress(OSError):
+                _remove(temporary)
+            raise
+        _give_name(temporary, target)
+        for old in _superfluous(folder, keep, target):
             _remove(old)
-    except (OSError, SafetensorError) as error:
-        raise StorageError(
-            f"got {str(error)!r} while writing the checkpoint of step {step}; wanted room in {folder}: "
-            "free the disk and run again, the checkpoints before it are whole."
-        ) from error
     return target
+
+
+def _give_name(temporary: Path, target: Path) -> None:
+    """Rename a whole, synced folder; at every moment it or the one that it replaces can be found by `tidy`."""
+    replaced = target.with_name(_REPLACED + target.name)
+    if target.exists():  # a damaged one, or the same step again
+        _remove(replaced)
+        target.rename(replaced)
+    temporary.rename(target)
+    _sync(target.parent)
+    _remove(replaced)
+
+
+def tidy(folder: Path) -> None:
+    """Publish what a kill left complete under another name, remove what it tore. Nobody else may be writing there."""
+    for temporary in sorted(folder.glob(f"{_TEMPORARY}{_PREFIX}*")):
+        target = folder / temporary.name.removeprefix(_TEMPORARY)
+        with _writing(folder, target.name):
+            if _is_valid(temporary):  # later than the one of that name, where there is one
+                _sync_all(temporary)
+                _give_name(temporary, target)
+                _logger.warning("%s was complete when its writer was killed: it is a checkpoint now", target)
+            else:
+                _remove(temporary)
+    for replaced in sorted(folder.glob(f"{_REPLACED}{_PREFIX}*")):
+        target = folder / replaced.name.removeprefix(_REPLACED)
+        with _writing(folder, target.name):
+            if not target.exists() and _is_valid(replaced):
+                replaced.rename(target)
+                _sync(folder)
+            else:
+                _remove(replaced)
+
+
+def set_aside_after(folder: Path, step: int) -> None:
+    """Put the checkpoints of later steps aside: they were found damaged and training goes on without them.
+
+    Else they would count as the newest. They are renamed, not removed, as a disk may only have failed to read them, and
+    removed once a later checkpoint is written.
+    """
+    for checkpoint in _folders(folder):
+        if step_of(checkpoint) > step:
+            aside = folder / (_DAMAGED + checkpoint.name)
+            with _writing(folder, aside.name):
+                _remove(aside)
+                checkpoint.rename(aside)
+            _logger.warning("%s is damaged and put aside as %s", checkpoint.name, aside)
 
 
 def newest_valid(
@@ -208,8 +267,7 @@ def newest_valid(
 
 def best(folder: Path) -> Path | None:
     """The checkpoint with the least validation loss of those that are kept; the newest of equals; None where none has one."""
-    known = [(loss, -step_of(path), path) for path in _folders(folder) if (loss := _val_loss(path)) is not None]
-    return min(known)[2] if known else None
+    return next(iter(_best_first(_whole(folder))), None)
 
 
 def last(folder: Path) -> Path | None:
@@ -316,14 +374,18 @@ def _load(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     targets = {name: tensor.detach() for name, tensor in tensors.items()}
     if len(files) != 1 or any(is_part(tensor) for tensor in targets.values()):
         from torch.distributed import checkpoint as dcp
+        from torch.distributed.checkpoint.api import CheckpointException
         from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
         alone = not torch.distributed.is_initialized()
         with warnings.catch_warnings():  # it warns of what no_dist asks for
             warnings.simplefilter("ignore", UserWarning)
-            dcp.load(  # type: ignore[attr-defined]
-                targets, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=alone
-            )
+            try:
+                dcp.load(  # type: ignore[attr-defined]
+                    targets, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=alone
+                )
+            except CheckpointException as error:  # a BaseException, which would pass for a stop
+                raise _failed_read(folder, _first_failure(error.failures)) from error
         return
     with safe_open(files[0], framework="pt") as saved:
         if set(saved.keys()) != targets.keys():
@@ -349,11 +411,85 @@ def _copied(named: Iterable[tuple[str, Tensor]]) -> Tensors:
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in named}
 
 
-def _superfluous(folder: Path, keep: Keep) -> list[Path]:
-    newest_first = _folders(folder)
+@contextlib.contextmanager
+def _writing(folder: Path, name: str) -> Iterator[None]:
+    """Turn what a disk says while a checkpoint is written or renamed into a StorageError."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise _failed_write(folder, name, error) from error
+
+
+def _failed_write(folder: Path, name: str, error: BaseException) -> StorageError:
+    is_full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+    return (FullDiskError if is_full else StorageError)(
+        f"got {_said(error)!r} while writing {name}; wanted room in {folder}: "
+        "free the disk and run again, the checkpoints before it are whole."
+    )
+
+
+def _failed_read(folder: Path, error: BaseException) -> StorageError | IntegrityError:
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+        return StorageError(
+            f"got {_said(error)!r} while reading {folder}; wanted files that can be read: mend the disk and run again."
+        )
+    return IntegrityError(
+        f"got {_said(error)!r} from {folder}; wanted the tensors of this training's model: remove that step to use an "
+        "older checkpoint."
+    )
+
+
+def _first_failure(failures: Mapping[int, tuple[BaseException, Any]]) -> BaseException:
+    """Of the processes that failed together, that of the lowest rank."""
+    return min(failures.items())[1][0]
+
+
+def _said(error: BaseException) -> str:
+    """In one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _superfluous(folder: Path, keep: Keep, written: Path) -> list[Path]:
+    """What may go, now that a checkpoint was written, which stays whatever else is there. A damaged one keeps no place."""
+    newest_first = _whole(folder)
+    newest = max(step_of(path) for path in (*newest_first, written))
+    far_enough = [path for path in newest_first if step_of(path) <= newest - keep.window_steps]
+    too_near = newest_first[: len(newest_first) - len(far_enough)]
+    kept = {written, *newest_first[: keep.last], *_best_first(newest_first)[: keep.best]}
+    # The one to go back to, and the next in line: were it removed now, none would ever grow old enough to follow.
+    kept |= {*far_enough[:1], *too_near[-1:]}
+    passed = [path for path in folder.glob(f"{_DAMAGED}{_PREFIX}*") if path.name.removeprefix(_DAMAGED) <= written.name]
+    return [path for path in _folders(folder) if path not in kept] + passed
+
+
+def _whole(folder: Path) -> list[Path]:
+    """Checkpoints whose files are there, each as long as its manifest says; newest first. None of the files is read."""
+    return [path for path in _folders(folder) if _looks_whole(path)]
+
+
+def _looks_whole(checkpoint: Path) -> bool:
+    """Raises OSError where the disk cannot tell: what it cannot read now is no reason to remove it."""
+    try:
+        files = json.loads((checkpoint / _MANIFEST).read_text())["files"]
+        return bool(files) and all(
+            (checkpoint / name).stat().st_size == entry["num_bytes"] for name, entry in files.items()
+        )
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _is_valid(checkpoint: Path) -> bool:
+    try:
+        verify(checkpoint)
+    except IntegrityError:
+        return False
+    return True
+
+
+def _best_first(newest_first: list[Path]) -> list[Path]:
+    """Those that have a validation loss, the least first, of equals the newest."""
     known = [(loss, -step_of(path), path) for path in newest_first if (loss := _val_loss(path)) is not None]
-    kept = {*newest_first[: keep.last], *(path for *_, path in sorted(known)[: keep.best])}
-    return [path for path in newest_first if path not in kept]
+    return [path for *_, path in sorted(known)]
 
 
 def _val_loss(checkpoint: Path) -> float | None:
@@ -376,6 +512,10 @@ def _name(step: int) -> str:
     return f"{_PREFIX}{step:08d}"
 
 
+def _temporary(folder: Path, step: int) -> Path:
+    return folder / f"{_TEMPORARY}{_name(step)}"
+
+
 def _folders(folder: Path) -> list[Path]:
     """Checkpoints by name, newest first."""
     return sorted(folder.glob(f"{_PREFIX}*"), reverse=True)
@@ -386,6 +526,11 @@ def _remove(checkpoint: Path) -> None:
     if checkpoint.exists():
         (checkpoint / _MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(checkpoint)
+
+
+def _sync_all(folder: Path) -> None:
+    for path in (*folder.rglob("*"), folder):
+        _sync(path)
 
 
 def _sync(path: Path) -> None:

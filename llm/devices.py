@@ -1,6 +1,7 @@
 """What a device is good for: its peak, whether bf16 pays, and whether work on it runs beside the host's."""
 
 import os
+import re
 from pathlib import Path
 
 import torch
@@ -31,6 +32,8 @@ _PEAK_FLOPS = (
     ("MI250X", 191e12),
 )
 """Dense bf16 operations a second with fp32 sums, from the makers' data sheets; the first name that fits counts."""
+_OTHER_CHIPS = frozenset({"D", "Laptop", "MIG", "Ti"})
+"""Words that make a name one of less, more or a part of what it says otherwise."""
 
 
 def peak_flops(device: torch.device, *, precision: str) -> float | None:
@@ -41,7 +44,10 @@ def peak_flops(device: torch.device, *, precision: str) -> float | None:
     if device.type != "cuda" or precision != "bf16":
         return None
     name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in _PEAK_FLOPS if part in name), None)
+    if _OTHER_CHIPS & set(re.findall(r"\w+", name)):
+        return None
+    # Whole words: an RTX A4000 is no A40.
+    return next((peak for part, peak in _PEAK_FLOPS if re.search(rf"\b{part}\b", name)), None)
 
 
 def choose_device(run_config: RunConfig, local_rank: int) -> torch.device:

@@ -97,11 +97,11 @@ def joined(run_config: RunConfig) -> Iterator[World]:
     """Join the processes that torchrun started, or be alone. A process that fails does not wait for the others."""
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     device = choose_device(run_config, int(os.environ.get("LOCAL_RANK", "0")))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # alone, too: events that time a step are recorded where the current device is
     if size == 1:
         yield World(0, 1, device)
         return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
         init_method=f"file://{os.environ[RENDEZVOUS]}" if RENDEZVOUS in os.environ else None,

@@ -120,12 +120,16 @@ def train(
         job = Job.of(data, validation, model_config, train_config, folder, num_processes=world.size)
         report = on_report if world.is_main else _unheard
         folder.mkdir(parents=True, exist_ok=True)
+        if world.is_main:
+            checkpoint.tidy(folder)
         newest = _agreed_newest(folder, world, report)
         if newest is not None:
             job.check(newest)
             result = job.recorded(newest)
             if result is not None:
                 return result
+        if world.is_main:
+            checkpoint.set_aside_after(folder, -1 if newest is None else checkpoint.step_of(newest))
         devices = [world.device] if world.device.type == "cuda" else []
         with stop_signals() as received, _threads(run_config, world), torch.random.fork_rng(devices):
             return _Loop.of(job, run_config, world, report, weights).run(
@@ -174,7 +178,9 @@ class _Loop:
             weights=weights,
             steps_between_readings=run_config.report_every_steps or usual,
             peak_flops=None if peak is None else peak * world.size,
-            writer=Writer(job.folder, Keep(last=config.keep_last, best=config.keep_best)),
+            writer=Writer(
+                job.folder, Keep(last=config.keep_last, best=config.keep_best, window_steps=config.spike_window_steps)
+            ),
             progress=_Progress(plan=job.first_plan),
         )
 

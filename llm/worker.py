@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from llm.config import ModelConfig, RunConfig, TrainConfig
 from llm.data import TokenData
 from llm.distributed import is_main_process
@@ -48,6 +50,8 @@ class WorkerJob:
     """A folder of weights to begin with, where the training's config names their digest."""
     hold_after_step: int | None = None
     """Wait there to be killed: for the proof of resume."""
+    deterministic: bool = False
+    """Ask torch for kernels whose sums have one order, where it has such: on GPUs, for the proof of resume."""
 
     def write(self, path: Path) -> Path:
         """Write the job file. Gives its path."""
@@ -73,6 +77,9 @@ def work(job: WorkerJob) -> None:
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [Path(path) for path in job.shards]
+    if job.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
+        torch.use_deterministic_algorithms(mode=True, warn_only=True)
     written = journal(folder, stopped_by=(TrainingStoppedError,)) if is_main_process() else nullcontext()
     with written as lines:
         show = _printer() if is_main_process() and _UNDER_TORCHRUN in os.environ else None

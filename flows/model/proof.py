@@ -29,6 +29,7 @@ def proof_lines(found: dict[str, Any]) -> Iterator[str]:
     yield "  ".join([f"{'attempt':38}", *(f"{part:12}" for part in parts)])
     for attempt in found["attempts"]:
         yield "  ".join([f"{attempt['name']:38}", *(f"{attempt['digests'][part][:12]:12}" for part in parts)])
+    yield from found["notes"]
     if found["holds"]:
         yield f"Proved over {found['num_steps']} steps on {found['device']}: every digest is that of the uninterrupted training."
     else:

@@ -144,6 +144,48 @@ def test_poisonous_data_is_left_out_after_a_rollback(
     assert not math.isnan(result.final_train_loss)
 
 
+def test_a_return_finds_a_checkpoint_however_few_are_kept(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The first skipped update lies before the newest checkpoints: what is kept for it is not the very first, either."""
+    heard = Heard()
+    calls = iter(range(1000))
+    bad = {2 * (step - 1) for step in (40, 44, 47)}  # the first of a step's two micro-batches
+    spoil(monkeypatch, lambda _ids: next(calls) in bad, math.nan)
+    run(
+        on_report=heard,
+        max_steps=50,
+        checkpoint_every_steps=2,
+        keep_last=1,
+        keep_best=0,
+        max_skipped_steps=2,
+        spike_window_steps=8,
+    )
+    [event] = heard.of("rolled_back")
+    assert event.facts["from_step"] == 47
+    assert 47 - 2 * 8 - 2 * 2 <= event.step <= 39
+
+
+def test_training_goes_on_past_a_damaged_checkpoint_with_older_ones(run, tmp_path: Path) -> None:
+    """It keeps no place that those need which are written next."""
+    wanted = run("whole")
+
+    def stop(report: Report) -> None:
+        if isinstance(report, StepReport) and report.step == 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(on_report=stop)
+    weights = tmp_path / "run/step-00000008/model/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x55")
+    heard = Heard()
+    result = run(on_report=heard, keep_last=1, keep_best=0, checkpoint_every_steps=1)
+    assert [event.step for event in heard.of("checkpoint_passed_over")] == [8]
+    assert [event.step for event in heard.of("checkpoint_written")] == [5, 6, 7, 8, 9, 10, 11, 12]
+    assert result.resumed_from_step == 4
+    assert result.parameters_digest == wanted.parameters_digest
+    names = sorted(path.name for path in (tmp_path / "run").iterdir() if path.is_dir())
+    assert names == ["step-00000004", "step-00000012"]
+
+
 def test_where_nothing_helps_training_gives_up(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     calls = iter(range(10_000))
     spoil(monkeypatch, lambda _ids: next(calls) >= 2 * 6, math.nan)

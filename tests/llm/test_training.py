@@ -70,7 +70,8 @@ def test_it_learns_and_reports(run: Run, tmp_path: Path) -> None:
     assert (result.steps, result.num_tokens, result.resumed_from_step) == (60, 3840, None)
     assert result.checkpoint == tmp_path / "run" / "step-00000060"
     assert checkpoint.digest_parameters(checkpoint.load_model(result.checkpoint)) == result.parameters_digest
-    assert [path.name for path in sorted((tmp_path / "run").glob("step-*"))] == ["step-00000056", "step-00000060"]
+    kept = [path.name for path in sorted((tmp_path / "run").glob("step-*"))]
+    assert kept == ["step-00000004", "step-00000056", "step-00000060"]  # the first: to go back to past a spike
 
 
 def test_throughput_is_tokens_over_seconds(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,17 +258,18 @@ def test_a_signal_is_passed_on_after_the_checkpoint(run: Run, tmp_path: Path) ->
 
 
 def test_killed_processes_change_nothing(corpus: Corpus, tmp_path: Path) -> None:
-    """SIGTERM leaves a checkpoint of the step; SIGKILL in a half-written one costs the steps since the last."""
+    """SIGTERM leaves a checkpoint of the step; SIGKILL in a half-written one costs the steps since the last that was whole."""
     shard, script = str(tmp_path / "0.arrow"), Path(__file__).with_name("run_training.py")
 
     def process(death: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(script), shard, str(tmp_path / "killed"), death]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
 
-    # (how it dies, by which signal, the newest checkpoint it leaves); a checkpoint takes six syncs
+    # (how it dies, by which signal, the newest checkpoint it leaves); a checkpoint takes nine syncs, the ninth after it
+    # was renamed
     for death, signum, left in [
         ("SIGTERM 2", signal.SIGTERM, "step-00000003"),
-        ("SIGKILL-fsync 9", signal.SIGKILL, "step-00000004"),  # it was writing that of step 8
+        ("SIGKILL-fsync 13", signal.SIGKILL, "step-00000004"),  # it was writing that of step 8
     ]:
         died = process(death)
         assert died.returncode == -signum, died.stderr
@@ -275,4 +277,6 @@ def test_killed_processes_change_nothing(corpus: Corpus, tmp_path: Path) -> None
         assert newest is not None, death
         assert newest.name == left, death
     wanted = runpy.run_path(str(script))["run_training"](shard, str(tmp_path / "whole"), "none")
-    assert process("none").stdout == f"4 {wanted.parameters_digest}\n"
+    assert (tmp_path / "killed/.writing-step-00000008/manifest.json").exists()  # nothing in it was missing but its name
+    assert process("none").stdout == f"8 {wanted.parameters_digest}\n"
+    assert not list((tmp_path / "killed").glob(".*"))
