@@ -265,6 +265,18 @@ def newest_valid(
     return None
 
 
+def oldest_valid(folder: Path) -> Path | None:
+    """The oldest checkpoint in a folder whose every file is what its manifest says, or None."""
+    for checkpoint in reversed(list(_folders(folder))):
+        try:
+            verify(checkpoint)
+        except IntegrityError as error:
+            _logger.warning("checkpoint passed over: %s", error)
+            continue
+        return checkpoint
+    return None
+
+
 def best(folder: Path) -> Path | None:
     """The checkpoint with the least validation loss of those that are kept; the newest of equals; None where none has one."""
     return next(iter(_best_first(_whole(folder))), None)

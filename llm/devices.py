@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import torch
@@ -90,6 +91,12 @@ def _cpu_is_made_for_bf16() -> bool:
     except OSError:
         return False
     return any(name in flags for name in ("avx512_bf16", "amx_bf16"))
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether torch.compile finds what it needs: on a GPU, Triton builds a part of what it makes with a C compiler."""
+    names = [os.environ.get("CC", ""), "gcc", "clang", "cc"]
+    return device.type != "cuda" or any(name and shutil.which(name) for name in names)
 
 
 def keep_compiled() -> None:

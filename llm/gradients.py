@@ -6,6 +6,7 @@ part of every weight. Micro-batches before the last exchange nothing.
 """
 
 import contextlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,12 +18,14 @@ from torch.nn.parallel import DistributedDataParallel
 from llm.batches import Batch
 from llm.clock import Clock
 from llm.config import RunConfig, TrainConfig
-from llm.devices import choose_precision, keep_compiled
+from llm.devices import can_compile, choose_precision, keep_compiled
 from llm.distributed import PairwiseSum, World, sum_exactly
 from llm.dropout import Dropout
 from llm.memory import keep_freed_memory
 from llm.model import GPT, Mask, document_mask
 from llm.sharding import exchange, is_part, shard, whole
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +51,12 @@ class Engine:
         if not is_gpu:
             keep_freed_memory()
         compiles = is_gpu if run_config.compile is None else run_config.compile
+        if compiles and not can_compile(world.device):
+            _logger.warning(
+                "got no C compiler, which torch.compile needs on a GPU; wanted gcc or clang, or $CC: the model is not "
+                "compiled and trains more slowly, install one."
+            )
+            compiles = False
         if compiles:
             keep_compiled()
         is_sharded = run_config.parallelism == "sharded" and world.size > 1
@@ -108,13 +117,19 @@ class Engine:
     def attempt(self, batch: Batch, num_sequences: int) -> None:
         """A step's passes in micro-batches of so many sequences, for their memory alone."""
         self.model.zero_grad(set_to_none=True)
-        total = PairwiseSum()
+        total, parameters = PairwiseSum(), list(self.model.parameters())
         for start in range(0, len(batch.tokens), num_sequences):
-            ids, targets = self.on_device(batch.tokens[start : start + num_sequences])
+            part = slice(start, start + num_sequences)
+            ids, targets = self.on_device(batch.tokens[part])
+            options = self._options(ids, batch.keys[part].to(self.world.device))
             with self.autocast():
-                self.model(ids, targets).backward()
+                loss = self.model(ids, targets, **options)
+                if self.is_sharded:
+                    loss.backward()
+                    continue
+                found = list(torch.autograd.grad(loss, parameters))  # no hook of DDP is told, which waits for a step
             if self.is_exact:
-                total.add(self._taken_gradients())
+                total.add(found)
         self.model.zero_grad(set_to_none=True)
 
     def clip(self) -> Tensor:

@@ -64,7 +64,7 @@ class Attention(nn.Module):
             q, k = (F.rms_norm(y, (y.size(-1),)) for y in (q, k))
         if rotation is not None:
             q, k = (_rotated(y, rotation) for y in (q, k))
-        return q, k, v
+        return q.to(v.dtype), k.to(v.dtype), v  # autocast has norms in fp32, and FlexAttention takes one type alone
 
     def forward(
         self,
@@ -77,7 +77,9 @@ class Attention(nn.Module):
         q, k, v = self.heads(x, rotation)
         if cache is not None:
             k, v = cache.extend(self.layer_idx, k, v, self.config.block_size)
-        y = _attend(q, k, v, mask, dropout, salt=4 * self.layer_idx + 1)  # (B, H, T, D)
+        # What differs from layer to layer is read only where it counts: torch.compile would make a layer's code for each.
+        salt = 0 if dropout is None else 4 * self.layer_idx + 1
+        y = _attend(q, k, v, mask, dropout, salt=salt)  # (B, H, T, D)
         y = self.c_proj(y.transpose(1, 2).reshape(x.shape))  # (B, T, C)
         return y if dropout is None else dropout(y, salt=4 * self.layer_idx + 2)
 

@@ -115,6 +115,11 @@ class Optimizers:
                     for kind, value in optimizer.state[parameter].items():
                         yield f"{self.names[parameter]}.{kind}", value
 
+    @property
+    def is_prepared(self) -> bool:
+        """Whether there is state for every parameter."""
+        return all(optimizer.state for optimizer in self._all())
+
     def prepare(self) -> None:
         """Make the state that a checkpoint is loaded into, as that of no update; what is there stays as it is."""
         for parameter in self.names:

@@ -19,11 +19,14 @@ def shard(model: "GPT", mesh: "DeviceMesh", *, precision: str, compiles: bool) -
     """Shard a model in place, block by block, so that one is whole at a time; gradients are summed in fp32."""
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
+    if compiles and model.config.dropout > 0:  # each layer draws otherwise, and needs code of its own, twice: see below
+        limit = torch._dynamo.config.recompile_limit  # noqa: SLF001 - it has no other name
+        torch._dynamo.config.recompile_limit = max(limit, 2 * model.config.n_layer)  # noqa: SLF001
     bf16 = torch.bfloat16 if precision == "bf16" else None
     policy = MixedPrecisionPolicy(param_dtype=bf16, reduce_dtype=torch.float32)
     for block in model.h:
         if compiles:
-            block.compile()
+            block.compile()  # one code for all blocks, and one for evaluation, which has no gradients
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
 

@@ -215,7 +215,7 @@ class _Loop:
                     self.world.become_impatient()
                 is_last = progress.step == num_steps
                 is_due = is_last or progress.step % self.steps_between_readings == 0
-                stopping = is_due and not is_last and self._is_stop_asked(should_stop())
+                stopping = not is_last and self._is_stop_asked(should_stop())
                 if stopping or _is_due(progress.step, job.config.checkpoint_every_steps, num_steps):
                     self._read_measurements()
                     self._save(waits=stopping or is_last)
@@ -250,7 +250,7 @@ class _Loop:
         clock.lap("data")
         with self._lost_process_named(saves=True):
             losses = with_advice(
-                lambda: self.engine.accumulate(clock),
+                partial(self._accumulate, clock),
                 partial(self._attempt, batch),
                 micro_batch_size=config.micro_batch_size,
                 num_sequences=len(batch.tokens),
@@ -279,6 +279,11 @@ class _Loop:
                 batch_digest=batch.digest,
             )
         )
+
+    def _accumulate(self, clock: Clock) -> Tensor:
+        if not self.optimizers.is_prepared:  # here, so that a lack of memory for the moments is advised on, too
+            self.optimizers.prepare()
+        return self.engine.accumulate(clock)
 
     def _read(self, step: int) -> Batch:
         """This process's part of a step, and the check of its token ids: in the thread that reads ahead."""
@@ -352,8 +357,11 @@ class _Loop:
             )
         return loss
 
-    def _read_measurements(self) -> None:
-        """Wait for the device, once for all steps since the last time, and report them. Raises where training must not go on."""
+    def _read_measurements(self, *, judges: bool = True) -> None:
+        """Wait for the device, once for all steps since the last time, and report them.
+
+        Where it `judges`, it raises where training must not go on.
+        """
         if not self.unread:
             return
         began = time.perf_counter()
@@ -368,7 +376,7 @@ class _Loop:
                 self.progress.num_skipped_steps += 1
                 first_skipped = one.step - 1 if first_skipped is None else first_skipped
                 self._note_skipped(one.step, loss, norm)
-        if first_skipped is not None:
+        if first_skipped is not None and judges:
             self._check_skipped()
         self.log_seconds += time.perf_counter() - began
 
@@ -445,11 +453,15 @@ class _Loop:
                 f"{now}; wanted at most {config.max_skipped_steps} of them within {config.spike_window_steps} steps: "
                 "lower the learning rate or lengthen the warm-up and train in another folder."
             )
-        facts = self._documents(first, last)
         self._note_written()
         self.world.wait()
-        plan = without_steps(self.progress.plan, first, last)
+        plan = self.progress.plan
         newest = _agreed_newest(folder, self.world, self.report, at_most=first)
+        if newest is None:  # a later one has nothing of the updates that were not made, and is no reason to begin anew
+            newest = _agreed_oldest(folder, self.world, at_most=last)
+            first = first if newest is None else checkpoint.step_of(newest)
+        facts = self._documents(first, last)
+        plan = without_steps(plan, first, last)
         if newest is not None:
             self._restore(newest, is_rollback=True)
         else:
@@ -486,7 +498,8 @@ class _Loop:
             **self.job.state,
             "progress": dataclasses.asdict(progress),
             "val_loss": progress.val_loss if is_validated else None,
-            "probe_loss": self._probe_loss(),
+            "probe_loss": self._probe_loss(self._num_probe_windows),
+            "probe_windows": self._num_probe_windows,
             "precision": self.engine.precision,
             "num_processes": world.size,
         }
@@ -523,13 +536,18 @@ class _Loop:
         if not is_rollback:
             self._check_continuity(state)
 
-    def _probe_loss(self) -> float:
+    @property
+    def _num_probe_windows(self) -> int:
+        return min(self.job.validation.num_windows(self.job.model_config.block_size), self.job.config.micro_batch_size)
+
+    def _probe_loss(self, num_windows: int) -> float:
         block_size = self.job.model_config.block_size
-        return probe_loss(self.engine, self.job.validation, block_size=block_size)
+        return probe_loss(self.engine, self.job.validation, block_size=block_size, num_windows=num_windows)
 
     def _check_continuity(self, state: Mapping[str, Any]) -> None:
         """The same weights on the same text have the same loss, or something is not as it was: say which, or refuse."""
-        before, after = state["probe_loss"], self._probe_loss()
+        num_windows = state.get("probe_windows", self._num_probe_windows)  # of then: micro_batch_size may be another
+        before, after = state["probe_loss"], self._probe_loss(num_windows)
         difference = abs(after - before) / max(abs(before), 1e-9)
         facts = {
             "probe_loss_before": before,
@@ -568,7 +586,8 @@ class _Loop:
         except RuntimeError as error:  # DistBackendError and gloo's errors are
             if self.world.size == 1 or not _is_lost_process(error):
                 raise
-            if saves and self.world.is_main and not self.engine.is_sharded:
+            # On a GPU whatever is asked now would wait behind an exchange that never ends.
+            if saves and self.world.is_main and self.world.device.type == "cpu" and not self.engine.is_sharded:
                 self._save_alone()
             raise TransientError(
                 f"got {str(error).splitlines()[0][:200]!r} at step {self.progress.step + 1}; wanted all {self.world.size} "
@@ -581,13 +600,14 @@ class _Loop:
         newest = self.writer.wait()
         if newest is not None and checkpoint.step_of(newest) == self.progress.step:
             return
-        self.unread.clear()  # their losses were gathered, but nobody is left to agree on what follows
+        self._read_measurements(judges=False)  # they are whole, but nobody is left to agree on what follows
         alone = dataclasses.replace(self.world, size=1)
         state = {
             **self.job.state,
             "progress": dataclasses.asdict(self.progress),
             "val_loss": None,
-            "probe_loss": self._probe_loss(),
+            "probe_loss": self._probe_loss(self._num_probe_windows),
+            "probe_windows": self._num_probe_windows,
             "precision": self.engine.precision,
             "num_processes": self.world.size,
         }
@@ -631,6 +651,13 @@ def _agreed_newest(folder: Path, world: World, report: OnReport, *, at_most: int
     newest = checkpoint.newest_valid(folder, at_most=at_most, passed_over=passed_over) if world.is_main else None
     step = int(world.gather([float(checkpoint.step_of(newest)) if newest is not None else -1.0])[0][0])
     return folder / f"step-{step:08d}" if step >= 0 else None
+
+
+def _agreed_oldest(folder: Path, world: World, *, at_most: int) -> Path | None:
+    """The oldest valid checkpoint as the first process sees it; none of a later step."""
+    oldest = checkpoint.oldest_valid(folder) if world.is_main else None
+    step = int(world.gather([float(checkpoint.step_of(oldest)) if oldest is not None else -1.0])[0][0])
+    return folder / f"step-{step:08d}" if 0 <= step <= at_most else None
 
 
 def _is_due(step: int, every: int | None, num_steps: int) -> bool:

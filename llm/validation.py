@@ -30,10 +30,12 @@ def validation_loss(engine: Engine, data: TokenData, *, block_size: int, max_tok
     return math.fsum(every.tolist()) / (num_windows * block_size)
 
 
-def probe_loss(engine: Engine, data: TokenData, *, block_size: int) -> float:
-    """Mean loss over the first micro-batch of the stream: quick, and equal after a resume if all is as it was."""
-    windows = np.arange(min(data.num_windows(block_size), engine.config.micro_batch_size))
-    return _sum(engine, data, windows, block_size) / (windows.size * block_size)
+def probe_loss(engine: Engine, data: TokenData, *, block_size: int, num_windows: int) -> float:
+    """Mean loss over the first windows of the stream: quick, and equal after a resume if all is as it was."""
+    size = engine.config.micro_batch_size
+    starts = range(0, num_windows, size)
+    sums = (_sum(engine, data, np.arange(at, min(num_windows, at + size)), block_size) for at in starts)
+    return math.fsum(sums) / (num_windows * block_size)
 
 
 def _sum(

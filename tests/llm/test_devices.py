@@ -1,11 +1,13 @@
 """The device that is computed on is the current one, and its peak is known by its whole name or not at all."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 import llm.distributed
 from llm.config import RunConfig
-from llm.devices import peak_flops
+from llm.devices import can_compile, peak_flops
 from llm.distributed import joined
 
 
@@ -52,3 +54,15 @@ def test_the_peak_is_that_of_the_whole_name(name: str, tera: int | None, monkeyp
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: name)
     peak = peak_flops(torch.device("cuda:0"), precision="bf16")
     assert peak == (None if tera is None else tera * 1e12)
+
+
+def test_a_gpu_needs_a_c_compiler_to_compile_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    assert not can_compile(torch.device("cuda:0"))
+    assert can_compile(torch.device("cpu"))
+    compiler = tmp_path / "own-cc"
+    compiler.write_text("#!/bin/sh\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", "own-cc")
+    assert can_compile(torch.device("cuda:0"))

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -164,6 +165,32 @@ def test_a_return_finds_a_checkpoint_however_few_are_kept(run, monkeypatch: pyte
     assert 47 - 2 * 8 - 2 * 2 <= event.step <= 39
 
 
+def test_a_return_without_a_checkpoint_from_before_goes_to_the_oldest(
+    run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Somebody removed those: what is left has nothing of the bad updates either, and is no reason to begin anew."""
+    heard = Heard()
+
+    def remove(report: Report) -> None:
+        heard(report)
+        if isinstance(report, StepReport) and report.step == 46:
+            for path in (tmp_path / "run").glob("step-*"):
+                if checkpoint.step_of(path) < 44:
+                    shutil.rmtree(path)
+
+    calls = iter(range(1000))
+    bad = {2 * (step - 1) for step in (40, 44, 47)}
+    spoil(monkeypatch, lambda _ids: next(calls) in bad, math.nan)
+    result = run(
+        on_report=remove, max_steps=50, checkpoint_every_steps=2, max_skipped_steps=2, spike_window_steps=8, keep_last=2
+    )
+    [event] = heard.of("rolled_back")
+    assert (event.facts["from_step"], event.step) == (47, 44)
+    assert (event.facts["first_step"], event.facts["last_step"]) == (45, 47)
+    plan = checkpoint.read_state(result.checkpoint)["progress"]["plan"]
+    assert plan[1] == {"first_step": 44, "first_sample": 8 * 47, "num_sequences": 8}
+
+
 def test_training_goes_on_past_a_damaged_checkpoint_with_older_ones(run, tmp_path: Path) -> None:
     """It keeps no place that those need which are written next."""
     wanted = run("whole")
@@ -299,6 +326,22 @@ def test_another_batch_size_goes_on_with_the_next_sample(run, tmp_path: Path) ->
         {"first_step": 0, "first_sample": 0, "num_sequences": 8},
         {"first_step": 4, "first_sample": 32, "num_sequences": 4},
     ]
+
+
+@pytest.mark.parametrize("size", [1, 2, 8])
+def test_another_micro_batch_size_is_the_same_training(run, tmp_path: Path, size: int) -> None:
+    """It is what the advice on memory changes: the text of the probe does not change with it."""
+
+    def stop(report: Report) -> None:
+        if isinstance(report, StepReport) and report.step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(on_report=stop)
+    heard = Heard()
+    result = run(micro_batch_size=size, on_report=heard)
+    assert result.resumed_from_step == 4
+    assert heard.of("resumed")[0].facts["relative_difference"] < 1e-6
 
 
 def test_a_resume_that_computes_another_loss_is_refused(run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm.batches import Batch
 from llm.config import PRESETS, ModelConfig, RunConfig, TrainConfig, modern
+from llm.distributed import joined
 from llm.dropout import Dropout, sample_keys
+from llm.gradients import Engine
 from llm.model import GPT, KeyValueCache, document_mask
 from llm.optim import _orthogonal, optimizers, rate_part
 from llm.published import GPT2_TYPE, OWN_TYPE, model_type
@@ -59,6 +62,56 @@ def test_blocks_of_a_mask_are_the_mask() -> None:
     b, q, k = torch.meshgrid(torch.arange(2), torch.arange(24), torch.arange(24), indexing="ij")
     wanted = document_mask(ids, EOT, as_blocks=False)[:, 0]
     assert torch.equal(blocks.mask_mod(b, torch.zeros_like(b), q, k), wanted)
+
+
+def test_queries_and_keys_have_the_type_of_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU autocast has norms in fp32, and FlexAttention takes no mixture."""
+    norm = torch.nn.functional.rms_norm
+    monkeypatch.setattr(torch.nn.functional, "rms_norm", lambda y, shape: norm(y.float(), shape))
+    model = settled(MODERN)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = model.h[0].attn.heads(torch.randn(2, 24, 16), model.rotation)
+    assert {each.dtype for each in found} == {torch.bfloat16}
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch looks at what it traces
+@pytest.mark.parametrize("config", [SMALL, MODERN], ids=["gpt2", "modern"])
+def test_one_code_does_for_all_compiled_blocks(config: ModelConfig) -> None:
+    """More than eight would be the end of torch's patience: then nothing is compiled."""
+    from torch._dynamo import reset
+    from torch._dynamo.testing import CompileCounter
+
+    reset()
+    counter = CompileCounter()
+    model = GPT(dataclasses.replace(config, n_layer=12), seed=1)
+    for block in model.h:
+        block.compile(backend=counter)
+    ids = torch.randint(0, 61, (2, 24))
+    with torch.no_grad():
+        model(ids, ids, each=True)
+    assert counter.frame_count == 1
+    model(ids, ids).backward()
+    assert counter.frame_count == 2
+    reset()
+
+
+def test_an_attempt_computes_what_a_step_does_and_leaves_nothing(corpus: Any) -> None:
+    """With the same masks and dropout, which take memory, and without a word to DDP's hooks."""
+    config = dataclasses.replace(SMALL, dropout=0.1)
+    training = TrainConfig(max_steps=1, micro_batch_size=2, tokens_per_step=96, document_masks=True)
+    with joined(RunConfig(device="cpu")) as world:
+        engine = Engine.of(GPT(config), training, RunConfig(device="cpu", num_threads=1), world, eot_token=EOT)
+        told: list[Any] = []
+        for parameter in engine.model.parameters():
+            parameter.register_post_accumulate_grad_hook(told.append)
+        seen: list[Any] = []
+        engine.model.register_forward_pre_hook(lambda _model, _args, options: seen.append(options), with_kwargs=True)
+        batch = Batch(torch.randint(0, 61, (4, 25)), torch.arange(4, dtype=torch.int32), "")
+        engine.attempt(batch, 1)
+        assert len(seen) == 4
+        assert all(options["mask"] is not None and options["dropout"] is not None for options in seen)
+        assert not told
+        assert all(parameter.grad is None for parameter in engine.model.parameters())
 
 
 def test_modern_presets_are_of_the_same_shape_and_say_so() -> None:
