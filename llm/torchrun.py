@@ -13,15 +13,17 @@ and they talk over loopback.
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from llm.distributed import RENDEZVOUS
 from llm.starter import STARTER, end_with_starter
@@ -185,5 +187,25 @@ def _last_line(folder: Path, rank: int) -> str:
     return ""
 
 
+def run_agent(arguments: Sequence[str]) -> NoReturn:
+    """`main`, and the end of this process, whatever torch's threads do.
+
+    Those that pass on a rank's lines wait for ever for one that was ended before its first, and Python would wait for
+    them: the agent would outlive its starter, and hold what that held open.
+    """
+    code = 1
+    try:
+        code = main(arguments)
+    except BaseException:  # noqa: BLE001 - said, as Python would
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        if os.getppid() != int(arguments[0]):  # nobody else removes it now
+            shutil.rmtree(arguments[3], ignore_errors=True)
+        os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_agent(sys.argv[1:])

@@ -5,7 +5,7 @@ it is set to Crashed. A run that no process takes up is told likewise. A crashed
 worker of its pool takes it up where it stopped; a run does not let that happen for ever (`MAX_CRASHES`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -29,8 +29,23 @@ _SETTLING = timedelta(seconds=60)
 machine: the second time would be the end of a run that goes on again, and begin a third."""
 MAX_CRASHES = 5
 """Of a run, after which it counts as one that crashes whatever it runs on, and is left for a person to look at."""
+BROKEN_OFF = "A stop of corpusmill up broke it off."
+"""The message of a state by which a run ends, or is scheduled again, because somebody stopped what it ran on."""
 _TAG = "corpusmill"
 _TAKING_UP = "a crashed run is taken up again"
+
+
+def num_crashes(states: Iterable[tuple[str, str | None]]) -> int:
+    """Of a run's states, as type and message from the oldest to the newest, how many are crashes that count.
+
+    One that a person's stop made does not: a long training would be given up after five evenings. The stopped process
+    may have said itself that it crashed, and then the state that follows tells why.
+    """
+    ordered = list(states)
+    return sum(
+        state == "CRASHED" and BROKEN_OFF not in {message for _, message in ordered[idx : idx + 2]}
+        for idx, (state, _) in enumerate(ordered)
+    )
 
 
 def automations_of(

@@ -21,6 +21,7 @@ from pydantic import Field
 from flows import pipeline, tasks, verification
 from flows import takedown as takedowns
 from flows.deployed import backup, bounds, change, events
+from flows.deployed.cancelled import ending_when_told
 from flows.deployed.time_limit import time_limit
 from flows.deployed.turns import end_lost_runs, nothing_to_do, show_waiting
 from flows.deployed.waiting import writing_in_turn
@@ -272,12 +273,13 @@ def maintenance(
 def _operation(
     recipe: str | None, workspace: str | None, wait_minutes: float, max_hours: float
 ) -> Iterator[tuple[Settings, Workspace, Recipe, Store]]:
-    """A run's turn at its workspace, for no longer than it may take."""
+    """A run's turn at its workspace, for no longer than it may take, and no longer than anybody wants it."""
     log_from_flow()
     wanted = load_recipe(Path(recipe) if recipe else None)
     settings = _settings(workspace)
     place = Workspace.of(settings)
     with (
+        ending_when_told(),
         time_limit(max_hours * 3600),
         show_waiting() as on_wait,
         writing_in_turn(place, wait_minutes * 60, on_wait) as store,

@@ -15,19 +15,21 @@ from prefect.client.schemas.filters import (
     FlowRunFilterParentFlowRunId,
     FlowRunFilterStartTime,
     FlowRunFilterState,
+    FlowRunFilterStateName,
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Crashed, Running
 
-from flows.deployed.automations import MAX_CRASHES
+from flows.deployed.automations import MAX_CRASHES, num_crashes
 from pipelines.errors import TerminalError
 
 _logger = logging.getLogger(__name__)
 
 _BEGINNING = timedelta(seconds=120)
 """For a run to get from its start to the workspace, or to say that it waits for it."""
+_SUPERSEDED = "Superseded"
 _LOST = "Its process is gone: another run has the workspace for itself."
 
 
@@ -41,28 +43,27 @@ def nothing_to_do(*, is_periodic: bool = False) -> State[Any] | None:
     A run that was cancelled while it could not hear it crashed, and was scheduled again: it ends as Cancelled. A scheduled
     run that fell due before another one of its deployment began, which completed, ends as Superseded where each does the
     same work: so of all that were due while no worker was up, one does it. Raises CrashLoopError in a run that crashed
-    too often: else it would be taken up for ever.
+    too often: else it would be taken up for ever. Stops of `corpusmill up` are no crashes.
     """
     if not flow_run.id:
         return None
     with get_client(sync_client=True) as client:
-        states = client.read_flow_run_states(UUID(flow_run.id))
+        states = sorted(client.read_flow_run_states(UUID(flow_run.id)), key=lambda state: state.timestamp)
         if _was_cancelled(states):
             return Cancelled(message="It was cancelled, and did not hear it at once.")
-        count = sum(state.type == StateType.CRASHED for state in states)
+        count = num_crashes((state.type.value, state.message) for state in states)
         if count >= MAX_CRASHES:
             raise CrashLoopError(
                 f"got a run that crashed {count} times, wanted one that ends: look at what its machines lacked (memory, "
                 "disk), then run the deployment anew."
             )
         if is_periodic and (other := _later_run(client, UUID(flow_run.id))) is not None:
-            return Completed(name="Superseded", message=f"{other} began after this one was due, and did its work.")
+            return Completed(name=_SUPERSEDED, message=f"{other} began after this one was due, and did its work.")
     return None
 
 
-def _was_cancelled(states: Sequence[State[Any]]) -> bool:
+def _was_cancelled(ordered: Sequence[State[Any]]) -> bool:
     """Whether the newest crash came of a cancel."""
-    ordered = sorted(states, key=lambda state: state.timestamp)
     crashes = [idx for idx, state in enumerate(ordered) if state.type == StateType.CRASHED]
     return bool(crashes) and crashes[-1] > 0 and ordered[crashes[-1] - 1].type == StateType.CANCELLING
 
@@ -75,11 +76,15 @@ def _later_run(client: SyncPrefectClient, run_id: UUID) -> str | None:
         flow_run_filter=FlowRunFilter(
             deployment_id=FlowRunFilterDeploymentId(any_=[run.deployment_id]),
             start_time=FlowRunFilterStartTime(after_=run.expected_start_time),
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.COMPLETED])),
+            state=FlowRunFilterState(
+                type=FlowRunFilterStateType(any_=[StateType.COMPLETED]),
+                # Where many were due most are superseded, and of the answer's beginning perhaps all.
+                name=FlowRunFilterStateName(not_any_=[_SUPERSEDED]),
+            ),
         ),
-        limit=20,
+        limit=2,
     )
-    return next((each.name for each in later if each.id != run.id and each.state_name != "Superseded"), None)
+    return next((each.name for each in later if each.id != run.id), None)
 
 
 def end_lost_runs(workspace: Path) -> list[str]:

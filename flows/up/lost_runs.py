@@ -29,12 +29,15 @@ _STRANGE = timedelta(seconds=180)
 
 def watch(api: PrefectApi, root: Path, tell: Callable[[str], None], stop: threading.Event, *, is_alone: bool) -> None:
     """Look every quarter of a minute until asked to stop."""
+    given_up: set[str] = set()
     while not stop.wait(_LOOK_SECONDS):
         try:
             now = datetime.now(UTC)
             lost = lost_runs(api, root, now, is_alone=is_alone) | forgotten_runs(api, now)
-            if lost and (later := hand_on(api, lost, is_all=False)):
-                tell(f"{len(later)} runs had lost their processes, and go on: {', '.join(later)}.")
+            found = hand_on(api, lost=lost - given_up)
+            given_up |= found.given_up.keys()  # and told once
+            for sentence in found.told("had lost their processes, and go on"):
+                tell(sentence)
         except TransientError:
             continue  # a server that is down is told of by who starts it again
 

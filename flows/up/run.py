@@ -144,9 +144,9 @@ def _go_on_with_left_runs(options: Options, api: PrefectApi, supervisor: Supervi
     """Nothing of this workspace runs now. Where others may run things for the same server, its heartbeats tell."""
     if not _is_alone(options):
         return
-    later = hand_on(api, forgotten_runs(api, datetime.now(UTC), timedelta(0)), is_all=True)
-    if later:
-        supervisor.tell(f"{len(later)} runs that were broken off go on now: {', '.join(later)}.")
+    lost = forgotten_runs(api, datetime.now(UTC), timedelta(0))
+    for sentence in hand_on(api, lost=lost, is_all=True).told("that were broken off go on now"):
+        supervisor.tell(sentence)
 
 
 def _is_alone(options: Options) -> bool:
@@ -209,9 +209,9 @@ def _end(options: Options, place: Workspace, supervisor: Supervisor, api: Prefec
         ended = set(end_flow_runs(place.root, _RUN_GRACE_SECONDS, lambda: stop.num_asked > 1))
         supervisor.stop([f"worker-{pool}" for pool in POOLS], 0)  # they are halted, and have nothing to write down
         if supervisor.running:
-            later = hand_on(api, ended, is_all=_is_alone(options))
-            if later:
-                tell(f"{len(later)} runs were broken off and go on with the next `corpusmill up`: {', '.join(later)}.")
+            found = hand_on(api, ended, is_all=_is_alone(options))
+            for sentence in found.told("were broken off and go on with the next `corpusmill up`"):
+                tell(sentence)
     except CorpusmillError as error:
         tell(str(error))
     finally:

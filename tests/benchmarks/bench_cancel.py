@@ -1,9 +1,10 @@
-"""How long a training takes to be gone after it is cancelled: `python tests/benchmarks/bench_cancel.py [--rounds 5] [--processes 1]`.
+"""How long a training takes to be gone after it is cancelled: `python tests/benchmarks/bench_cancel.py [--rounds 5] [--processes 1] [--kill-worker]`.
 
 A Prefect server, two process workers and a small recipe, as `corpusmill deploy` sets them up. The training is cancelled at
 random moments as Prefect's UI does it (state Cancelling), and gone on with by the next run. Prints a row for each round:
 seconds until no process of the run was left and until Prefect said Cancelled, the step of the newest checkpoint and of the
-journal, and whether the same MLflow run goes on. Exits 1 where a round took longer than 15 s or lost something.
+journal, and whether the same MLflow run goes on. Exits 1 where a round took longer than 15 s or lost something. With
+`--kill-worker` the training's worker is killed (SIGKILL) before each cancel, so that the run must find out by itself.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import random
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -44,7 +46,7 @@ def newest_step(folder: Path) -> int:
     return max((each.facts["step"] for each in read(folder / JOURNAL) if each.kind == "step"), default=-1)
 
 
-def measure(base: Path, api_url: str, num_rounds: int, num_processes: int, seed: int) -> bool:
+def measure(base: Path, api_url: str, options: argparse.Namespace) -> bool:
     """All rounds; whether each was quick and lost nothing."""
     from prefect.client.orchestration import get_client
     from prefect.states import Cancelling
@@ -54,27 +56,29 @@ def measure(base: Path, api_url: str, num_rounds: int, num_processes: int, seed:
     recipe = write_recipe(base / "recipe.yaml", source, name="bench", training=TRAINING, **OFF)
     place = Workspace(base / "w")
     deployment.deploy(recipe, place.root, paused=True)
-    draw, is_good, run_ids = random.Random(seed), True, set()
-    with (
-        get_client(sync_client=True) as client,
-        worker(api_url, "cpu", base / "cpu"),
-        worker(api_url, "gpu", base / "gpu") as gpu,
-    ):
+    draw, is_good, run_ids = random.Random(options.seed), True, set()
+    with get_client(sync_client=True) as client, ExitStack() as workers:
+        workers.enter_context(worker(api_url, "cpu", base / "cpu"))
+        gpu = workers.enter_context(worker(api_url, "gpu", base / "gpu"))
         (follow_up,) = client.read_automations_by_name("corpusmill bench: train after a corpus that changed enough")
         client.pause_automation(follow_up.id)
         wait_for_state(client, start_run(client, "refresh/bench"), "Completed")
         stopped_at, seconds = -1, []
-        for number in range(num_rounds):
-            run_id = start_run(client, "train/bench", {"processes": num_processes})
+        for number in range(options.rounds):
+            run_id = start_run(client, "train/bench", {"processes": options.processes})
             wait_for_state(client, run_id, "Running")
             wait_for("steps", lambda after=stopped_at + 50: _step(place) > after, 240)
             time.sleep(draw.uniform(0.0, 5.0))  # a random moment, of a step, a validation, a checkpoint
+            if options.kill_worker:
+                gpu.kill()
             began = time.monotonic()
             client.set_flow_run_state(run_id, Cancelling())
-            wait_for("end of all processes", lambda: not gpu.started(), 60)
+            wait_for("end of all processes", lambda gpu=gpu: not gpu.started(), 60)
             gone = time.monotonic() - began
             wait_for_state(client, run_id, "Cancelled")
             told = time.monotonic() - began
+            if options.kill_worker:
+                gpu = workers.enter_context(worker(api_url, "gpu", base / f"gpu-{number}"))
             (folder,) = place.root.glob("models/*")
             stopped_at, newest = newest_step(folder), checkpoint.newest_valid(folder)
             step = -1 if newest is None else checkpoint.step_of(newest)
@@ -103,6 +107,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kill-worker", action="store_true", help="end the training's worker before each cancel")
     options = parser.parse_args()
     for name in [name for name in os.environ if name.startswith(("PREFECT_", "MLFLOW_", "CORPUSMILL_"))]:
         del os.environ[name]
@@ -111,7 +116,7 @@ def main() -> int:
         settings = Settings(workspace=base, num_workers=0, prefect_api_url=None, mlflow_tracking_uri=None)
         with prefect_server(settings, Workspace(base / "server")) as wait_until_up:
             wait_until_up()
-            is_good = measure(base, os.environ["PREFECT_API_URL"], options.rounds, options.processes, options.seed)
+            is_good = measure(base, os.environ["PREFECT_API_URL"], options)
     return 0 if is_good else 1
 
 

@@ -229,6 +229,49 @@ def test_a_worker_that_dies_alone_loses_no_run(site: Any, client: SyncPrefectCli
     wait_for("completion", lambda: state_of(client, run_id) == "Completed", 400)
 
 
+def test_a_training_is_cancelled_after_its_worker_was_killed(site: Any, client: SyncPrefectClient, work: Any) -> None:
+    """The next worker does not know it. It stops by itself, as if its own worker had asked."""
+    made = site({**LONG, "eval_every_steps": 100_000, "checkpoint_every_steps": 100_000})  # silent: a line would end it
+    work("cpu")
+    gpu = work("gpu")
+    wait_for_state(client, start_run(client, f"refresh/{made.name}", {"train_share": 0.0}), "Completed")
+    (training,) = wait_for("training", lambda: runs_of(client, f"train/{made.name}"))
+    wait_for("steps", lambda: made.step() > 300, 180)
+    gpu.kill()
+    work("gpu", "second")
+    after = made.step()
+    wait_for("more steps", lambda: made.step() > after + 100, 60)
+    assert gpu.pid_of("prefect.engine") is not None, "it lives without its worker"
+
+    began = time.monotonic()
+    client.set_flow_run_state(training.id, Cancelling())
+    wait_for("end of all processes", lambda: not gpu.started(), 40)
+    print(f"gone {time.monotonic() - began:.1f} s after the cancel")  # noqa: T201
+    wait_for_state(client, training.id, "Cancelled", seconds=5)
+    newest = checkpoint.newest_valid(made.model_folder())
+    assert newest is not None
+    assert checkpoint.step_of(newest) == made.step(), "written because of the stop"
+    assert made.mlflow_run().info.status == "KILLED"
+    names = [state.name for state in client.read_flow_run_states(training.id)]
+    assert "Crashed" not in names, names
+
+
+def test_a_run_that_waits_is_cancelled_after_its_worker_was_killed(
+    site: Any, client: SyncPrefectClient, work: Any
+) -> None:
+    made = site()
+    cpu = work("cpu")
+    with writing(made.place):
+        run_id = start_run(client, f"refresh/{made.name}")
+        wait_for_state(client, run_id, "Waiting")
+        cpu.kill()
+        assert cpu.pid_of("prefect.engine") is not None, "it lives without its worker"
+        client.set_flow_run_state(run_id, Cancelling())
+        wait_for("end of all processes", lambda: not cpu.started(), 30)
+    wait_for_state(client, run_id, "Cancelled", seconds=5)
+    assert "Crashed" not in [state.name for state in client.read_flow_run_states(run_id)]
+
+
 def test_a_run_waits_for_the_workspace_and_says_so(site: Any, client: SyncPrefectClient, work: Any) -> None:
     made = site()
     work("cpu")

@@ -1,7 +1,7 @@
 """A run that is taken up again: it goes on, unless it was cancelled before it crashed, or crashes again and again."""
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -9,11 +9,12 @@ import pytest
 from flow_inputs import write_recipe
 from prefect import flow, task
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Cancelling, Crashed, Running, Scheduled
+from prefect.states import Cancelling, Completed, Crashed, Running, Scheduled
 
 from flows.deployed import deployment, turns
+from flows.deployed.automations import BROKEN_OFF
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -76,6 +77,43 @@ def test_a_run_that_crashes_again_and_again_is_given_up(run: Callable[..., UUID]
     run(*(5 * AGAIN), Running())
     with pytest.raises(turns.CrashLoopError, match=r"got a run that crashed 5 times, wanted one that ends: .*anew\."):
         turns.nothing_to_do()
+
+
+def test_stops_of_up_are_no_crashes(run: Callable[..., UUID]) -> None:
+    """Whether `up` said that it crashed or the process itself, which does not know why it is stopped."""
+    told = (Running(), Crashed(message=BROKEN_OFF), Scheduled(name="AwaitingRetry", message=BROKEN_OFF))
+    by_itself = (Running(), Crashed(message="a signal"), Scheduled(name="AwaitingRetry", message=BROKEN_OFF))
+    run(*(3 * told), *(3 * by_itself), *(4 * AGAIN), Running())
+    assert turns.nothing_to_do() is None
+    run(*(3 * told), *(3 * by_itself), *(5 * AGAIN), Running())
+    with pytest.raises(turns.CrashLoopError, match="crashed 5 times"):
+        turns.nothing_to_do()
+
+
+def test_of_many_late_runs_the_one_that_worked_is_found(
+    client: SyncPrefectClient, run: Callable[..., UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others, which had nothing to do, are newer, and more than the server tells of at once."""
+    late = run(Scheduled(scheduled_time=datetime.now(UTC) - timedelta(hours=1)), Running())
+    read = SyncPrefectClient.read_flow_run
+
+    def as_scheduled(client: SyncPrefectClient, run_id: UUID) -> FlowRun:
+        return read(client, run_id).model_copy(update={"auto_scheduled": True})  # only the server itself makes such
+
+    monkeypatch.setattr(SyncPrefectClient, "read_flow_run", as_scheduled)
+
+    def superseded() -> None:
+        run(Running(), Completed(name="Superseded"))
+        monkeypatch.setenv("PREFECT__FLOW_RUN_ID", str(late))
+
+    superseded()
+    assert turns.nothing_to_do(is_periodic=True) is None, "nobody did the work"
+    worked = client.read_flow_run(run(Running(), Completed())).name
+    for _ in range(21):
+        superseded()
+    ended = turns.nothing_to_do(is_periodic=True)
+    assert ended is not None
+    assert (ended.name, ended.message) == ("Superseded", f"{worked} began after this one was due, and did its work.")
 
 
 def test_a_run_that_a_person_began_is_never_superseded(run: Callable[..., UUID]) -> None:

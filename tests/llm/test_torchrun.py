@@ -26,6 +26,17 @@ from llm.torchrun import Torchrun, torchrun
 torchrun(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Torchrun(stop_seconds=20))
 """
 
+AGENT = """
+import sys, threading
+from concurrent.futures import ThreadPoolExecutor
+import llm.torchrun
+def main(_):
+    ThreadPoolExecutor().submit(threading.Event().wait)  # as torch's wait for the first line of a rank that is gone
+    return int(sys.argv[5]) if sys.argv[5] else 1 / 0
+llm.torchrun.main = main
+llm.torchrun.run_agent(sys.argv[1:])
+"""
+
 
 class Stopped(BaseException):
     """What a signal's handler raises."""
@@ -205,3 +216,14 @@ def test_what_cannot_go_on_is_said_in_the_words_of_the_rank(job: Callable[..., P
     with pytest.raises(TerminalError, match=r"got dataset_digest 'e'; wanted 'd', which .* was begun with"):
         torchrun(job("other", dataset_digest="e"), 1, tmp_path / "train.log", Torchrun())
     assert "got dataset_digest" in (tmp_path / "train.log").read_text()
+
+
+@pytest.mark.parametrize("code", ["75", ""])
+def test_an_agent_ends_though_torch_still_waits(tmp_path: Path, code: str) -> None:
+    for starter, is_kept in ((os.getpid(), True), (1 << 22, False)):  # the second is none that there is
+        (tmp_path / "scratch").mkdir(exist_ok=True)
+        arguments = [str(starter), "job.json", "1", str(tmp_path / "scratch"), code]
+        done = subprocess.run([sys.executable, "-c", AGENT, *arguments], timeout=60, capture_output=True, check=False)
+        assert done.returncode == int(code or 1)
+        assert (b"ZeroDivisionError" in done.stderr) == (not code)
+        assert (tmp_path / "scratch").exists() == is_kept
