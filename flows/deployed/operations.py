@@ -287,7 +287,7 @@ def _operation(
         on_wait(None)
         for name in end_lost_runs(settings.workspace):
             _logger.warning("%s was left running by a process that is gone: it has crashed.", name)
-        runs.end_left_executions(settings, place)
+        runs.end_left_runs_unless_down(settings, place)
         with _recorded(place, wanted, recipe):
             yield settings, place, wanted, store
 

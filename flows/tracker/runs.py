@@ -237,26 +237,19 @@ def end_left_runs(settings: Settings, place: Workspace) -> list[str]:
 
     client = open_client(settings, place)
     ended = [f"training {folder.name}" for folder in end_left_trainings(Tracker(client, "", {}), place)]
-    return ended + _end_left_executions(client, place)
-
-
-def end_left_executions(settings: Settings, place: Workspace) -> None:
-    """Close what earlier flow runs left open, trainings aside; asks the tracker only where that may be, once.
-
-    The caller holds the workspace, and is no execution.
-    """
-    if is_any_left(place):
-        from flows.tracker.tracking import open_client, unless_down
-
-        with unless_down("the end of what earlier runs left open"):
-            _end_left_executions(open_client(settings, place), place)
-
-
-def _end_left_executions(client: "MlflowClient", place: Workspace) -> list[str]:
     end(place, "KILLED")
     left = read(place).left
     others = end_runs(client, place, known_run_ids(place))
-    return [*(f"execution {run_id}" for run_id in left), *(f"run {run_id}" for run_id in others)]
+    return [*ended, *(f"execution {run_id}" for run_id in left), *(f"run {run_id}" for run_id in others)]
+
+
+def end_left_runs_unless_down(settings: Settings, place: Workspace) -> None:
+    """Close them, or say in one sentence that the tracker does not answer; it is asked only where a run may be left."""
+    if left_trainings(place) or is_any_left(place):
+        from flows.tracker.tracking import unless_down
+
+        with unless_down("the end of what earlier runs left open"):
+            end_left_runs(settings, place)
 
 
 def record_evaluation(

@@ -10,7 +10,7 @@ from flows.settings import Settings
 from flows.tracker.shipping import describe, ship
 from flows.up.addresses import living
 from flows.workspace import Workspace
-from llm.journal import JOURNAL, End, Journal, is_left, journal_id, last_entry
+from llm.journal import ENDED, JOURNAL, End, Journal, is_left, journal_id, last_entry
 
 if TYPE_CHECKING:
     from flows.tracker.tracking import Status, TrackedRun, Tracker
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 MODEL_ID = "corpusmill.model_id"
 """On a training's run: the logged model of its last checkpoint."""
 _RUN_ID = "mlflow_run_id"
+_TOLD = "mlflow_told"
+"""Holds the run that was told how the training ended."""
+_STATUSES: Mapping[str, "Status"] = {
+    "finished": "FINISHED",
+    "failed": "FAILED",
+    "stopped": "KILLED",
+    "killed": "KILLED",
+}
 _JOURNAL_TAG = "corpusmill.journal"
 _FINAL_FIGURES = ("first_val_loss", "final_val_loss", "final_train_loss")
 
@@ -73,6 +81,7 @@ class TrainingRun:
         named = {_JOURNAL_TAG: name} if (name := journal_id(folder / JOURNAL)) else {}
         same = _JOURNAL_TAG if named else None
         run = tracker.open_run("training", tags | named, of=folder.name, run_id=known_run_id(folder), same=same)
+        (folder / _TOLD).unlink(missing_ok=True)
         (folder / _RUN_ID).write_text(run.run_id)
         run.log_params(flatten({"model": self.model, "training": self.training}))
         run.log_dataset(self.recipe, self.dataset_digest, self.dataset_source, "training")
@@ -85,6 +94,7 @@ class TrainingRun:
         if ending.result is not None:
             self._record(run, ending.result)
         run.end(ending.status)  # whatever becomes of the artifact
+        (Path(self.folder) / _TOLD).write_text(run.run_id)
         describe(run, Path(self.folder), ending.urls)
 
     def _record(self, run: "TrackedRun", result: Mapping[str, Any]) -> None:
@@ -129,13 +139,24 @@ def known_run_ids(place: Workspace) -> set[str]:
 
 
 def left_trainings(place: Workspace, but: Path | None = None) -> Sequence[Path]:
-    """Folders of trainings that have a run and were killed. Whoever asks holds the workspace, so nobody trains in them."""
+    """Folders of trainings whose run may be open though they are over: killed, or the tracker did not hear of the end.
+
+    Whoever asks holds the workspace, so nobody trains in them.
+    """
     folders = [path.parent for path in sorted((place.root / "models").glob(f"*/{_RUN_ID}"))]
-    return [folder for folder in folders if folder != but and is_left(folder / JOURNAL)]
+    return [folder for folder in folders if folder != but and (is_left(folder / JOURNAL) or not _is_told(folder))]
+
+
+def _is_told(folder: Path) -> bool:
+    path = folder / _TOLD
+    return path.exists() and path.read_text().strip() == known_run_id(folder)
 
 
 def end_left_trainings(tracker: "Tracker", place: Workspace, but: Path | None = None) -> list[Path]:
-    """Give the runs of trainings that were killed what their journals have, and end them; gives their folders."""
+    """Give the runs of trainings that are over what their journals have, and end them; gives the folders of these.
+
+    What a finished one comes to is recorded by the next command that trains it.
+    """
     from flows.tracker.tracking import TrackedRun
 
     ended = []
@@ -143,12 +164,18 @@ def end_left_trainings(tracker: "Tracker", place: Workspace, but: Path | None = 
         run_id = known_run_id(folder)
         if run_id is None or not tracker.has(run_id):
             continue  # another tracker's
-        run = TrackedRun(tracker.client, run_id)
-        ship(run, folder)
-        run.end("KILLED")
-        describe(run, folder)
-        mark_end(folder, "killed")
-        ended.append(folder)
+        is_killed, last = is_left(folder / JOURNAL), last_entry(folder / JOURNAL)
+        if not is_killed and last is not None and last.kind != ENDED:
+            continue  # it is written
+        if is_killed or tracker.client.get_run(run_id).info.status == "RUNNING":
+            run = TrackedRun(tracker.client, run_id)
+            ship(run, folder)
+            run.end("KILLED" if is_killed or last is None else _STATUSES.get(last.facts.get("how", ""), "KILLED"))
+            describe(run, folder)
+            ended.append(folder)
+        if is_killed:
+            mark_end(folder, "killed")
+        (folder / _TOLD).write_text(run_id)
     return ended
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from flow_inputs import OFF, article_records, write_recipe, write_warc
+from mlflow import MlflowClient
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from flows.deployed import events, operations
@@ -107,6 +108,26 @@ def test_maintenance_keeps_copies_and_tells_damage(site: Site, told: list[Any], 
     certificate.write_text("{}")
     with pytest.raises(IntegrityError):
         site.run(operations.maintenance)
+
+
+def test_the_next_operation_ends_what_an_earlier_one_left_open(
+    site: Site, told: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tracker died before it heard of the end."""
+
+    def die(*_: Any) -> None:
+        raise ConnectionError("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flows.tracker.tracking.TrackedRun.end", die)
+        site.run(operations.refresh, workers=0)
+    client = MlflowClient(tracking_uri=site.place.mlflow_uri)
+    (left,) = client.search_runs([each.experiment_id for each in client.search_experiments()])
+    assert left.info.status == "RUNNING"
+    site.run(operations.refresh, workers=0)
+    assert client.get_run(left.info.run_id).info.status == "KILLED"
+    found = client.search_runs([left.info.experiment_id])
+    assert sorted(run.info.status for run in found) == ["FINISHED", "KILLED"]
 
 
 def test_a_worker_without_a_workspace_is_told_so(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """From the journal to MLflow: every step once, through servers that die, never come, or never answer."""
 
+import contextlib
 import json
 import logging
 import math
@@ -30,6 +31,7 @@ from flows.recipe import Recipe, load_recipe
 from flows.settings import Settings
 from flows.tracker import runs, shipper, shipping
 from flows.tracker.tracking import Measured, open_tracker
+from flows.tracker.training_run import left_trainings
 from flows.workspace import Workspace
 from llm.journal import JOURNAL, Journal, is_left, journal, last_entry
 from llm.reports import StepReport, StepSeconds, TrainEvent
@@ -359,6 +361,35 @@ def test_a_killed_training_goes_on_in_its_run_and_one_that_is_left_is_set_killed
     assert back.run_id() == killed.info.run_id
     assert client.get_run(back.run_id()).info.status == "FINISHED"
     assert [step for step, _, _ in server.history(back.run_id(), "train/loss")] == list(range(1, 61))
+
+
+@pytest.mark.parametrize("how", ["finished", "failed"])
+def test_a_run_whose_end_the_tracker_did_not_hear_of_ends_with_the_next_look(
+    server: MlflowServer, training: Any, how: str
+) -> None:
+    made = training(server.url, f"unheard-{how}")
+
+    def train() -> None:
+        with made.recorded() as on_end:
+            with journal(made.job.folder) as written:
+                for step in range(3):
+                    written.write(step_report(step))
+                if how == "failed":
+                    raise ValueError
+            on_end(RESULT)
+
+    with pytest.raises(ValueError) if how == "failed" else contextlib.nullcontext():  # noqa: PT011
+        train()
+    client = MlflowClient(tracking_uri=server.url)
+    assert not left_trainings(made.place), "it was told"
+    client.update_run(made.run_id(), "RUNNING")
+    (made.job.folder / "mlflow_told").unlink()
+    assert runs.end_left_runs(made.settings, made.place) == [f"training {made.job.folder.name}"]
+    assert client.get_run(made.run_id()).info.status == how.upper()
+    assert not left_trainings(made.place)
+    (made.job.folder / "mlflow_told").unlink()  # as after an older version
+    assert runs.end_left_runs(made.settings, made.place) == []
+    assert not left_trainings(made.place), "asked once"
 
 
 def test_a_run_that_was_made_while_the_answer_was_lost_is_found_again(server: MlflowServer, training: Any) -> None:
