@@ -1,4 +1,4 @@
-"""Flow runs whose processes ended with `up`: none stays RUNNING, and each goes on with the next worker.
+"""Flow runs whose processes ended with `up`, or with their worker: none stays RUNNING, and each goes on with the next worker.
 
 A run of a deployment is scheduled again, at once; the store has what it finished. One that was being cancelled is
 cancelled. Runs below another begin anew with it, so they only end.
@@ -17,8 +17,8 @@ _UNFINISHED = ("RUNNING", "PENDING", "CANCELLING")
 _MESSAGE = "Its process ended with corpusmill up."
 
 
-def hand_on(api: PrefectApi, ended: set[str], *, is_all: bool) -> list[str]:
-    """Set the states of flow runs whose processes have ended; gives the names of those that go on later.
+def hand_on(api: PrefectApi, ended: set[str], *, is_all: bool, message: str = _MESSAGE) -> list[str]:
+    """Set the states of flow runs whose processes have ended, with a message; gives the names of those that go on later.
 
     `is_all`: no flow run has a process, so that every unfinished one is left over. Raises TransientError.
     """
@@ -33,32 +33,32 @@ def hand_on(api: PrefectApi, ended: set[str], *, is_all: bool) -> list[str]:
     for run in (*below.values(), *runs.values()):
         if run["state_type"] == "SCHEDULED":  # an automation was quicker
             later.append(str(run["name"]))
-        elif _end(api, run):
-            _schedule(api, run)
+        elif _end(api, run, message):
+            _schedule(api, run, message)
             later.append(str(run["name"]))
     return later
 
 
-def _end(api: PrefectApi, run: dict[str, Any]) -> bool:
+def _end(api: PrefectApi, run: dict[str, Any], message: str) -> bool:
     """Give a run that did not end a last state. Whether it is to go on."""
     state = run["state_type"]
     if state == "CANCELLING":
-        _set_state(api, run, {"type": "CANCELLED", "name": "Cancelled", "message": _MESSAGE})
+        _set_state(api, run, {"type": "CANCELLED", "name": "Cancelled", "message": message})
         return False
     if state in _UNFINISHED:
-        _set_state(api, run, {"type": "CRASHED", "name": "Crashed", "message": _MESSAGE})
+        _set_state(api, run, {"type": "CRASHED", "name": "Crashed", "message": message})
     elif state != "CRASHED":
         return False
     is_own = run.get("deployment_id") is not None and run.get("parent_task_run_id") is None
     return is_own and int(run.get("run_count") or 0) < MAX_CRASHES
 
 
-def _schedule(api: PrefectApi, run: dict[str, Any]) -> None:
+def _schedule(api: PrefectApi, run: dict[str, Any], message: str) -> None:
     now = datetime.now(UTC).isoformat()
     state = {
         "type": "SCHEDULED",
         "name": "AwaitingRetry",
-        "message": _MESSAGE,
+        "message": message,
         "state_details": {"scheduled_time": now},
     }
     _set_state(api, run, state)
