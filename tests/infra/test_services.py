@@ -162,6 +162,11 @@ def test_servers_ask_for_a_password(stack: Services) -> None:
         assert stack.run("worker-cpu", "prefect", "work-pool", "ls", CORPUSMILL_SECRETS="").returncode == 0
 
 
+def test_status_asks_a_server_that_wants_a_token_of_who_posts(stack: Services) -> None:
+    told = json.loads(stack.run("worker-cpu", "corpusmill", "status", "--json").stdout)["prefect"]
+    assert told["answers"] is True, told["problem"]
+
+
 def test_prometheus_is_answered(stack: Services, prefect: Prefect) -> None:
     assert "prefect_events_emitted_total" in prefect.text("/metrics")
     with pytest.raises(urllib.error.HTTPError, match="401"):
