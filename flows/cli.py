@@ -55,7 +55,9 @@ RecipePath = Annotated[
 ]
 AlertBlock = Annotated[
     str | None,
-    typer.Option("--alert-block", metavar="TYPE/NAME", help="Prefect block that alerts leave by: it holds the secret."),
+    typer.Option(
+        "--alert-block", metavar="TYPE/NAME", help="Prefect block that alerts leave by, or `none`. It holds the secret."
+    ),
 ]
 WorkspacePath = Annotated[
     Path | None,

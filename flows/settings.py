@@ -44,6 +44,8 @@ class Settings:
     """HOST:PORT of a Ray cluster that is up, of which this host is a node; None starts one on loopback for the run."""
     ray_num_workers: int | None = None
     """Shards that are worked on at once on Ray; None: as many as the cluster has CPUs."""
+    alert_block: str | None = None
+    """TYPE/NAME of the block on the Prefect server that alerts leave by, where a command names none."""
 
 
 def read_settings(
@@ -52,7 +54,7 @@ def read_settings(
     """Settings from the environment, then from the services that `corpusmill up` runs; what is given here goes first.
 
     CORPUSMILL_WORKSPACE, CORPUSMILL_WORKERS, CORPUSMILL_STORE, CORPUSMILL_STORE_CACHE_GIB, CORPUSMILL_TASK_RUNNER,
-    CORPUSMILL_RAY_ADDRESS, PREFECT_API_URL and MLFLOW_TRACKING_URI are read. Raises ConfigError.
+    CORPUSMILL_RAY_ADDRESS, CORPUSMILL_ALERT_BLOCK, PREFECT_API_URL and MLFLOW_TRACKING_URI are read. Raises ConfigError.
     """
     cache_gib = os.environ.get("CORPUSMILL_STORE_CACHE_GIB", "20")
     if not cache_gib.isdecimal():
@@ -79,6 +81,7 @@ def read_settings(
         task_runner=runner,
         ray_address=ray_address,
         ray_num_workers=None if is_cluster_asked else int(workers),
+        alert_block=os.environ.get("CORPUSMILL_ALERT_BLOCK") or None,
     )
 
 

@@ -3,7 +3,9 @@
 # Usage: infra/restore.sh FOLDER/UTC-TIME       everything but postgres (and with it, its data) must be stopped:
 #   docker compose -f infra/compose.yaml stop && docker compose -f infra/compose.yaml up -d --wait postgres
 #
-# RUN_IN_POSTGRES and RUN_IN_WORKER: see backup.sh. The worker's container is made for it, with its volumes and nothing else.
+# RUN_IN_POSTGRES and RUN_IN_WORKER: see backup.sh. The worker's container is made for it, with its volumes and nothing else: files
+# are all that it touches, so it needs no secrets and no entrypoint. Buckets come back by the object store's own means.
+# A folder UTC-TIME-databases has the databases alone; the workspace is left as it is.
 set -euo pipefail
 
 if [ $# -ne 1 ] || [ ! -f "$1/digests.sha256" ]; then
@@ -28,6 +30,8 @@ fi
 for database in prefect mlflow mlflow_auth; do
   "${in_postgres[@]}" pg_restore --username=postgres --clean --if-exists --create --exit-on-error --dbname=postgres <"$folder/$database.dump"
 done
-"${in_worker[@]}" python /opt/corpusmill/infra/images/workspace_copy.py unpack <"$folder/workspace.tar.gz"
-"${in_worker[@]}" python /opt/corpusmill/infra/images/workspace_copy.py check <"$folder/references.sha256"
+if [ -f "$folder/workspace.tar.gz" ]; then
+  "${in_worker[@]}" python /opt/corpusmill/infra/images/workspace_copy.py unpack <"$folder/workspace.tar.gz"
+  "${in_worker[@]}" python /opt/corpusmill/infra/images/workspace_copy.py check <"$folder/references.sha256"
+fi
 echo "restored $folder; start the services, then run: corpusmill doctor, corpusmill verify"

@@ -29,10 +29,12 @@ _SETTLING = timedelta(seconds=60)
 machine: the second time would be the end of a run that goes on again, and begin a third."""
 MAX_CRASHES = 5
 """Of a run, after which it counts as one that crashes whatever it runs on, and is left for a person to look at."""
-BROKEN_OFF = "A stop of corpusmill up broke it off."
+BROKEN_OFF = "A stop of its worker broke it off."
 """The message of a state by which a run ends, or is scheduled again, because somebody stopped what it ran on."""
 _TAG = "corpusmill"
 _TAKING_UP = "a crashed run is taken up again"
+NO_BLOCK = "none"
+"""As the name of a block: alerts stay on the server from now on."""
 
 
 def num_crashes(states: Iterable[tuple[str, str | None]]) -> int:
@@ -51,11 +53,14 @@ def num_crashes(states: Iterable[tuple[str, str | None]]) -> int:
 def automations_of(
     client: Any, recipe: str, workspace: Path, deployments: Mapping[str, UUID], *, alert_block: str | None
 ) -> "list[AutomationCore]":
-    """Every automation of a recipe whose flows (`train`, ...) are deployed under these ids. Raises ConfigError for a block."""
+    """Every automation of a recipe whose flows (`train`, ...) are deployed under these ids. Raises ConfigError for a block.
+
+    Alerts are everybody's on the server: without an `alert_block` they leave by what they left by before.
+    """
     return [
         *_follow_ups(recipe, workspace, deployments),
         *_of_dead_runs(recipe, list(deployments.values())),
-        *_alerts(_leave_by(client, alert_block)),
+        *_alerts(client, alert_block),
     ]
 
 
@@ -161,8 +166,31 @@ def _of_dead_runs(recipe: str, deployments: Sequence[UUID]) -> "list[AutomationC
     ]
 
 
-def _alerts(leave_by: Any) -> "list[AutomationCore]":
+def blocks_of(client: Any, automations: "Sequence[AutomationCore]") -> list[str]:
+    """The blocks, TYPE/NAME, that alerts leave by."""
+    from prefect.exceptions import ObjectNotFound
+
+    found = set()
+    for each in {getattr(action, "block_document_id", None) for one in automations for action in one.actions} - {None}:
+        try:
+            block = client.read_block_document(each)
+        except ObjectNotFound:  # deleted since; the automation says so when it acts
+            continue
+        found.add(f"{block.block_type.slug}/{block.name}")
+    return sorted(found)
+
+
+def _alerts(client: Any, block: str | None) -> "list[AutomationCore]":
+    from prefect.events.actions import DoNothing
     from prefect.events.schemas.automations import AutomationCore, EventTrigger
+
+    named = None if block is None else [_leave_by(client, block)]
+
+    def actions(name: str) -> list[Any]:
+        if named is not None:
+            return named
+        known = client.read_automations_by_name(name)
+        return list(known[0].actions) if known else [DoNothing()]
 
     ours = {"prefect.resource.id": f"{RESOURCE}.*"}
     tagged = {"prefect.resource.id": f"prefect.tag.{_TAG}"}
@@ -177,22 +205,24 @@ def _alerts(leave_by: Any) -> "list[AutomationCore]":
             description="It leaves by the block of `corpusmill deploy --alert-block`; without one it stays in the events.",
             tags=[_TAG],
             trigger=trigger,
-            actions=[leave_by],
+            actions=actions(f"corpusmill: alert on {kind}"),
         )
         for kind, trigger in triggers.items()
     ]
 
 
-def _leave_by(client: Any, block: str | None) -> Any:
+def _leave_by(client: Any, block: str) -> Any:
     """The action of an alert: a notification or webhook block, named TYPE/NAME, which holds the secret; or none."""
     from prefect.events.actions import CallWebhook, DoNothing, SendNotification
     from prefect.exceptions import ObjectNotFound
 
-    if block is None:
+    if block == NO_BLOCK:
         return DoNothing()
     kind, _, name = block.partition("/")
     if not kind or not name:
-        raise ConfigError(f"--alert-block: got {block!r}, wanted TYPE/NAME, such as slack-webhook/ops: correct it.")
+        raise ConfigError(
+            f"--alert-block: got {block!r}, wanted TYPE/NAME, such as slack-webhook/ops, or none: correct it."
+        )
     try:
         found = client.read_block_document_by_name(name=name, block_type_slug=kind)
     except ObjectNotFound:

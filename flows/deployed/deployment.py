@@ -36,7 +36,8 @@ def deploy(
     """Bring a server's pools, deployments and automations up to date with the file; says what there is now.
 
     `cron` replaces the nightly schedule, `timezone` that of every schedule; `paused` keeps schedules from making runs.
-    `alert_block` names a notification or webhook block, TYPE/NAME, that alerts leave by; None keeps them on the server.
+    `alert_block` names a notification or webhook block, TYPE/NAME, that alerts leave by; `none` keeps them on the server.
+    None takes CORPUSMILL_ALERT_BLOCK, and without that leaves it as it is.
     Raises ConfigError for what the server or this machine cannot take, TransientError where the server fails.
     """
     recipe = load_recipe(recipe_path)
@@ -52,7 +53,7 @@ def deploy(
     wanted = [
         _filled(each, recipe.name, recipe_path, settings, cron=cron, timezone=timezone) for each in _read_file(file)
     ]
-    return _apply(wanted, recipe.name, settings, paused=paused, alert_block=alert_block)
+    return _apply(wanted, recipe.name, settings, paused=paused, alert_block=alert_block or settings.alert_block)
 
 
 def _read_file(path: Path) -> list[dict[str, Any]]:
@@ -113,7 +114,7 @@ def _apply(
     from prefect.client.orchestration import get_client
     from prefect.exceptions import PrefectException
 
-    from flows.deployed.automations import apply_automations, automations_of
+    from flows.deployed.automations import apply_automations, automations_of, blocks_of
 
     try:
         with get_client(sync_client=True) as client:
@@ -121,9 +122,9 @@ def _apply(
             ids = {
                 each["entrypoint"].rpartition(".")[2]: _apply_deployment(client, each, paused=paused) for each in wanted
             }
-            automations = apply_automations(
-                client, automations_of(client, recipe, settings.workspace, ids, alert_block=alert_block)
-            )
+            made = automations_of(client, recipe, settings.workspace, ids, alert_block=alert_block)
+            automations = apply_automations(client, made)
+            blocks = blocks_of(client, made)
     except (HTTPError, PrefectException) as error:
         raise TransientError(
             f"got {type(error).__name__} from {settings.prefect_api_url} ({' '.join(str(error).split())[:300]}), wanted "
@@ -145,7 +146,7 @@ def _apply(
             for flow, each in ((each["entrypoint"].rpartition(".")[2], each) for each in wanted)
         ],
         "automations": automations,
-        "alerts_leave_by": alert_block,
+        "alerts_leave_by": ", ".join(blocks) or None,
     }
 
 

@@ -4,7 +4,7 @@ import urllib.error
 from dataclasses import dataclass, field
 from typing import Any
 
-from flows.watching.asking import ask
+from flows.watching.asking import ask, csrf_token
 from pipelines.errors import TransientError
 
 _ANSWER_SECONDS = 20.0
@@ -29,7 +29,8 @@ class PrefectApi:
 
     def _ask(self, path: str, body: Any) -> Any:
         try:
-            return ask(f"{self.url}{path}", self.auth, body, seconds=_ANSWER_SECONDS)
+            token = {} if body is None else csrf_token(self.url, self.auth, seconds=_ANSWER_SECONDS)
+            return ask(f"{self.url}{path}", self.auth, body, headers=token, seconds=_ANSWER_SECONDS)
         except urllib.error.HTTPError as error:
             told = error.read(500).decode("utf-8", "replace")
             raise TransientError(

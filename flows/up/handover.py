@@ -1,4 +1,4 @@
-"""Flow runs whose processes ended with `up`: none stays RUNNING, and each goes on with the next worker.
+"""Flow runs whose processes ended with `up`, or with their worker: none stays RUNNING, and each goes on with the next worker.
 
 A run of a deployment is scheduled again, at once; the store has what it finished. One that was being cancelled is
 cancelled. Runs below another begin anew with it, so they only end.

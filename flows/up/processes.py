@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MARK = "CORPUSMILL_UP"
-"""The variable that holds the workspace's folder."""
+"""The variable that holds the workspace's folder, or what else tells these processes from others."""
 POOL = "CORPUSMILL_UP_POOL"
 """A variable of workers, and of what they start: the work pool."""
 FLOW_RUN = "PREFECT__FLOW_RUN_ID"
@@ -35,8 +35,8 @@ class Process:
     is_worker: bool
 
 
-def marked(root: Path) -> list[Process]:
-    """The living processes of this user that carry a workspace's mark, but this one; none where there is no /proc."""
+def marked(root: Path | str) -> list[Process]:
+    """The living processes of this user that carry a mark, a workspace's or another, but this one; none where there is no /proc."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         if int(folder.name) != os.getpid():
@@ -55,8 +55,10 @@ def flow_runs(processes: Iterable[Process]) -> dict[str, list[Process]]:
     return found
 
 
-def end_flow_runs(root: Path, grace_seconds: float, is_impatient: Callable[[], bool] = lambda: False) -> list[str]:
-    """End the flow runs of a workspace as Prefect's cancel does: SIGTERM to each one's group, SIGKILL after a grace.
+def end_flow_runs(
+    root: Path | str, grace_seconds: float, is_impatient: Callable[[], bool] = lambda: False
+) -> list[str]:
+    """End the flow runs that carry a mark as Prefect's cancel does: SIGTERM to each one's group, SIGKILL after a grace.
 
     Workers are halted first, and stay so: asked to end, Prefect's kill their runs at once, and until then they begin
     others. A process is asked once: a second SIGTERM would break off what it writes down. Gives the ids of all runs.

@@ -11,9 +11,11 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from flows.settings import LOCAL_HOSTS, certificate_files, redactor
@@ -25,6 +27,8 @@ _LOOK_BACK = timedelta(days=7)
 _NUM_RUNS = 50
 _CHAMPION = "champion"
 _MAX_ANSWER_BYTES = 8 << 20
+_NO_CSRF_PROTECTION = (404, 422)
+"""What a Prefect server without it says to who asks for a token: 422, and 404 those that do not know of it."""
 
 T = TypeVar("T")
 
@@ -50,7 +54,11 @@ def ask_prefect(api_url: str, authorization: str | None, now: datetime) -> dict[
     }
 
     def ask_all() -> dict[str, Any]:
-        return {each: ask(f"{api_url}/{kind}/filter", authorization, body) for each, (kind, body) in questions.items()}
+        token = csrf_token(api_url, authorization)
+        return {
+            each: ask(f"{api_url}/{kind}/filter", authorization, body, headers=token)
+            for each, (kind, body) in questions.items()
+        }
 
     return _within(_ANSWER_SECONDS, name, ask_all)
 
@@ -88,21 +96,46 @@ def _champions_in(path: Path) -> list[dict[str, str]]:
         db.close()
 
 
-def ask(url: str, authorization: str | None, body: Any = None, *, seconds: float = _ANSWER_SECONDS) -> Any:
-    """What a server answers, as JSON has it; None for an empty answer. A `body` makes it a POST.
+def csrf_token(api_url: str, authorization: str | None, *, seconds: float = _ANSWER_SECONDS) -> dict[str, str]:
+    """The headers without which a Prefect server that protects itself against pages of strangers takes no POST.
+
+    Empty where the server does not ask for them. Raises as `ask` does.
+    """
+    client = str(uuid.uuid4())
+    try:
+        found = ask(f"{api_url}/csrf-token?client={client}", authorization, seconds=seconds)
+    except urllib.error.HTTPError as error:
+        if error.code in _NO_CSRF_PROTECTION:
+            return {}
+        raise
+    token = found.get("token") if isinstance(found, dict) else None
+    if not token:
+        raise ValueError("an answer that Prefect does not give")
+    return {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": client}
+
+
+def ask(
+    url: str,
+    authorization: str | None,
+    body: Any = None,
+    *,
+    headers: Mapping[str, str] = MappingProxyType({}),
+    seconds: float = _ANSWER_SECONDS,
+) -> Any:
+    """What a server answers, as JSON has it; None for an empty answer. A `body` makes it a POST, with more `headers`.
 
     `authorization` is user:password; a user name in the address goes first. No proxy stands before this machine's own
     servers. Raises OSError (HTTPError is one) or ValueError.
     """
     parts = urllib.parse.urlsplit(url)
-    headers = {"Accept": "application/json", "Content-Type": "application/json"}
+    sent = {"Accept": "application/json", "Content-Type": "application/json", **headers}
     if parts.username is not None:  # a user name in the address, as proxies and people put it there
         authorization = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
         url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     if authorization is not None:
-        headers["Authorization"] = f"Basic {base64.b64encode(authorization.encode()).decode()}"
+        sent["Authorization"] = f"Basic {base64.b64encode(authorization.encode()).decode()}"
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, headers)  # noqa: S310 - the user's own setting
+    request = urllib.request.Request(url, data, sent)  # noqa: S310 - the user's own setting
     handlers: list[urllib.request.BaseHandler] = []
     if (parts.hostname or "") in LOCAL_HOSTS:
         handlers.append(urllib.request.ProxyHandler({}))

@@ -1,6 +1,7 @@
 """What backup.sh and restore.sh do inside a worker, with the workspace of CORPUSMILL_WORKSPACE.
 
-workspace_copy.py archive      standard output is a .tar.gz of all that flows/deployed/backup.py copies
+workspace_copy.py archive [MINUTES]   standard output is a .tar.gz of all that flows/deployed/backup.py copies; a run that
+                                      writes the workspace is waited for so long
 workspace_copy.py references   standard output names the large files, `DIGEST  NAME` a line, as sha256sum does
 workspace_copy.py unpack       standard input is such an archive; it is laid over the workspace
 workspace_copy.py check        standard input names large files; exit 1 and their names if some are missing or damaged
@@ -19,17 +20,28 @@ from pipelines.digest import digest_file
 _LARGE = ("crawl/**/*.warc.gz", "crawl/**/*.cdxj", "models/**/*.safetensors", "store/objects/**/*", "remote/**/*")
 
 
-def archive(workspace: Path) -> None:
+def archive(workspace: Path, minutes: str = "0") -> None:
     """Write the archive while nobody else writes the workspace."""
     from flows.deployed.backup import back_up
+    from flows.deployed.waiting import writing_in_turn
     from flows.settings import read_settings
-    from flows.workspace import Workspace, writing
+    from flows.workspace import Workspace
+    from pipelines.errors import CorpusmillError
 
     place = Workspace.of(read_settings(workspace))
-    with tempfile.TemporaryDirectory() as folder, writing(place):
-        made = back_up(place, Path(folder), 1)
-        with Path(made["path"]).open("rb") as file:
-            shutil.copyfileobj(file, sys.stdout.buffer)
+
+    def on_wait(sentence: str) -> None:
+        _say(f"waiting up to {minutes} minutes: {sentence}")
+
+    try:
+        with tempfile.TemporaryDirectory() as folder, writing_in_turn(place, float(minutes) * 60, on_wait):
+            made = back_up(place, Path(folder), 1)
+            with Path(made["path"]).open("rb") as file:
+                shutil.copyfileobj(file, sys.stdout.buffer)
+    except CorpusmillError as error:
+        raise SystemExit(str(error)) from error
+    if place.bucket is not None:
+        _say(f"not in this copy: {place.bucket}, with shards and records. Copy it by the object store's own means.")
 
 
 def references(workspace: Path) -> None:
@@ -67,7 +79,12 @@ def _large(workspace: Path) -> Iterator[str]:
                 yield str(path.relative_to(workspace))
 
 
+def _say(sentence: str) -> None:
+    sys.stderr.write(f"{sentence}\n")
+    sys.stderr.flush()
+
+
 if __name__ == "__main__":
     {"archive": archive, "references": references, "unpack": unpack, "check": check}[sys.argv[1]](
-        Path(os.environ["CORPUSMILL_WORKSPACE"])
+        Path(os.environ["CORPUSMILL_WORKSPACE"]), *sys.argv[2:]
     )

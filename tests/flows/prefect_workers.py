@@ -60,8 +60,10 @@ class Worker:
 
 
 @contextmanager
-def worker(api_url: str, pool: str, folder: Path, **variables: str) -> Iterator[Worker]:
-    """A worker for the length of the block, and nothing of it after that."""
+def worker(
+    api_url: str, pool: str, folder: Path, *, is_as_in_containers: bool = False, **variables: str
+) -> Iterator[Worker]:
+    """A worker for the length of the block, and nothing of it after that; started by Prefect's command, or as in containers."""
     folder.mkdir(parents=True, exist_ok=True)
     mark = uuid.uuid4().hex
     ours = ("CORPUSMILL_", "PREFECT_", "MLFLOW_")
@@ -77,7 +79,10 @@ def worker(api_url: str, pool: str, folder: Path, **variables: str) -> Iterator[
         MARK: mark,
         **variables,
     }
-    command = [sys.executable, "-c", _PROGRAM, "worker", "start", "--pool", pool, "--name", f"{pool}-{mark[:4]}"]
+    command = [sys.executable, "-c", _PROGRAM, "worker", "start", "--pool", pool]
+    if is_as_in_containers:
+        command = [sys.executable, "-m", "flows.deployed.worker", pool]
+    command += ["--name", f"{pool}-{mark[:4]}"]
     log = folder / "worker.log"
     with log.open("ab") as file:
         process = subprocess.Popen(

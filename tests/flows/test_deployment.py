@@ -160,9 +160,30 @@ def test_alerts_leave_by_the_block_that_is_named(deploy: Any, client: SyncPrefec
     assert "secret" not in str(told)
     (alert,) = client.read_automations_by_name("corpusmill: alert on failure")
     assert alert.actions[0].type == "call-webhook"
-    deploy()
-    (alert,) = client.read_automations_by_name("corpusmill: alert on failure")
-    assert alert.actions[0].type == "do-nothing"
+
+
+def test_a_deployment_that_names_no_block_leaves_alerts_as_they_are(
+    deploy: Any, client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of another recipe, of a restart of `up`, of Compose's service `deployments`."""
+    from prefect.blocks.webhook import Webhook
+
+    def action() -> str:
+        (alert,) = client.read_automations_by_name("corpusmill: alert on failure")
+        return str(alert.actions[0].type)
+
+    Webhook(url="http://127.0.0.1:9/secret").save("kept", overwrite=True)
+    assert deploy(alert_block="webhook/kept")["alerts_leave_by"] == "webhook/kept"
+    before = client.read_automations_by_name("corpusmill: alert on damage")[0].actions
+    told = deploy()
+    assert (told["alerts_leave_by"], action()) == ("webhook/kept", "call-webhook")
+    assert client.read_automations_by_name("corpusmill: alert on damage")[0].actions == before
+    assert "  alerts leave by webhook/kept" in deployment.deployment_lines(told)
+    told = deploy(alert_block="none")
+    assert (told["alerts_leave_by"], action()) == (None, "do-nothing")
+    monkeypatch.setenv("CORPUSMILL_ALERT_BLOCK", "webhook/kept")
+    assert (deploy()["alerts_leave_by"], action()) == ("webhook/kept", "call-webhook")
+    assert (deploy(alert_block="none")["alerts_leave_by"], action()) == (None, "do-nothing")
 
 
 def test_the_file_that_is_checked_in_names_flows_that_are_there() -> None:

@@ -21,6 +21,7 @@ from prefect.states import Cancelling
 from prefect_workers import Worker, processes_with, start_run, state_of, wait_for_state, worker
 
 from flows.deployed import deployment
+from flows.deployed.worker import RUN_GRACE_SECONDS
 from flows.watching.run_state import read_state
 from flows.workspace import Workspace, writing
 from llm import checkpoint
@@ -170,6 +171,33 @@ def test_cancelled_while_it_trains(site: Any, client: SyncPrefectClient, work: A
     wait_for_state(client, following, "Cancelled")
     steps = [each.facts["step"] for each in read(made.model_folder() / JOURNAL) if each.kind == "step"]
     assert steps == sorted(set(steps)), "no step was lost or done twice"
+
+
+def test_a_container_that_is_stopped_while_it_trains(site: Any, client: SyncPrefectClient, work: Any) -> None:
+    """SIGTERM to the container's first process alone: the training writes its checkpoint, and the next worker goes on with it."""
+    made = site(LONG)
+    work("cpu")
+    gpu = work("gpu", is_as_in_containers=True)
+    wait_for_state(client, start_run(client, f"refresh/{made.name}", {"train_share": 0.0}), "Completed")
+    (training,) = wait_for("training", lambda: runs_of(client, f"train/{made.name}"))
+    wait_for("steps", lambda: made.step() > 700, 180)
+
+    gpu.process.send_signal(signal.SIGTERM)
+    assert gpu.process.wait(RUN_GRACE_SECONDS) == 0, gpu.log.read_text()[-3000:]
+    assert gpu.started() == {}
+    stopped_at = made.step()
+    newest = checkpoint.newest_valid(made.model_folder())
+    assert newest is not None
+    assert checkpoint.step_of(newest) == stopped_at, "written because of the stop"
+    assert stopped_at % LONG["checkpoint_every_steps"], "and not because it was due"
+    assert made.mlflow_run().info.status == "KILLED"
+    assert state_of(client, training.id) == "AwaitingRetry"
+
+    work("gpu", "next", is_as_in_containers=True)
+    wait_for("more steps", lambda: made.step() > stopped_at + 200, 180)
+    assert len(runs_of(client, f"train/{made.name}")) == 1, "the same run"
+    client.set_flow_run_state(training.id, Cancelling())
+    wait_for_state(client, training.id, "Cancelled")
 
 
 def test_killed_while_it_trains(site: Any, client: SyncPrefectClient, work: Any) -> None:

@@ -15,13 +15,19 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest import mock
+from urllib.error import HTTPError
 
 import httpx
 import pytest
 from conftest import environment, run_command
 
+from flows.control_plane import prefect_server
+from flows.settings import Settings
 from flows.takedown import add
+from flows.up.api import PrefectApi
 from flows.watching import status as look
+from flows.watching.asking import ask
 from flows.watching.run_state import recorded, state_path
 from flows.workspace import Workspace, writing
 from pipelines.errors import StorageError, TerminalError
@@ -267,6 +273,23 @@ def test_a_server_that_says_nothing_or_nonsense_is_not_waited_for(place, monkeyp
     assert found["ok"]
 
 
+def test_a_server_that_keeps_strangers_pages_from_posting_is_asked_with_a_token(place, monkeypatch):
+    """As in infra/compose.yaml. The same goes for what `up` and workers post."""
+    protection = {"PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true"}
+    own = Settings(workspace=place.root, num_workers=0, prefect_api_url=None, mlflow_tracking_uri=None)
+    with (
+        mock.patch.dict(os.environ, environment(**protection), clear=True),
+        prefect_server(own, place) as wait_until_up,
+    ):
+        wait_until_up()
+        url = os.environ["PREFECT_API_URL"]
+        with pytest.raises(HTTPError, match="403"):
+            ask(f"{url}/flow_runs/filter", None, {})
+        assert PrefectApi(url=url).post("/flow_runs/filter", {}) == []
+        found = look.status(place.root)["prefect"]
+        assert found["answers"] is True, found["problem"]
+
+
 def certificate(folder: Path) -> tuple[Path, Path]:
     """A key and a certificate for localhost that nobody knows."""
     from cryptography import x509
@@ -297,7 +320,7 @@ def test_a_server_with_a_certificate_of_ones_own_is_asked(place, monkeypatch, tm
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200)
+            self.send_response(422 if "/csrf-token" in self.path else 200)
             self.end_headers()
             self.wfile.write(b"true")
 

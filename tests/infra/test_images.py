@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from deployment_files import INFRA
+from deployment_files import INFRA, compose, manifests
 
 ROOT = INFRA.parent
 DOCKERFILE = INFRA / "images" / "Dockerfile"
@@ -87,6 +87,21 @@ def test_a_build_knows_no_secret_and_no_index_by_name() -> None:
     assert not re.search(r"--mount=type=secret|PASSWORD|TOKEN|https?://(?!127\.0\.0\.1)", text)
     assert not [name for name, _ in instructions() if name == "ADD"]
     assert ":latest" not in text
+
+
+def test_the_image_for_gpus_can_compile_kernels_and_keep_them() -> None:
+    """Triton calls a C compiler while a model trains, and loads what that makes: not from a tmpfs that Docker mounts noexec."""
+    last = list(stages().values())[-1]
+    (install,) = [arguments for name, arguments in last if name == "RUN" and "apt-get" in arguments]
+    assert re.match(
+        r'if \[ "\$VARIANT" = cuda \]; then .* install --yes --no-install-recommends gcc libc6-dev ', install
+    )
+    assert ("ARG", "VARIANT") in last[: last.index(("RUN", install))], "an argument from before FROM is empty after it"
+    told = dict(pair.split("=", 1) for name, arguments in last if name == "ENV" for pair in arguments.split())
+    (settings,) = [each["data"] for each in manifests() if each["metadata"]["name"] == "worker-settings"]
+    for environment in (told, settings, compose()["services"]["worker-gpu"]["environment"]):
+        for variable in ("XDG_CACHE_HOME", "TRITON_CACHE_DIR"):
+            assert environment[variable].startswith("/workspace/")
 
 
 def test_what_is_copied_is_let_into_the_build() -> None:

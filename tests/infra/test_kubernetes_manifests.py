@@ -257,3 +257,12 @@ def test_the_secret_is_made_of_what_the_script_makes_but_not_of_the_authoritys_k
     }
     assert mounted <= keys
     assert not {"ca.key", "ca"} & keys
+
+
+@pytest.mark.parametrize(
+    "path", ["kubernetes/base/kustomization.yaml", "operators-guide.md", "operators-guide.zh-CN.md"]
+)
+def test_the_certificate_is_made_for_the_names_of_the_ingress(path: str) -> None:
+    text = (INFRA / path).read_text(encoding="utf-8")
+    (names,) = re.findall(r"PREFECT_NAME=(\S+) MLFLOW_NAME=(\S+) infra/secrets\.sh", text)
+    assert list(names) == BY_NAME["Ingress", "corpusmill"]["spec"]["tls"][0]["hosts"]

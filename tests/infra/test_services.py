@@ -5,12 +5,14 @@ them, what it recorded is copied, lost and brought back, and nothing is left whe
 """
 
 import base64
+import fcntl
 import http.client
 import json
 import os
 import socket
 import ssl
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -160,6 +162,11 @@ def test_servers_ask_for_a_password(stack: Services) -> None:
         assert stack.run("worker-cpu", "prefect", "work-pool", "ls", CORPUSMILL_SECRETS="").returncode == 0
 
 
+def test_status_asks_a_server_that_wants_a_token_of_who_posts(stack: Services) -> None:
+    told = json.loads(stack.run("worker-cpu", "corpusmill", "status", "--json").stdout)["prefect"]
+    assert told["answers"] is True, told["problem"]
+
+
 def test_prometheus_is_answered(stack: Services, prefect: Prefect) -> None:
     assert "prefect_events_emitted_total" in prefect.text("/metrics")
     with pytest.raises(urllib.error.HTTPError, match="401"):
@@ -268,13 +275,22 @@ def test_what_was_recorded_is_copied_lost_and_brought_back(
         "RUN_IN_WORKER": str(_in_worker(stack, tmp_path)),
     }
 
-    def script(name: str, argument: Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [INFRA / name, argument], env=os.environ | commands, capture_output=True, text=True, check=False
-        )
+    def script(name: str, argument: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | commands | variables
+        return subprocess.run([INFRA / name, argument], env=environment, capture_output=True, text=True, check=False)
+
+    with (stack.folder / "workspace" / "lock").open("a+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        held = script("backup.sh", tmp_path / "partial", WAIT_MINUTES="0")
+    assert held.returncode == 1
+    assert "got a workspace in use by " in held.stderr
+    (kept_databases,) = (tmp_path / "partial").iterdir()
+    assert {path.name for path in kept_databases.iterdir()} == {"digests.sha256", *(f"{name}.dump" for name in COUNTED)}
+    assert f"beside the databases, which are in {kept_databases}: run it again" in held.stderr
 
     backup = script("backup.sh", tmp_path / "backups")
     assert backup.returncode == 0, backup.stderr
+    assert "not in this copy: s3://corpusmill/store, with shards and records." in backup.stderr
     folder = Path(backup.stdout.strip())
     assert folder.stat().st_mode & 0o777 == 0o700
     refused = script("restore.sh", folder)
@@ -315,12 +331,13 @@ def test_what_was_recorded_is_copied_lost_and_brought_back(
 
 
 def _in_worker(stack: Services, folder: Path) -> Path:
-    """A command that does what `docker compose exec worker-cpu` does."""
+    """A command that does what `docker compose exec worker-cpu` does: the container's settings, and no entrypoint before it."""
     script = folder / "in-worker"
-    environment = " ".join(f"{key}='{value}'" for key, value in stack.environment("worker-cpu").items())
-    words = stack.translated("worker-cpu", "/opt/corpusmill")
     script.write_text(
-        f'#!/bin/sh\nexec env -i {environment} {INFRA}/images/entrypoint.sh "$1" {words}/"${{2#/opt/corpusmill/}}" "$3"\n'
+        f"#!{sys.executable}\n"
+        "import os, sys\n"
+        f"words = [word.replace('/opt/corpusmill', {str(INFRA.parent)!r}) for word in sys.argv[1:]]\n"
+        f"os.execvpe(words[0], words, {stack.environment('worker-cpu')!r})\n"
     )
     script.chmod(0o755)
     return script

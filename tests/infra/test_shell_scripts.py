@@ -75,3 +75,15 @@ def test_a_certificate_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
         shutil.copy(tmp_path / "other" / name, tmp_path / "ours" / name)
     theirs = (tmp_path / "ours" / "proxy_certificate").read_text()
     assert make(tmp_path / "ours", PREFECT_NAME="q.example")["proxy_certificate"] == theirs
+
+
+def test_a_backup_runs_in_the_worker_behind_the_entrypoint_that_brings_its_secrets(tmp_path: Path) -> None:
+    """`docker compose exec` and `kubectl exec` start a command by itself, without the image's entrypoint."""
+    commands = {"RUN_IN_POSTGRES": "echo", "RUN_IN_WORKER": "echo", "WAIT_MINUTES": "5"}
+    done = subprocess.run(
+        [INFRA / "backup.sh", tmp_path], env=os.environ | commands, capture_output=True, text=True, check=True
+    )
+    said = (Path(done.stdout.strip()) / "workspace.tar.gz").read_text()
+    images = "/opt/corpusmill/infra/images"
+    assert said == f"{images}/entrypoint.sh python {images}/workspace_copy.py archive 5\n"
+    assert [path.name for path in tmp_path.iterdir()] == [Path(done.stdout.strip()).name]
