@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from flows.settings import prefect_authorization, read_settings
 from flows.up.api import PrefectApi
 from flows.up.handover import hand_on
+from flows.up.lost_runs import watch
 from flows.up.processes import MARK, POOL, end_flow_runs, kill, marked
 from pipelines.errors import CorpusmillError
 
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str]) -> int:
         env=os.environ | {MARK: mark, POOL: pool},
         start_new_session=True,  # a Ctrl-C in a terminal is for this process
     )
+    watching = threading.Thread(target=_watch, args=(mark, asked), name="lost runs", daemon=True)
+    watching.start()
     code = None
     while code is None and not asked.wait(_POLL_SECONDS):
         code = _reap(worker.pid)
@@ -69,14 +72,25 @@ def _reap(pid: int) -> int | None:
     return code
 
 
+def _server() -> PrefectApi:
+    return PrefectApi(url=read_settings().prefect_api_url or "", auth=prefect_authorization())
+
+
+def _watch(mark: str, asked: threading.Event) -> None:
+    """Let runs go on that lost their process, any worker's: see flows/up/lost_runs.py."""
+    try:
+        api = _server()
+    except CorpusmillError:
+        return  # the worker itself says what is missing
+    watch(api, mark, lambda sentence: sys.stderr.write(f"{sentence}\n"), asked, is_alone=False)
+
+
 def _tell(ended: Sequence[str]) -> None:
     """Tell the server of runs whose worker can no longer do it, so that another worker takes them up at once."""
     if not ended:
         return
     try:
-        url = read_settings().prefect_api_url
-        api = PrefectApi(url=url or "", auth=prefect_authorization())
-        later = hand_on(api, set(ended)).later
+        later = hand_on(_server(), set(ended)).later
     except CorpusmillError as error:  # heartbeats that are missing tell it, too, only later
         sys.stderr.write(f"{error}\n")
     else:

@@ -27,7 +27,9 @@ _STRANGE = timedelta(seconds=180)
 """Where workers of other machines may have begun it, and Prefect would have heard of that by then."""
 
 
-def watch(api: PrefectApi, root: Path, tell: Callable[[str], None], stop: threading.Event, *, is_alone: bool) -> None:
+def watch(
+    api: PrefectApi, root: Path | str, tell: Callable[[str], None], stop: threading.Event, *, is_alone: bool
+) -> None:
     """Look every quarter of a minute until asked to stop."""
     given_up: set[str] = set()
     while not stop.wait(_LOOK_SECONDS):
@@ -42,21 +44,24 @@ def watch(api: PrefectApi, root: Path, tell: Callable[[str], None], stop: thread
             continue  # a server that is down is told of by who starts it again
 
 
-def lost_runs(api: PrefectApi, root: Path, now: datetime, *, is_alone: bool) -> set[str]:
+def lost_runs(api: PrefectApi, root: Path | str, now: datetime, *, is_alone: bool) -> set[str]:
     """The ids of deployments' runs that have no process. Raises TransientError.
 
-    `is_alone`: no other machine has workers for this server. Otherwise only runs count that no process began: what runs
-    elsewhere is told by its heartbeats.
+    `is_alone`: no other machine has workers for this server. Otherwise only runs count that no process began, in a pool of
+    processes: what runs elsewhere is told by its heartbeats, and a container may wait for its image or its machine.
     """
     patience = _OWN if is_alone else _STRANGE
-    waiting = {
-        str(run["id"])
+    waiting = [
+        run
         for run in unfinished(api)
         if run["deployment_id"] is not None
         and (is_alone or run["state_type"] == "PENDING")
         and now - datetime.fromisoformat(run["state"]["timestamp"]) > patience
-    }
-    return waiting - flow_runs(marked(root)).keys() if waiting else waiting
+    ]
+    if waiting and not is_alone:
+        pools = {pool["name"] for pool in api.post("/work_pools/filter", {}) if pool["type"] == "process"}
+        waiting = [run for run in waiting if run["work_pool_name"] in pools]
+    return {str(run["id"]) for run in waiting} - flow_runs(marked(root)).keys() if waiting else set()
 
 
 def forgotten_runs(api: PrefectApi, now: datetime, patience: timedelta = _FORGOTTEN) -> set[str]:

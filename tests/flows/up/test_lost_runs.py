@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 from deadline import wait_for
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Crashed, Pending, Running
 from up_processes import environment
@@ -32,8 +33,20 @@ def client(prefect_url: str) -> Iterator[SyncPrefectClient]:
 
 
 @pytest.fixture
-def deployment(client: SyncPrefectClient) -> UUID:
-    return client.create_deployment(client.create_flow_from_name(f"lost-{uuid4()}"), "lost")
+def deployed(client: SyncPrefectClient) -> Callable[[str], UUID]:
+    """The id of a new deployment on a pool of a type."""
+
+    def make(kind: str) -> UUID:
+        pool = client.create_work_pool(WorkPoolCreate(name=f"{kind}-{uuid4()}", type=kind))
+        flow = client.create_flow_from_name(f"lost-{uuid4()}")
+        return client.create_deployment(flow, "lost", work_pool_name=pool.name)
+
+    return make
+
+
+@pytest.fixture
+def deployment(deployed: Callable[[str], UUID]) -> UUID:
+    return deployed("process")
 
 
 def test_a_run_without_a_process_goes_on(
@@ -84,6 +97,17 @@ def test_a_crash_that_nobody_answered_is_unless_that_is_switched_off(
     assert not found(200)
     client.delete_automation(known)
     assert found(200)
+
+
+def test_a_container_may_wait_for_its_machine(
+    client: SyncPrefectClient, deployed: Callable[[str], UUID], prefect_url: str, tmp_path: Path
+) -> None:
+    runs = [client.create_flow_run_from_deployment(deployed(kind)).id for kind in ("kubernetes", "process")]
+    for each in runs:
+        client.set_flow_run_state(each, Pending(name="InfrastructurePending"))
+    api = PrefectApi(url=prefect_url)
+    found = lost_runs.lost_runs(api, tmp_path, datetime.now(UTC) + 3 * LATER, is_alone=False)
+    assert [str(each) in found for each in runs] == [False, True]
 
 
 def test_the_watch_lets_it_go_on_and_ends_when_asked(
