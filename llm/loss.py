@@ -40,7 +40,7 @@ class _MeanCrossEntropy(torch.autograd.Function):
         weight = head.to(dtype)
         loss = torch.zeros((), dtype=torch.float32, device=states.device)
         d_states = torch.empty_like(states)
-        d_head = torch.zeros_like(head)
+        d_head = torch.empty_like(head)
         is_eager = dtype == torch.float32 and states.device.type == "cpu" and not torch.compiler.is_compiling()
         with torch.autocast(states.device.type, enabled=False):
             for part in _chunks(targets.numel(), head):
@@ -56,10 +56,13 @@ class _MeanCrossEntropy(torch.autograd.Function):
                 d_logits = probabilities.to(dtype)
                 if d_states.dtype == dtype and d_head.dtype == dtype:
                     torch.mm(d_logits, weight, out=d_states[part])
-                    d_head.addmm_(d_logits.T, chunk)
+                    d_head.addmm_(d_logits.T, chunk, beta=0 if part.start == 0 else 1)  # 0: what was there is not read
                 else:
                     d_states[part] = d_logits @ weight
-                    d_head += d_logits.T @ chunk
+                    if part.start == 0:
+                        d_head.copy_(d_logits.T @ chunk)
+                    else:
+                        d_head += d_logits.T @ chunk
         ctx.save_for_backward(d_states, d_head)
         ctx.num_targets = targets.numel()
         return loss / targets.numel()

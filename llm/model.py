@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from torch.utils.checkpoint import checkpoint
 
+from llm.attention import causal_attention, is_for_blocks
 from llm.config import ModelConfig
 from llm.dropout import Dropout, attention_with_dropout
 from llm.loss import mean_cross_entropy, token_cross_entropies
@@ -93,7 +94,10 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask | None, dropout: Dropout
     if isinstance(mask, BlockMask):
         y: Tensor = flex_attention(q, k, v, block_mask=mask)
         return y
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and q.size(2) > 1)
+    is_causal = mask is None and q.size(2) > 1
+    if is_causal and is_for_blocks(q):
+        return causal_attention(q, k, v)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal)
 
 
 def _rotated(x: Tensor, rotation: Tensor) -> Tensor:

@@ -67,13 +67,17 @@ def lost_runs(api: PrefectApi, root: Path | str, now: datetime, *, is_alone: boo
 def forgotten_runs(api: PrefectApi, now: datetime, patience: timedelta = _FORGOTTEN) -> set[str]:
     """The ids of deployments' runs that crashed and that nobody took up. Raises TransientError.
 
-    None where an operator switched off that crashed runs are taken up.
+    None of a recipe for which an operator switched off that crashed runs are taken up.
     """
-    found = {
-        str(run["id"])
-        for run in crashed(api)
-        if patience < now - datetime.fromisoformat(run["state"]["timestamp"]) < _REMEMBERED
-    }
-    if found and any(not each["enabled"] for each in api.post("/automations/filter", {}) if is_taking_up(each["name"])):
+    found = [
+        run for run in crashed(api) if patience < now - datetime.fromisoformat(run["state"]["timestamp"]) < _REMEMBERED
+    ]
+    if not found:
         return set()
-    return found
+    off = {
+        deployment
+        for each in api.post("/automations/filter", {})
+        if is_taking_up(each["name"]) and not each["enabled"]
+        for deployment in each["trigger"]["match_related"]["prefect.resource.id"]
+    }
+    return {str(run["id"]) for run in found if f"prefect.deployment.{run['deployment_id']}" not in off}

@@ -4,15 +4,18 @@ import dataclasses
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm.attention import causal_attention, is_for_blocks
 from llm.batches import Batch
 from llm.config import PRESETS, ModelConfig, RunConfig, TrainConfig, modern
 from llm.distributed import joined
@@ -62,6 +65,31 @@ def test_blocks_of_a_mask_are_the_mask() -> None:
     b, q, k = torch.meshgrid(torch.arange(2), torch.arange(24), torch.arange(24), indexing="ij")
     wanted = document_mask(ids, EOT, as_blocks=False)[:, 0]
     assert torch.equal(blocks.mask_mod(b, torch.zeros_like(b), q, k), wanted)
+
+
+@settings(max_examples=25)
+@given(
+    sizes=st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(64, 150), st.sampled_from([4, 16])),
+    seed=st.integers(0, 99),
+)
+def test_attention_in_blocks_is_torchs(sizes: tuple[int, int, int, int], seed: int) -> None:
+    """In fp64, which shows every difference but rounding; gradients too."""
+    draw = torch.Generator().manual_seed(seed)
+    q, k, v, d_y = (torch.randn(sizes, generator=draw, dtype=torch.float64) for _ in range(4))
+    found = []
+    for attend in (causal_attention, partial(F.scaled_dot_product_attention, is_causal=True)):
+        inputs = [each.clone().requires_grad_() for each in (q, k, v)]
+        y = attend(*inputs)
+        found.append([y.detach(), *torch.autograd.grad(y, inputs, d_y)])
+    for ours, theirs in zip(*found, strict=True):
+        assert (ours - theirs).abs().max() < 1e-12
+
+
+def test_attention_in_blocks_is_for_short_windows_in_fp32() -> None:
+    assert is_for_blocks(torch.empty(8, 4, 256, 64))
+    for shape in ((8, 4, 1024, 64), (8, 4, 32, 64)):
+        assert not is_for_blocks(torch.empty(shape))
+    assert not is_for_blocks(torch.empty(8, 4, 256, 64, dtype=torch.bfloat16))
 
 
 def test_queries_and_keys_have_the_type_of_values(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import multiprocessing
+import multiprocessing.connection
 import os
 import pickle
 import random
@@ -331,13 +332,14 @@ def test_a_kill_in_the_middle_of_any_write_loses_nothing_that_was_finished(
             left[0] -= method == "PUT"
             if left[0] == 0:
                 process.kill()
-                process.join()
+                multiprocessing.connection.wait([process.sentinel], 60)  # its exit code is for the thread that joins it
             return how if left[0] == 0 else None
 
         before = bucket.contents()
         proxy.broken = kill
         process.start()
         process.join(60)
+        assert process.exitcode in (-signal.SIGKILL, 0), "killed, or it was done before the kill came"
         num_kills += process.exitcode == -signal.SIGKILL
         expect_whole(bucket)
         assert before.items() <= bucket.contents().items()
