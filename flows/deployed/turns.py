@@ -43,7 +43,7 @@ def nothing_to_do(*, is_periodic: bool = False) -> State[Any] | None:
     A run that was cancelled while it could not hear it crashed, and was scheduled again: it ends as Cancelled. A scheduled
     run that fell due before another one of its deployment began, which completed, ends as Superseded where each does the
     same work: so of all that were due while no worker was up, one does it. Raises CrashLoopError in a run that crashed
-    too often: else it would be taken up for ever. Stops of `corpusmill up` are no crashes.
+    too often: else it would be taken up for ever. A stop of the worker, or of `corpusmill up`, is no crash.
     """
     if not flow_run.id:
         return None

@@ -29,6 +29,9 @@ _POLL_SECONDS = 0.5
 
 def main(arguments: Sequence[str]) -> int:
     """Run the worker of a pool until it ends or this process is asked to; gives its exit code, 0 where it was asked."""
+    if not arguments:
+        sys.stderr.write("got no pool, wanted one: python -m flows.deployed.worker POOL, such as cpu or gpu.\n")
+        return 2
     mark = f"worker-{uuid.uuid4().hex}"  # not the workspace's: other workers may share that, on this machine or another
     asked = threading.Event()
     num_asked = 0
@@ -46,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
         env=os.environ | {MARK: mark, POOL: pool},
         start_new_session=True,  # a Ctrl-C in a terminal is for this process
     )
-    watching = threading.Thread(target=_watch, args=(mark, asked), name="lost runs", daemon=True)
+    watching = threading.Thread(target=_watch, args=(asked,), name="lost runs", daemon=True)
     watching.start()
     code = None
     while code is None and not asked.wait(_POLL_SECONDS):
@@ -76,13 +79,13 @@ def _server() -> PrefectApi:
     return PrefectApi(url=read_settings().prefect_api_url or "", auth=prefect_authorization())
 
 
-def _watch(mark: str, asked: threading.Event) -> None:
+def _watch(asked: threading.Event) -> None:
     """Let runs go on that lost their process, any worker's: see flows/up/lost_runs.py."""
     try:
         api = _server()
     except CorpusmillError:
         return  # the worker itself says what is missing
-    watch(api, mark, lambda sentence: sys.stderr.write(f"{sentence}\n"), asked, is_alone=False)
+    watch(api, lambda sentence: sys.stderr.write(f"{sentence}\n"), asked, is_alone=False)
 
 
 def _tell(ended: Sequence[str]) -> None:

@@ -8,12 +8,11 @@ a recipe tell it by events; events are lost with a server or a database that die
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from flows.deployed.automations import is_taking_up
 from flows.up.api import PrefectApi
 from flows.up.handover import crashed, hand_on, unfinished
-from flows.up.processes import flow_runs, marked
+from flows.up.processes import living_flow_runs
 from pipelines.errors import TransientError
 
 _LOOK_SECONDS = 15.0
@@ -27,15 +26,13 @@ _STRANGE = timedelta(seconds=180)
 """Where workers of other machines may have begun it, and Prefect would have heard of that by then."""
 
 
-def watch(
-    api: PrefectApi, root: Path | str, tell: Callable[[str], None], stop: threading.Event, *, is_alone: bool
-) -> None:
+def watch(api: PrefectApi, tell: Callable[[str], None], stop: threading.Event, *, is_alone: bool) -> None:
     """Look every quarter of a minute until asked to stop."""
     given_up: set[str] = set()
     while not stop.wait(_LOOK_SECONDS):
         try:
             now = datetime.now(UTC)
-            lost = lost_runs(api, root, now, is_alone=is_alone) | forgotten_runs(api, now)
+            lost = lost_runs(api, now, is_alone=is_alone) | forgotten_runs(api, now)
             found = hand_on(api, lost=lost - given_up)
             given_up |= found.given_up.keys()  # and told once
             for sentence in found.told("had lost their processes, and go on"):
@@ -44,7 +41,7 @@ def watch(
             continue  # a server that is down is told of by who starts it again
 
 
-def lost_runs(api: PrefectApi, root: Path | str, now: datetime, *, is_alone: bool) -> set[str]:
+def lost_runs(api: PrefectApi, now: datetime, *, is_alone: bool) -> set[str]:
     """The ids of deployments' runs that have no process. Raises TransientError.
 
     `is_alone`: no other machine has workers for this server. Otherwise only runs count that no process began, in a pool of
@@ -61,7 +58,7 @@ def lost_runs(api: PrefectApi, root: Path | str, now: datetime, *, is_alone: boo
     if waiting and not is_alone:
         pools = {pool["name"] for pool in api.post("/work_pools/filter", {}) if pool["type"] == "process"}
         waiting = [run for run in waiting if run["work_pool_name"] in pools]
-    return {str(run["id"]) for run in waiting} - flow_runs(marked(root)).keys() if waiting else set()
+    return {str(run["id"]) for run in waiting} - living_flow_runs() if waiting else set()
 
 
 def forgotten_runs(api: PrefectApi, now: datetime, patience: timedelta = _FORGOTTEN) -> set[str]:

@@ -46,6 +46,16 @@ def marked(root: Path | str) -> list[Process]:
     return found
 
 
+def living_flow_runs() -> set[str]:
+    """The ids of flow runs that have a process of this user on this machine, whoever began it; none where there is no /proc."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # another user's, or gone meanwhile; a dead one's is empty
+            values = (each.partition(b"=") for each in path.read_bytes().split(b"\0"))
+            found |= {value.decode() for name, _, value in values if name == FLOW_RUN.encode()}
+    return found
+
+
 def flow_runs(processes: Iterable[Process]) -> dict[str, list[Process]]:
     """Of some processes those of flow runs, by the flow run's id."""
     found: dict[str, list[Process]] = {}

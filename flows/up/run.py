@@ -95,7 +95,7 @@ def up(
                 _show(found, as_json=as_json)
                 watching = threading.Thread(
                     target=watch,
-                    args=(api, place.root, tell, stop.asked),
+                    args=(api, tell, stop.asked),
                     kwargs={"is_alone": _is_alone(options)},
                     daemon=True,
                 )

@@ -19,7 +19,7 @@ from up_processes import environment
 from flows.deployed.automations import automations_of, is_taking_up
 from flows.up import lost_runs
 from flows.up.api import PrefectApi
-from flows.up.processes import FLOW_RUN, MARK
+from flows.up.processes import FLOW_RUN
 
 LATER = timedelta(seconds=61)
 
@@ -49,9 +49,7 @@ def deployment(deployed: Callable[[str], UUID]) -> UUID:
     return deployed("process")
 
 
-def test_a_run_without_a_process_goes_on(
-    client: SyncPrefectClient, deployment: UUID, prefect_url: str, tmp_path: Path
-) -> None:
+def test_a_run_without_a_process_goes_on(client: SyncPrefectClient, deployment: UUID, prefect_url: str) -> None:
     taken, silent, living, ended = (client.create_flow_run_from_deployment(deployment).id for _ in range(4))
     client.set_flow_run_state(taken, Pending(name="Submitting"))
     for each in (silent, living, ended):
@@ -59,14 +57,14 @@ def test_a_run_without_a_process_goes_on(
     client.set_flow_run_state(ended, Completed(), force=True)
     api = PrefectApi(url=prefect_url)
     wait = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()"]
-    marks = {MARK: str(tmp_path), FLOW_RUN: str(living)}
+    marks = {FLOW_RUN: str(living)}  # of a worker that somebody started beside `up`
     with subprocess.Popen(wait, stdin=-1, stdout=-1, env=environment(**marks)) as process:
         assert process.stdout is not None
         process.stdout.readline()
 
         def found(after: timedelta, *, is_alone: bool) -> set[str]:
             ours = {str(each) for each in (taken, silent, living, ended)}
-            return ours & lost_runs.lost_runs(api, tmp_path, datetime.now(UTC) + after, is_alone=is_alone)
+            return ours & lost_runs.lost_runs(api, datetime.now(UTC) + after, is_alone=is_alone)
 
         assert found(timedelta(0), is_alone=True) == set(), "it may be about to begin"
         assert found(LATER, is_alone=True) == {str(taken), str(silent)}
@@ -100,18 +98,18 @@ def test_a_crash_that_nobody_answered_is_unless_that_is_switched_off(
 
 
 def test_a_container_may_wait_for_its_machine(
-    client: SyncPrefectClient, deployed: Callable[[str], UUID], prefect_url: str, tmp_path: Path
+    client: SyncPrefectClient, deployed: Callable[[str], UUID], prefect_url: str
 ) -> None:
     runs = [client.create_flow_run_from_deployment(deployed(kind)).id for kind in ("kubernetes", "process")]
     for each in runs:
         client.set_flow_run_state(each, Pending(name="InfrastructurePending"))
     api = PrefectApi(url=prefect_url)
-    found = lost_runs.lost_runs(api, tmp_path, datetime.now(UTC) + 3 * LATER, is_alone=False)
+    found = lost_runs.lost_runs(api, datetime.now(UTC) + 3 * LATER, is_alone=False)
     assert [str(each) in found for each in runs] == [False, True]
 
 
 def test_the_watch_lets_it_go_on_and_ends_when_asked(
-    client: SyncPrefectClient, deployment: UUID, prefect_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: SyncPrefectClient, deployment: UUID, prefect_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = client.create_flow_run_from_deployment(deployment)
     client.set_flow_run_state(run.id, Pending(name="Submitting"))
@@ -122,9 +120,7 @@ def test_the_watch_lets_it_go_on_and_ends_when_asked(
     for url, is_told in (("http://127.0.0.1:9/api", False), (prefect_url, True)):
         stop.clear()
         api = PrefectApi(url=url)
-        watching = threading.Thread(
-            target=lost_runs.watch, args=(api, tmp_path, told.append, stop), kwargs={"is_alone": False}
-        )
+        watching = threading.Thread(target=lost_runs.watch, args=(api, told.append, stop), kwargs={"is_alone": False})
         watching.start()
         if is_told:
             wait_for("run that goes on", lambda: any(run.name in each for each in told), 60)
